@@ -1,0 +1,174 @@
+"""Typed settings: one pydantic field with its docstring is the only statement of an option.
+
+The resolved YAML, `attar show` and the docs table are all read off these classes. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+from attar.errors import ConfigError
+
+
+class Config(BaseModel):
+    """A frozen group of settings; unknown fields are errors."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, protected_namespaces=()
+    )
+
+
+@dataclass(frozen=True)
+class Option:
+    """One setting, described for a person."""
+
+    name: str
+    type: str
+    default: str
+    meaning: str
+
+
+def options(kind: type[Config], defaults: Mapping[str, Any] | None = None) -> list[Option]:
+    """Describe every field of a config class; `defaults` replaces the class's own where a method changes them."""
+    changed = defaults or {}
+    return [
+        Option(
+            name=name,
+            type=_type_name(info),
+            default=_value_text(changed.get(name, info.get_default(call_default_factory=True))),
+            meaning=" ".join((info.description or "").split()),
+        )
+        for name, info in kind.model_fields.items()
+    ]
+
+
+def build(sections: Mapping[str, type[Config]], values: Mapping[str, Mapping[str, Any]]) -> dict[str, Config]:
+    """Build every section, or raise one ConfigError that names all that is wrong in all of them."""
+    problems: list[str] = []
+    built: dict[str, Config] = {}
+    for section in values:
+        if section not in sections:
+            problems.append(f"unknown section {section!r}; known: {', '.join(sections)}")
+    for section, kind in sections.items():
+        try:
+            built[section] = kind.model_validate(dict(values.get(section, {})))
+        except ValidationError as error:
+            problems += [_problem(section, kind, detail) for detail in error.errors()]
+    if problems:
+        count = "a setting is" if len(problems) == 1 else f"{len(problems)} settings are"
+        raise ConfigError(
+            f"{count} not valid:\n" + "\n".join(f"  - {problem}" for problem in problems),
+            fix="`attar show NAME` lists every field of a method with type, default and meaning",
+        )
+    return built
+
+
+def place(sections: Mapping[str, type[Config]], assignments: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Sort `--set` assignments into sections.
+
+    `recover.iterations=300` names its section; `iterations=300` will do where only one section has the
+    field. Values are YAML: numbers, true/false, null, [lists].
+    """
+    placed: dict[str, dict[str, Any]] = {}
+    problems: list[str] = []
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        key = key.strip()
+        section, dot, name = key.rpartition(".")
+        owners = [section] if dot else [s for s, kind in sections.items() if name in kind.model_fields]
+        if not equals:
+            problems.append(f"{assignment!r} is not key=value")
+        elif dot and section not in sections:
+            problems.append(f"{key}: unknown section {section!r}; known: {', '.join(sections)}")
+        elif not owners:
+            problems.append(f"{key}: no section has this field{_near(name, _all_fields(sections))}")
+        elif len(owners) > 1:
+            problems.append(f"{key}: several sections have it; write {' or '.join(f'{o}.{name}' for o in owners)}")
+        else:
+            try:
+                placed.setdefault(owners[0], {})[name] = parse_value(text)
+            except yaml.YAMLError:
+                problems.append(f"{key}: {text!r} is not a YAML value")
+    if problems:
+        raise ConfigError(
+            "--set cannot be followed:\n" + "\n".join(f"  - {problem}" for problem in problems),
+            expected="key=value or section.key=value, such as --set recover.iterations=300",
+        )
+    return placed
+
+
+def parse_value(text: str) -> Any:
+    """Read one YAML value; `1e-3`, which YAML takes for text, is read as the number it is."""
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def merge(*layers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Merge layers of sections, later layers over earlier ones."""
+    merged: dict[str, dict[str, Any]] = {}
+    for layer in layers:
+        for section, values in layer.items():
+            merged.setdefault(section, {}).update(values)
+    return merged
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Name every leaf in which two nested settings differ, as `name: was A, now B`."""
+    found: list[str] = []
+    for key in [*before, *(k for k in now if k not in before)]:
+        old, new, path = before.get(key), now.get(key), f"{prefix}{key}"
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(old, new, f"{path}.")
+        elif old != new:
+            found.append(f"{path}: was {_value_text(old)}, now {_value_text(new)}")
+    return found
+
+
+def dump(config: Config) -> dict[str, Any]:
+    """Plain JSON-able values of a config."""
+    return config.model_dump(mode="json")
+
+
+def _problem(section: str, kind: type[Config], detail: Any) -> str:
+    path = ".".join(str(part) for part in detail["loc"])
+    where = f"{section}.{path}" if path else section
+    if detail["type"] == "extra_forbidden":
+        return f"{where}: no such field{_near(path, kind.model_fields)}"
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{where}: {message} (found {_value_text(detail['input'])})" if path else f"{where}: {message}"
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    names = list(dict.fromkeys(known))
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"{hint} known: {', '.join(names)}" if hint else f"; known: {', '.join(names)}"
+
+
+def _all_fields(sections: Mapping[str, type[Config]]) -> list[str]:
+    return [name for kind in sections.values() for name in kind.model_fields]
+
+
+def _type_name(info: FieldInfo) -> str:
+    annotation: Any = info.annotation
+    if getattr(annotation, "__name__", None) and not get_args(annotation):
+        return str(annotation.__name__)
+    return str(annotation).replace("typing.", "").replace("NoneType", "None").replace("Literal", "one of ")
+
+
+def _value_text(value: Any) -> str:
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)

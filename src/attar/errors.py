@@ -1,0 +1,73 @@
+"""Errors that a person meets.
+
+    AttarError                 something the user can mend; shown without a traceback
+    ├── ConfigError      (2)   a setting, a name or a value
+    ├── DataError        (3)   a source or its images
+    ├── ArtifactError    (4)   a run folder, a distilled dataset, a checkpoint file
+    ├── DivergedError    (5)   the computation left the finite numbers
+    └── ResourceError    (6)   memory, disk or permission
+
+The number is the exit code of the command line. 0 is success, 1 an error of attar itself,
+130 an interruption (the run can be resumed).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AttarError(Exception):
+    """What was found, what was expected, and what to do about it."""
+
+    exit_code = 1
+
+    def __init__(self, found: str, *, expected: str = "", fix: str = "") -> None:
+        self.found, self.expected, self.fix = found, expected, fix
+        parts = [found, f"expected: {expected}" if expected else "", f"to fix: {fix}" if fix else ""]
+        super().__init__("\n".join(part for part in parts if part))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.found, self.expected, self.fix)
+
+
+class ConfigError(AttarError):
+    """A setting, a name or a value that attar doesn't know or can't take."""
+
+    exit_code = 2
+
+
+class DataError(AttarError):
+    """A source of images that is missing, empty, broken or inconsistent."""
+
+    exit_code = 3
+
+
+class ArtifactError(AttarError):
+    """A file that attar wrote (or was given in its format) that disagrees with what is asked of it."""
+
+    exit_code = 4
+
+
+class DivergedError(AttarError):
+    """A loss or a parameter that is no longer a finite number."""
+
+    exit_code = 5
+
+
+class ResourceError(AttarError):
+    """Not enough memory or disk, or no permission to write."""
+
+    exit_code = 6
+
+
+def unknown(kind: str, name: str, known: Iterable[str], *, fix: str = "") -> ConfigError:
+    """Build the error for a name that isn't known: the nearest names first, then all of them."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return ConfigError(f"unknown {kind} {name!r}", expected=f"{hint}known: {', '.join(names)}", fix=fix)
+
+
+def _rebuild(kind: type[AttarError], found: str, expected: str, fix: str) -> AttarError:
+    return kind(found, expected=expected, fix=fix)

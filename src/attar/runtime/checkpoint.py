@@ -1,0 +1,36 @@
+"""Tensors on disk: safetensors, written atomically, never pickles."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from attar.errors import ArtifactError
+from attar.runtime.files import write_bytes
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
+    """Write tensors (moved to the CPU, made contiguous) and JSON-able metadata as safetensors, atomically."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    note = {key: json.dumps(value) for key, value in (metadata or {}).items()}
+    write_bytes(path, safetensors.torch.save(plain, metadata=note or None))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_tensors` wrote: tensors on the CPU and metadata."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            return tensors, {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} is missing", fix="run the command that makes it again") from error
+    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
+        raise ArtifactError(
+            f"{path} is not a safetensors file: {error}", fix="delete it and run the command again"
+        ) from error

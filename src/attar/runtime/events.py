@@ -1,0 +1,182 @@
+"""What happens while long work runs: an event log (JSON lines) and progress for the person watching.
+
+Events are appended and flushed one by one; a resumed run appends again from its checkpoint, so a reader
+keeps the last event of each (stage, event, item, step) and skips a half-written last line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+from rich.text import Text
+
+PLAIN_INTERVAL_S = 10.0
+
+
+class Progress(Protocol):
+    """One running bar."""
+
+    def advance(self, num: int = 1, **metrics: float) -> None:
+        """Move on by `num` units and show the newest metrics."""
+
+
+class Events:
+    """The event log of one run folder and the progress bars on stderr.
+
+    Args:
+        path: the JSON-lines file, or None to keep no log.
+        quiet: show no progress.
+    """
+
+    def __init__(self, path: Path | None = None, *, quiet: bool = False) -> None:
+        self.path = path
+        self.quiet = quiet
+        self._console = Console(stderr=True)
+        self._bars: RichProgress | None = None
+        if path is not None and path.exists():
+            _end_last_line(path)
+
+    def emit(self, stage: str, event: str, **fields: Any) -> None:
+        """Append one event; `item` and `step` among the fields identify it on resume."""
+        if self.path is None:
+            return
+        line = json.dumps({"stage": stage, "event": event, "time_s": round(time.time(), 3), **fields})
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def say(self, message: str) -> None:
+        """Tell the person one line, above any running bar."""
+        if not self.quiet:
+            (self._bars.console if self._bars else self._console).print(message, highlight=False)
+
+    @contextmanager
+    def progress(self, description: str, total: int, done: int = 0) -> Iterator[Progress]:
+        """Show a bar of `total` units, `done` of them already complete, for the length of the block."""
+        if self.quiet:
+            yield _Silent()
+        elif not self._console.is_terminal:
+            plain = _Plain(description, total, done)
+            yield plain
+            plain.finish()
+        elif self._bars is not None:
+            yield _Bar(self._bars, description, total, done)
+        else:
+            with RichProgress(*_columns(), console=self._console) as self._bars:
+                try:
+                    yield _Bar(self._bars, description, total, done)
+                finally:
+                    self._bars = None
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """Read an event log, the last event of each (stage, event, item, step) only, in order of first mention."""
+    events: dict[tuple[Any, ...], dict[str, Any]] = {}
+    if not path.exists():
+        return []
+    for line in path.read_text("utf-8", errors="replace").splitlines():
+        try:
+            event = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # the half-written end of a killed run
+        if isinstance(event, dict):
+            key = tuple(event.get(name) for name in ("stage", "event", "item", "step"))
+            events[key if key[3] is not None else (*key, len(events))] = event
+    return list(events.values())
+
+
+class _Silent:
+    def advance(self, num: int = 1, **metrics: float) -> None:
+        pass
+
+
+class _Bar:
+    def __init__(self, bars: RichProgress, description: str, total: int, done: int) -> None:
+        self._bars = bars
+        self._started_s = time.monotonic()
+        self._done = 0
+        self._task = bars.add_task(description, total=total, completed=done, rate="", metrics="")
+
+    def advance(self, num: int = 1, **metrics: float) -> None:
+        self._done += num
+        rate = self._done / max(time.monotonic() - self._started_s, 1e-9)
+        shown = {"metrics": _metrics(metrics)} if metrics else {}
+        self._bars.update(self._task, advance=num, rate=_rate(rate), **shown)
+
+
+class _Plain:
+    """Progress where stderr is no terminal: one line at the start, every ten seconds and at the end."""
+
+    def __init__(self, description: str, total: int, done: int) -> None:
+        self._description, self._total, self._first, self._done = description, total, done, done
+        self._started_s = self._last_s = time.monotonic()
+        self._metrics = ""
+        self._line()
+
+    def advance(self, num: int = 1, **metrics: float) -> None:
+        self._done += num
+        self._metrics = _metrics(metrics) or self._metrics
+        if time.monotonic() - self._last_s >= PLAIN_INTERVAL_S:
+            self._line()
+
+    def finish(self) -> None:
+        if self._done > self._first:
+            self._line()
+
+    def _line(self) -> None:
+        now_s = self._last_s = time.monotonic()
+        rate = (self._done - self._first) / max(now_s - self._started_s, 1e-9)
+        left = f", {(self._total - self._done) / rate:.0f} s left" if 0 < self._done < self._total and rate else ""
+        speed = f" {_rate(rate)}{left}" if self._done > self._first else ""
+        print(  # noqa: T201
+            f"{self._description} {self._done}/{self._total}{speed} {self._metrics}".rstrip(), file=sys.stderr, flush=True
+        )
+
+
+class _RateColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(task.fields.get("rate", ""), style="progress.data.speed")
+
+
+def _columns() -> list[ProgressColumn]:
+    return [
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        _RateColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        TextColumn("[dim]{task.fields[metrics]}"),
+    ]
+
+
+def _rate(per_s: float) -> str:
+    return f"{per_s:.1f}/s" if per_s >= 1 else f"{1 / per_s:.1f} s each" if per_s else ""
+
+
+def _metrics(metrics: dict[str, float]) -> str:
+    return "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics.items())
+
+
+def _end_last_line(path: Path) -> None:
+    with path.open("rb+") as file:
+        if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+            file.write(b"\n")
