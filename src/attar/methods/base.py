@@ -31,11 +31,14 @@ class RealImages(Protocol):
         """Normalised images (b, c, h, w), float32, of these indices (b,)."""
 
 
-class Features(Protocol):
+class Teacher(Protocol):
     """Knowledge of the kind `teacher`: a frozen network trained on the real set."""
 
     def features(self, images: Tensor) -> Tensor:
         """Input (b, d) of the network's last linear layer for normalised images (b, c, h, w)."""
+
+    def soft_labels(self, images: Tensor) -> Tensor:
+        """Probabilities (b, classes) for normalised images (b, c, h, w)."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Trajectories(Protocol):
     """Knowledge of the kind `trajectories`: parameters of experts after every epoch of their training."""
 
     flat: FlatModel
+    """The experts' network as a function of a parameter vector."""
     learning_rate: float
     """The rate that the experts were trained with."""
     num_experts: int
@@ -59,6 +63,9 @@ class Trajectories(Protocol):
 
     def segment(self, expert: int, first: int, last: int) -> Segment:
         """Parameters of an expert after epoch `first` and after epoch `last` (0 is the start)."""
+
+    def soft_labels(self, images: Tensor) -> Tensor:
+        """Mean of the finished experts' probabilities (b, classes) for normalised images (b, c, h, w)."""
 
 
 @dataclass
@@ -110,6 +117,11 @@ class Method(ABC):
     def __init__(self, settings: Config, task: Task, ipc: int) -> None:
         self.settings, self.task, self.ipc = settings, task, ipc
 
+    @classmethod
+    def needs(cls, settings: Config) -> KnowledgeKind:
+        """The kind of knowledge that these settings need."""
+        return cls.knowledge
+
     @abstractmethod
     def init(self, real: RealImages, knowledge: Any, rng: torch.Generator) -> Synthetic:
         """Make the first images and labels."""
@@ -127,12 +139,26 @@ class Method(ABC):
             rng: derived from (seed, step); the only source of randomness.
         """
 
+    def learning_rates(self) -> dict[str, float]:
+        """Learning rate of each variable; 0 keeps a variable as it is."""
+        return {}
+
     def project(self, synthetic: Synthetic) -> None:
         """Bring the variables back, in place, into the range that is valid; called after each step."""
 
     def finish(self, synthetic: Synthetic, knowledge: Any) -> Distillate:
         """Turn the last state into what is stored."""
         return Distillate(synthetic.variables["images"].detach().cpu(), synthetic.labels.cpu())
+
+
+def random_members(real_labels: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
+    """Draw, for each of `labels` (n,), the index of a real image of that class, none twice: int64 (n,)."""
+    chosen = torch.empty_like(labels)
+    for label in labels.unique().tolist():
+        members = (real_labels == label).nonzero().squeeze(1)
+        places = labels == label
+        chosen[places] = members[torch.randperm(len(members), generator=rng)[: int(places.sum())]]
+    return chosen
 
 
 def balanced_labels(num_classes: int, ipc: int) -> Tensor:

@@ -1,0 +1,57 @@
+"""The trajectory-matching objective, shared by mtt and tesla.
+
+Cazenavette et al., "Dataset Distillation by Matching Training Trajectories", CVPR 2022, equation 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+StepLoss = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""(step i, parameters θ (p,), images (b, c, h, w), targets (b, classes)) -> scalar training loss."""
+
+
+@dataclass(frozen=True)
+class Matching:
+    """One matching problem: N steps of SGD on synthetic batches, from θ₀ and hopefully to θ*.
+
+    `batches[i]` (b,) indexes the synthetic images that step i trains on; `step_loss` is the training loss,
+    the augmentation of step i included.
+    """
+
+    start: Tensor
+    target: Tensor
+    batches: Sequence[Tensor]
+    step_loss: StepLoss
+
+    def distance(self, theta: Tensor) -> Tensor:
+        """L = ||θ_N - θ*||² / ||θ₀ - θ*||²: 1 where the steps led nowhere, 0 where they reach θ*."""
+        return (theta - self.target).square().sum() / self.initial_distance
+
+    def distance_gradient(self, theta: Tensor) -> Tensor:
+        """dL/dθ_N = 2 (θ_N - θ*) / ||θ₀ - θ*||²."""
+        return 2 * (theta - self.target) / self.initial_distance
+
+    @property
+    def initial_distance(self) -> Tensor:
+        """||θ₀ - θ*||², how far the expert went."""
+        return (self.start - self.target).square().sum()
+
+
+@dataclass(frozen=True)
+class MatchingGradient:
+    """The loss L and its gradient by images (n, c, h, w), targets (n, classes) and the step size β."""
+
+    loss: Tensor
+    images: Tensor
+    targets: Tensor
+    rate: Tensor
+
+
+def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of logits (b, classes) to target probabilities (b, classes)."""
+    return -(targets * torch.log_softmax(logits, dim=1)).sum(dim=1).mean()

@@ -1,0 +1,176 @@
+"""Coresets: real images, chosen well. The honest baselines, and methods like any other.
+
+    random    ipc images of each class, drawn without return
+    kcenter   greedily the image farthest from all chosen so far, from the one nearest the class mean on
+    herding   greedily the image that brings the mean of the chosen nearest to the class mean
+    kmeans    the real image nearest to each of ipc cluster centres
+
+Distances are Euclidean between features: the input of a trained teacher's last linear layer, or pixels.
+Sources: Welling, "Herding dynamical weights to learn", ICML 2009, in the greedy form of iCaRL (Rebuffi et al., CVPR 2017,
+algorithm 4); Sener and Savarese, "Active learning for convolutional neural networks: a core-set approach", ICLR 2018,
+algorithm 1; Lloyd's k-means as in scikit-learn.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+
+from attar.config import Config
+from attar.errors import ConfigError
+from attar.methods.base import (
+    Distillate,
+    KnowledgeKind,
+    Method,
+    RealImages,
+    Synthetic,
+    Teacher,
+    balanced_labels,
+    random_members,
+)
+
+
+class RandomSettings(Config):
+    """The random coreset has no settings of its own."""
+
+
+class CoresetSettings(Config):
+    """Settings of a coreset chosen by distances."""
+
+    features: Literal["teacher", "pixels"] = "teacher"
+    """What distances are measured between: a trained teacher's last features, or the pixels themselves
+    (then no teacher is trained)."""
+
+
+class Coreset(Method):
+    """Base of the coresets: images are selected at the start and never changed."""
+
+    knowledge: KnowledgeKind = "teacher"
+    separable = True
+    defaults = {"recover": {"iterations": 0}}
+
+    @classmethod
+    def needs(cls, settings: Config) -> KnowledgeKind:
+        """Nothing, where distances are those of pixels."""
+        return "none" if getattr(settings, "features", "teacher") == "pixels" else cls.knowledge
+
+    @abstractmethod
+    def select(self, features: Tensor, count: int, rng: torch.Generator) -> Tensor:
+        """Indices (count,) into one class's features (m, d), m >= count, none twice."""
+
+    def init(self, real: RealImages, knowledge: Any, rng: torch.Generator) -> Synthetic:
+        """Select class by class."""
+        extract = self._extractor(real, knowledge)
+        labels = balanced_labels(self.task.num_classes, self.ipc)
+        chosen = torch.empty_like(labels)
+        for label in range(self.task.num_classes):
+            members = (real.labels == label).nonzero().squeeze(1)
+            chosen[labels == label] = members[self.select(extract(members), self.ipc, rng)]
+        return Synthetic(labels, {"images": real.images(chosen)})
+
+    def gradient(
+        self, synthetic: Synthetic, picked: Tensor, knowledge: Any, rng: torch.Generator
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """There is nothing to optimise."""
+        raise ConfigError(
+            f"{self.name} selects images and does not optimise them", expected="recover.iterations=0"
+        )
+
+    def finish(self, synthetic: Synthetic, knowledge: Any) -> Distillate:
+        """The images are real, so 8 bits hold them."""
+        return Distillate(synthetic.variables["images"].cpu(), synthetic.labels.cpu(), exact_8bit=True)
+
+    def _extractor(self, real: RealImages, knowledge: Any) -> Callable[[Tensor], Tensor]:
+        if cast(CoresetSettings, self.settings).features == "pixels":
+            return lambda members: real.images(members).flatten(1)
+        teacher: Teacher = knowledge
+        return lambda members: torch.cat(
+            [teacher.features(real.images(part)).cpu() for part in members.split(256)]
+        )
+
+
+class Random(Coreset):
+    """Random real images of each class."""
+
+    name = "random"
+    summary = "random real images of each class: the baseline that every method must beat"
+    source = "-"
+    Settings = RandomSettings
+    knowledge = "none"
+
+    def init(self, real: RealImages, knowledge: Any, rng: torch.Generator) -> Synthetic:
+        """Draw them, all classes alike."""
+        labels = balanced_labels(self.task.num_classes, self.ipc)
+        return Synthetic(labels, {"images": real.images(random_members(real.labels, labels, rng))})
+
+    def select(self, features: Tensor, count: int, rng: torch.Generator) -> Tensor:
+        """Any of them."""
+        return torch.randperm(len(features), generator=rng)[:count]
+
+
+class KCenter(Coreset):
+    """Images that leave no image of their class far from a chosen one."""
+
+    name = "kcenter"
+    summary = "real images such that none of their class is far from a chosen one"
+    source = "Sener and Savarese, ICLR 2018, algorithm 1"
+    Settings = CoresetSettings
+
+    def select(self, features: Tensor, count: int, rng: torch.Generator) -> Tensor:
+        """Greedy: begin nearest to the mean, then take the farthest from all chosen."""
+        chosen = [int((features - features.mean(dim=0)).norm(dim=1).argmin())]
+        nearest = (features - features[chosen[0]]).norm(dim=1)
+        while len(chosen) < count:
+            nearest[chosen[-1]] = -1.0  # a chosen image is never taken again, even among duplicates
+            chosen.append(int(nearest.argmax()))
+            nearest = nearest.minimum((features - features[chosen[-1]]).norm(dim=1))
+            nearest[chosen] = -1.0
+        return torch.tensor(chosen)
+
+
+class Herding(Coreset):
+    """Images whose running mean stays near the mean of their class."""
+
+    name = "herding"
+    summary = "real images whose mean stays nearest to the mean of their class"
+    source = "Welling, ICML 2009; Rebuffi et al., CVPR 2017, algorithm 4"
+    Settings = CoresetSettings
+
+    def select(self, features: Tensor, count: int, rng: torch.Generator) -> Tensor:
+        """Greedy: at each turn the image that brings the mean of the chosen nearest to the class mean."""
+        mean, total = features.mean(dim=0), torch.zeros_like(features[0])
+        free = torch.zeros(len(features))
+        chosen: list[int] = []
+        for k in range(1, count + 1):
+            distance = (mean - (total + features) / k).norm(dim=1) + free
+            chosen.append(int(distance.argmin()))
+            total = total + features[chosen[-1]]
+            free[chosen[-1]] = torch.inf
+        return torch.tensor(chosen)
+
+
+class KMeans(Coreset):
+    """The real image nearest to each cluster centre."""
+
+    name = "kmeans"
+    summary = "the real image nearest to each of ipc cluster centres of its class"
+    source = "Lloyd's algorithm, scikit-learn"
+    Settings = CoresetSettings
+
+    def select(self, features: Tensor, count: int, rng: torch.Generator) -> Tensor:
+        """Cluster, then take the nearest image to each centre that is still free."""
+        from sklearn.cluster import KMeans as Clusters
+
+        seed = int(torch.randint(2**31 - 1, (), generator=rng))
+        points = features.double().numpy()
+        centres = Clusters(n_clusters=count, n_init=3, random_state=seed).fit(points).cluster_centers_
+        distance = torch.cdist(torch.from_numpy(centres), torch.from_numpy(points))
+        chosen: list[int] = []
+        for row in distance:
+            row[chosen] = torch.inf
+            chosen.append(int(row.argmin()))
+        return torch.tensor(chosen)

@@ -1,0 +1,77 @@
+"""The exact gradient is the unrolled one; the published formula is the unrolled one with cut parameters."""
+
+import pytest
+import torch
+
+from attar.data.augment import Augmentation
+from attar.losses.trajectory import Matching, MatchingGradient, soft_cross_entropy
+from attar.methods.mtt import unrolled
+from attar.methods.tesla import adjoint
+from attar.models.convnet import ConvNet
+from attar.models.flat import FlatModel
+from attar.runtime import seeding
+
+
+def matching_problem(num_steps: int, batch_size: int, augment: str = "dsa"):
+    with seeding.scoped(0, "test"):
+        flat = FlatModel(ConvNet(3, 2, 8, 8, depth=2, width=4, norm="instance").double())
+    rng = seeding.generator(1, "problem")
+    images = torch.randn(6, 2, 8, 8, generator=rng, dtype=torch.float64)
+    targets = torch.rand(6, 3, generator=rng, dtype=torch.float64).softmax(dim=1)
+    start = flat.vector()
+    target = start + 0.1 * torch.randn(flat.size, generator=rng, dtype=torch.float64)
+    augmentation = Augmentation(augment)
+    draws = [augmentation.draw(rng, 1, (2, 8, 8)) for _ in range(num_steps)]
+    batches = [torch.randperm(6, generator=rng)[:batch_size] for _ in range(num_steps)]
+
+    def step_loss(i, theta, x, y):
+        return soft_cross_entropy(flat(theta, augmentation.apply(x, draws[i])), y)
+
+    return Matching(start, target, batches, step_loss), images, targets, torch.tensor(0.3, dtype=torch.float64)
+
+
+def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float((found - wanted).norm() / wanted.norm())
+
+
+def assert_same(found: MatchingGradient, wanted: MatchingGradient, tolerance: float = 1e-9) -> None:
+    for name in ("loss", "images", "targets", "rate"):
+        assert relative(getattr(found, name), getattr(wanted, name)) < tolerance, name
+
+
+@pytest.mark.parametrize(("num_steps", "batch_size"), [(1, 6), (4, 6), (7, 2)])
+@pytest.mark.parametrize("augment", ["", "dsa"])
+def test_exact_equals_unrolled(num_steps, batch_size, augment):
+    problem = matching_problem(num_steps, batch_size, augment)
+    assert_same(adjoint(*problem, exact=True), unrolled(*problem))
+
+
+@pytest.mark.parametrize(("num_steps", "batch_size"), [(1, 6), (4, 6), (7, 2)])
+def test_published_equals_unrolled_with_detached_parameters(num_steps, batch_size):
+    problem = matching_problem(num_steps, batch_size)
+    assert_same(adjoint(*problem, exact=False), unrolled(*problem, detach=True))
+
+
+def test_published_is_not_the_gradient():
+    problem = matching_problem(6, 6)
+    assert relative(adjoint(*problem, exact=False).images, unrolled(*problem).images) > 0.05
+
+
+def test_exact_agrees_with_finite_differences():
+    problem, images, targets, rate = matching_problem(3, 6, augment="")
+    found = adjoint(problem, images, targets, rate)
+    direction = torch.randn(images.shape, generator=seeding.generator(2, "direction"), dtype=torch.float64)
+    step = 1e-5
+    up = adjoint(problem, images + step * direction, targets, rate).loss
+    down = adjoint(problem, images - step * direction, targets, rate).loss
+    slope = float((up - down) / (2 * step))
+    assert float((found.images * direction).sum()) == pytest.approx(slope, rel=1e-5)
+
+
+def test_images_left_out_of_every_batch_get_no_gradient():
+    problem, images, targets, rate = matching_problem(2, 2)
+    used = set(torch.cat(list(problem.batches)).tolist())
+    found = adjoint(problem, images, targets, rate)
+    for index in set(range(6)) - used:
+        assert not found.images[index].any()
+    assert all(found.images[index].any() for index in used)
