@@ -1,0 +1,249 @@
+"""Augmentations that can be replayed: `draw` decides, `apply` does.
+
+`draw` turns a generator into parameters (tensors on the CPU), `apply` is a differentiable function of
+images and those parameters. So two sides that share a seed share the augmentation, and nothing is stored.
+The operations and their ranges are those of differentiable siamese augmentation (Zhao and Bilen 2021, DSA);
+images are normalised, so that what is padded, cut out or turned in from outside is the mean pixel, 0.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from attar.errors import unknown
+
+Draw = dict[str, Tensor]
+"""Parameters by operation, each with a first dimension of 1 (for the whole batch) or b (one per image)."""
+Mode = Literal["one", "all"]
+Shape = tuple[int, int, int]
+
+NAMED: Mapping[str, str] = MappingProxyType(
+    {"none": "", "dsa": "color_crop_cutout_flip_scale_rotate", "dsa-noflip": "color_crop_cutout_scale_rotate"}
+)
+"""Specs with a name; the `dsa` ones apply one operation per draw, as DSA and MTT publish."""
+
+
+class Operation(ABC):
+    """One way to change images: a distribution of parameters and what they do."""
+
+    @abstractmethod
+    def draw(self, rng: torch.Generator, num: int, shape: Shape) -> Tensor:
+        """Parameters (num, ...) on the CPU for images of `shape` (c, h, w)."""
+
+    @abstractmethod
+    def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """Changed images (b, c, h, w); `drawn` has first dimension 1 or b and is on the CPU."""
+
+
+class Color(Operation):
+    """Brightness, saturation and contrast, in this order; (num, 3): one offset and two factors."""
+
+    brightness, saturation, contrast = 1.0, 2.0, 0.5
+
+    def draw(self, rng: torch.Generator, num: int, shape: Shape) -> Tensor:
+        """Offset in +-brightness/2, factors in 0..saturation and contrast..1+contrast."""
+        unit = torch.rand(num, 3, generator=rng)
+        scale = torch.tensor([self.brightness, self.saturation, 1.0])
+        return unit * scale + torch.tensor([-self.brightness / 2, 0.0, self.contrast])
+
+    def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """Shift, then stretch about each pixel's grey value, then about each image's mean."""
+        offset, saturation, contrast = drawn.to(images).view(-1, 3, 1, 1, 1).unbind(1)
+        images = images + offset
+        if images.shape[1] > 1:  # a grey pixel is its own mean over the channels
+            images = _stretch(images, images.mean(1, keepdim=True), saturation)
+        return _stretch(images, images.mean((1, 2, 3), keepdim=True), contrast)
+
+
+class Crop(Operation):
+    """Shift by whole pixels, zeros coming in; (num, 2): down and right, up to an eighth of the size."""
+
+    ratio = 0.125
+
+    def draw(self, rng: torch.Generator, num: int, shape: Shape) -> Tensor:
+        """Shifts in pixels, int64."""
+        return torch.stack([_integers(rng, num, -reach, reach) for reach in map(self._reach, shape[1:])], 1)
+
+    def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """Shift all images alike, or each by its own."""
+        if len(drawn) == 1:
+            down, right = (int(value) for value in drawn[0])
+            return F.pad(images, (right, -right, down, -down))
+        height, width = images.shape[-2:]
+        shift = drawn.flip(1) * torch.tensor([-2.0 / width, -2.0 / height])
+        return _resample(images, _matrices(len(drawn), shift=shift), "nearest")
+
+    def _reach(self, size: int) -> int:
+        return int(size * self.ratio + 0.5)
+
+
+class Cutout(Operation):
+    """Zero a square of half the size; (num, 2): row and column of its centre, so part may lie outside."""
+
+    ratio = 0.5
+
+    def draw(self, rng: torch.Generator, num: int, shape: Shape) -> Tensor:
+        """Centres in pixels, int64."""
+        sizes = [(size, int(size * self.ratio + 0.5)) for size in shape[1:]]
+        return torch.stack([_integers(rng, num, 0, size - hole % 2) for size, hole in sizes], 1)
+
+    def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """Zero the squares."""
+        rows, columns = (
+            self._inside(images.shape[2 + axis], drawn[:, axis].to(images.device)) for axis in (0, 1)
+        )
+        return images.masked_fill((rows.unsqueeze(2) & columns.unsqueeze(1)).unsqueeze(1), 0.0)
+
+    def _inside(self, size: int, centre: Tensor) -> Tensor:
+        hole = int(size * self.ratio + 0.5)
+        first = (centre - hole // 2).unsqueeze(1)
+        places = torch.arange(size, device=centre.device)
+        return (places >= first) & (places < first + hole)
+
+
+class Flip(Operation):
+    """Mirror left to right, half of the time; (num,) bool."""
+
+    probability = 0.5
+
+    def draw(self, rng: torch.Generator, num: int, shape: Shape) -> Tensor:
+        """Whether to mirror."""
+        return torch.rand(num, generator=rng) < self.probability
+
+    def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """Mirror all or none, or those that are drawn."""
+        if len(drawn) == 1:
+            return images.flip(-1) if bool(drawn[0]) else images
+        return torch.where(drawn.to(images.device).view(-1, 1, 1, 1), images.flip(-1), images)
+
+
+class Scale(Operation):
+    """Shrink or enlarge width and height, each by its own factor up to 1.2; (num, 2)."""
+
+    ratio = 1.2
+
+    def draw(self, rng: torch.Generator, num: int, shape: Shape) -> Tensor:
+        """Factors on the sampled coordinates (above 1 shrinks), x before y."""
+        return torch.rand(num, 2, generator=rng) * (self.ratio - 1 / self.ratio) + 1 / self.ratio
+
+    def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """Resample bilinearly."""
+        return _resample(images, _matrices(len(drawn), linear=torch.diag_embed(drawn)), "bilinear")
+
+
+class Rotate(Operation):
+    """Turn about the centre by up to 15 degrees; (num,) radians."""
+
+    degrees = 15.0
+
+    def draw(self, rng: torch.Generator, num: int, shape: Shape) -> Tensor:
+        """Angles in radians, either way."""
+        return (torch.rand(num, generator=rng) * 2 - 1) * math.radians(self.degrees)
+
+    def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """Resample bilinearly."""
+        cos, sin = drawn.cos(), drawn.sin()
+        linear = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
+        return _resample(images, _matrices(len(drawn), linear=linear), "bilinear")
+
+
+OPERATIONS: Mapping[str, Operation] = MappingProxyType(
+    {
+        "color": Color(),
+        "crop": Crop(),
+        "cutout": Cutout(),
+        "flip": Flip(),
+        "scale": Scale(),
+        "rotate": Rotate(),
+    }
+)
+"""Operations by their name in a spec."""
+
+
+class Augmentation:
+    """A list of operations, applied all in turn or one per draw.
+
+    Args:
+        spec: names of operations joined by `_`, such as `flip_crop`; or `dsa`, `dsa-noflip` (for digits and
+            other images that a mirror makes wrong); or `none` or nothing at all.
+        mode: `all` applies every operation in the order given, `one` a single one per draw. None chooses
+            `one` for the `dsa` names and `all` for lists.
+
+    Raises ConfigError for a name that isn't known.
+    """
+
+    def __init__(self, spec: str, mode: Mode | None = None) -> None:
+        if mode is not None and mode not in get_args(Mode):
+            raise unknown("augmentation mode", mode, get_args(Mode))
+        self.spec = spec
+        self.mode: Mode = mode or ("one" if spec.startswith("dsa") else "all")
+        self.names = tuple(name for name in NAMED.get(spec, spec).split("_") if name)
+        for name in self.names:
+            if name not in OPERATIONS:
+                fix = f"join operations by '_', or use one of: {', '.join(NAMED)}"
+                raise unknown("augmentation", name, [*OPERATIONS, *NAMED], fix=fix)
+
+    def draw(self, rng: torch.Generator, num: int, shape: Shape) -> Draw:
+        """Draw parameters for images of `shape` (c, h, w).
+
+        Args:
+            rng: the only source of randomness.
+            num: 1 for one draw that a whole batch shares (siamese), or the batch size for one per image.
+            shape: channels, height and width of the images in pixels.
+        """
+        names, drawn = self.names, Draw()
+        if names and self.mode == "one":
+            drawn["operation"] = torch.randint(len(names), (num,), generator=rng)
+            names = (names[int(drawn["operation"])],) if num == 1 else names
+        return drawn | {name: OPERATIONS[name].draw(rng, num, shape) for name in names}
+
+    def apply(self, images: Tensor, draw: Draw) -> Tensor:
+        """Augment normalised images (b, c, h, w) by what was drawn; differentiable in the images."""
+        if "operation" in draw:
+            return self._apply_one(images, draw)
+        for name in self.names:
+            images = OPERATIONS[name].apply(images, draw[name])
+        return images
+
+    def _apply_one(self, images: Tensor, draw: Draw) -> Tensor:
+        chosen = draw["operation"]
+        if len(chosen) == 1:
+            name = self.names[int(chosen)]
+            return OPERATIONS[name].apply(images, draw[name])
+        groups = [(name, (chosen == place).nonzero().squeeze(1)) for place, name in enumerate(self.names)]
+        groups = [(name, members) for name, members in groups if len(members)]
+        parts = [
+            OPERATIONS[name].apply(images.index_select(0, members.to(images.device)), draw[name][members])
+            for name, members in groups
+        ]
+        back = torch.cat([members for _, members in groups]).argsort()
+        return torch.cat(parts).index_select(0, back.to(images.device))
+
+
+def _stretch(images: Tensor, centre: Tensor, factor: Tensor) -> Tensor:
+    return (images - centre) * factor + centre
+
+
+def _integers(rng: torch.Generator, num: int, low: int, high: int) -> Tensor:
+    return torch.randint(low, high + 1, (num,), generator=rng)
+
+
+def _matrices(num: int, *, linear: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+    """Affine matrices (num, 2, 3) of a linear part (num, 2, 2) and a shift (num, 2), coordinates in -1..1."""
+    linear = torch.eye(2).expand(num, 2, 2) if linear is None else linear
+    shift = torch.zeros(num, 2) if shift is None else shift
+    return torch.cat([linear, shift.unsqueeze(2)], 2)
+
+
+def _resample(images: Tensor, matrices: Tensor, how: Literal["nearest", "bilinear"]) -> Tensor:
+    grid = F.affine_grid(matrices.to(images), [len(matrices), *images.shape[1:]], align_corners=False)
+    grid = grid.expand(len(images), -1, -1, -1)
+    return F.grid_sample(images, grid, mode=how, padding_mode="zeros", align_corners=False)

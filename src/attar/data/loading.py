@@ -1,0 +1,208 @@
+"""Images by index: splits of a source, sets to train on, and batches of them.
+
+A split holds uint8 pixels, in memory or decoded when asked for. A set gives normalised images and targets.
+Nothing here shuffles by itself: who iterates says which indices, so that every order is a function of a seed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from attar.runtime.seeding import generator
+from attar.task import Normalization
+
+
+class Split(Protocol):
+    """Labelled real images of one size."""
+
+    labels: Tensor
+    """Class of each image: int64 (n,)."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def pixels(self, indices: Tensor) -> Tensor:
+        """Pixels uint8 (b, c, h, w) of these indices (b,)."""
+
+
+class MemorySplit:
+    """A split in memory: pixels uint8 (n, c, h, w), labels int64 (n,)."""
+
+    def __init__(self, pixels: Tensor, labels: Tensor) -> None:
+        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or len(pixels) != len(labels):
+            raise ValueError(f"pixels {pixels.dtype} {tuple(pixels.shape)} with {len(labels)} labels")
+        self.labels = labels.long()
+        self._pixels = pixels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pixels(self, indices: Tensor) -> Tensor:
+        """Pixels uint8 (b, c, h, w) of these indices (b,)."""
+        return self._pixels.index_select(0, indices.to(self._pixels.device))
+
+
+class LazySplit:
+    """A split too large for memory, decoded image by image when asked for.
+
+    Args:
+        labels: int64 (n,).
+        decode: pixels uint8 (c, h, w) of one index; called from `workers` threads at once.
+        workers: threads; Pillow decodes outside the interpreter's lock.
+    """
+
+    def __init__(self, labels: Tensor, decode: Callable[[int], Tensor], *, workers: int = 4) -> None:
+        self.labels = labels.long()
+        self._decode = decode
+        self._workers = max(1, workers)
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pixels(self, indices: Tensor) -> Tensor:
+        """Pixels uint8 (b, c, h, w) of these indices (b,)."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="decode")
+        return torch.stack(list(self._pool.map(self._decode, indices.tolist())))
+
+
+class SubsetSplit:
+    """Some images of another split: `indices` int64 (m,) into it."""
+
+    def __init__(self, split: Split, indices: Tensor) -> None:
+        self.labels = split.labels[indices]
+        self._split, self._indices = split, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def pixels(self, indices: Tensor) -> Tensor:
+        """Pixels uint8 (b, c, h, w) of these indices (b,)."""
+        return self._split.pixels(self._indices[indices.cpu()])
+
+
+class TrainingSet(Protocol):
+    """What a network can be trained on."""
+
+    labels: Tensor
+    """Class of each image: int64 (n,)."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def images(self, indices: Tensor) -> Tensor:
+        """Normalised images (b, c, h, w), float32, of these indices (b,)."""
+
+    def targets(self, indices: Tensor) -> Tensor:
+        """Targets of these indices (b,): classes int64 (b,) or probabilities float (b, classes)."""
+
+
+class RealSet:
+    """Real images of a split, normalised; targets are classes int64 (b,)."""
+
+    def __init__(self, split: Split, normalization: Normalization) -> None:
+        self.split, self.normalization = split, normalization
+        self.labels = split.labels
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def images(self, indices: Tensor) -> Tensor:
+        """Normalised images (b, c, h, w), float32, of these indices (b,)."""
+        return self.normalization.normalize(self.split.pixels(indices))
+
+    def targets(self, indices: Tensor) -> Tensor:
+        """Classes int64 (b,) of these indices (b,)."""
+        return self.labels[indices]
+
+    def indices_of(self, label: int) -> Tensor:
+        """Indices int64 (m,) of the images of one class, ascending."""
+        return (self.labels == label).nonzero().squeeze(1)
+
+
+class TensorSet:
+    """Normalised images in memory, such as distilled ones.
+
+    Args:
+        images: float (n, c, h, w).
+        targets: classes int64 (n,), or probabilities or scores float (n, classes).
+    """
+
+    def __init__(self, images: Tensor, targets: Tensor) -> None:
+        if len(images) != len(targets) or targets.ndim not in (1, 2):
+            raise ValueError(f"{len(images)} images with targets {tuple(targets.shape)}")
+        self._images, self._targets = images, targets
+        self.labels = targets.long() if targets.ndim == 1 else targets.argmax(1)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def images(self, indices: Tensor) -> Tensor:
+        """Normalised images (b, c, h, w) of these indices (b,)."""
+        return self._images[indices]
+
+    def targets(self, indices: Tensor) -> Tensor:
+        """Targets of these indices (b,): classes int64 (b,) or float (b, classes)."""
+        return self._targets[indices]
+
+
+def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Part the indices of labels (n,) into kept and held ones, class by class; a function of its arguments.
+
+    Of every class about `fraction` (0..1) is held: at least one image where the class has two or more, and
+    never its last one. Both index tensors are int64 and ascending. A fraction of 0 holds nothing.
+    """
+    held = torch.zeros(len(labels), dtype=torch.bool)
+    for label in _classes(labels) if fraction > 0 else []:
+        members = _shuffled(labels, label, seed, "split")
+        held[members[: min(max(1, round(fraction * len(members))), len(members) - 1)]] = True
+    return (~held).nonzero().squeeze(1), held.nonzero().squeeze(1)
+
+
+def limit_per_class(split: Split, num: int, seed: int) -> Split:
+    """Keep `num` images of each class (all of a smaller one), drawn by `seed`, in the split's order."""
+    chosen = [_shuffled(split.labels, label, seed, "limit")[:num] for label in _classes(split.labels)]
+    return SubsetSplit(split, torch.cat(chosen).sort().values) if chosen else split
+
+
+def batches(
+    dataset: TrainingSet, order: Iterable[Tensor], *, prefetch: int = 0
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield (indices, images, targets) for each batch of indices in `order`, in that order.
+
+    Args:
+        dataset: what to read.
+        order: index tensors (b,), such as `torch.randperm(n, generator=rng).split(64)`.
+        prefetch: batches read ahead in the background; worth it where images are decoded on the way.
+    """
+    if prefetch <= 0:
+        for indices in order:
+            yield indices, dataset.images(indices), dataset.targets(indices)
+        return
+    waiting: deque[Future[tuple[Tensor, Tensor, Tensor]]] = deque()
+    reader = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+    try:
+        for indices in order:
+            waiting.append(reader.submit(lambda i: (i, dataset.images(i), dataset.targets(i)), indices))
+            if len(waiting) > prefetch:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        reader.shutdown(wait=False, cancel_futures=True)
+
+
+def _classes(labels: Tensor) -> list[int]:
+    return sorted(set(labels.tolist()))
+
+
+def _shuffled(labels: Tensor, label: int, seed: int, use: str) -> Tensor:
+    members = (labels == label).nonzero().squeeze(1)
+    return members[torch.randperm(len(members), generator=generator(seed, "data", use, label))]
