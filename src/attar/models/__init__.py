@@ -1,0 +1,1 @@
+"""Networks: by name, as modules, and as functions of one parameter vector."""

@@ -1,0 +1,233 @@
+"""Networks by name: attar's own, torchvision's and timm's, with the right classes and input channels.
+
+    convnet-d3-w128[-NORM]               any depth and width; NORM is instance (where none is named), batch,
+                                         layer, group or none
+    resnet18-small (34, 50, 101, 152)    3x3 stride-1 stem, no max-pool: for images up to about 64 px
+    torchvision:NAME, timm:NAME, NAME    a bare name is looked up in torchvision first, then in timm
+
+A name means the same network at every resolution: `resnet18` is torchvision's, even at 32 px. Weights
+are random; pretrained ones would enter through the functions in `_FAMILIES`, one per library.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from attar.errors import ConfigError, unknown
+from attar.models.convnet import NORMS, ConvNet, Norm
+from attar.models.resnet import DEPTHS, small_resnet
+from attar.runtime.seeding import scoped
+from attar.task import Task
+
+Family = Literal["attar", "torchvision", "timm"]
+
+_CONVNET = re.compile(r"convnet-d(\d+)-w(\d+)(?:-(\w+))?")
+_SMALL_RESNET = re.compile(r"resnet(\d+)-small")
+_OPTIONS: dict[str, dict[str, bool]] = {
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
+}
+"""What torchvision's builders need to return plain logits in training too."""
+
+
+def build(name: str, task: Task, *, seed: int = 0) -> nn.Module:
+    """Make the network `name` for `task`: images (b, *task.shape) to logits (b, task.num_classes).
+
+    The weights are a function of (seed, name). Raises ConfigError where the name is not known, naming the
+    nearest, and where the network cannot take images of the task's size.
+    """
+    family, own_name = _find(name)
+    with scoped(seed, "model", name):
+        model = _FAMILIES[family](own_name, task)
+    if not isinstance(model, ConvNet):
+        _try_out(model, name, task)
+    return model
+
+
+def names(family: Family) -> list[str]:
+    """Names of one family for `attar list models`; attar's own are examples of their patterns."""
+    match family:
+        case "attar":
+            convnets = ["convnet-d3-w128", *(f"convnet-d3-w128-{norm}" for norm in NORMS), "convnet-d4-w128"]
+            return [*convnets, *(f"resnet{depth}-small" for depth in DEPTHS)]
+        case "torchvision":
+            from torchvision import models
+
+            return list(models.list_models(module=models))
+        case "timm":
+            import timm
+
+            return list(timm.list_models())
+
+
+def penultimate(model: nn.Module, images: Tensor) -> Tensor:
+    """Features (b, d) of normalised images (b, c, h, w): what goes into the linear layer that runs last.
+
+    Gradients flow; the mode (train, eval) is the caller's. Raises ConfigError where there is no such layer.
+    """
+    inputs: list[Tensor] = []
+
+    def keep(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+        inputs[:] = args[:1]
+
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    hooks = [linear.register_forward_pre_hook(keep) for linear in linears]
+    try:
+        model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not inputs or inputs[0].ndim != 2:
+        raise ConfigError(
+            f"{type(model).__name__} has no features: it does not end in a linear layer over one vector",
+            expected="a network that ends in nn.Linear",
+            fix="use a ConvNet or a ResNet, for example convnet-d3-w128-batch",
+        )
+    return inputs[0]
+
+
+def num_parameters(model: nn.Module) -> int:
+    """Number of trained values in a network."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _find(name: str) -> tuple[Family, str]:
+    family, colon, rest = name.partition(":")
+    if colon:
+        if family not in get_args(Family):
+            raise unknown(
+                "model library", family, get_args(Family), fix="write timm:NAME or torchvision:NAME"
+            )
+        candidates = [(cast("Family", family), rest)]
+    else:
+        candidates = [(known, name) for known in get_args(Family)]
+    for known, own_name in candidates:
+        if _has(known, own_name):
+            return known, own_name
+    raise _unknown_model(name, [known for known, _ in candidates])
+
+
+def _has(family: Family, name: str) -> bool:
+    if family == "attar":
+        return bool(_CONVNET.fullmatch(name) or _SMALL_RESNET.fullmatch(name))
+    if family == "torchvision":
+        return name in names("torchvision")
+    import timm
+
+    return bool(timm.is_model(name))
+
+
+def _unknown_model(name: str, families: list[Family]) -> ConfigError:
+    known = [known for family in families for known in names(family)]
+    near = difflib.get_close_matches(name.rpartition(":")[2], known, n=4, cutoff=0.5)
+    return ConfigError(
+        f"unknown model {name!r}",
+        expected=(f"did you mean {' or '.join(near)}? " if near else "")
+        + "known: convnet-dDEPTH-wWIDTH[-NORM], resnetDEPTH-small, and every model of torchvision and timm",
+        fix="`attar list models` lists all of them",
+    )
+
+
+def _own(name: str, task: Task) -> nn.Module:
+    if small := _SMALL_RESNET.fullmatch(name):
+        return small_resnet(int(small[1]), task.num_classes, task.channels)
+    parts = _CONVNET.fullmatch(name)
+    assert parts is not None  # _find lets no other name through
+    norm = parts[3] or "instance"
+    if norm not in NORMS:
+        raise unknown("normalisation", norm, NORMS, fix="write convnet-d3-w128-batch, for example")
+    depth, width = int(parts[1]), int(parts[2])
+    if min(depth, width) < 1:
+        raise ConfigError(f"{name} has no layers", expected="a depth and a width of at least 1")
+    return ConvNet(task.num_classes, *task.shape, depth=depth, width=width, norm=cast("Norm", norm))
+
+
+def _torchvision(name: str, task: Task) -> nn.Module:
+    from torchvision import models
+
+    options: dict[str, Any] = dict(_OPTIONS.get(name, {}))
+    if name.startswith("vit_"):
+        options["image_size"] = task.height_px
+    try:
+        model: nn.Module = models.get_model(name, weights=None, num_classes=task.num_classes, **options)
+    except (ValueError, AssertionError) as error:
+        raise _misfit(name, task, error) from error
+    _set_input_channels(model, task.channels)
+    return model
+
+
+def _timm(name: str, task: Task) -> nn.Module:
+    import timm
+
+    options: dict[str, Any] = {"num_classes": task.num_classes, "in_chans": task.channels}
+    try:
+        try:
+            model: nn.Module = timm.create_model(name, img_size=(task.height_px, task.width_px), **options)
+        except TypeError as error:
+            if "img_size" not in str(error):
+                raise
+            model = timm.create_model(name, **options)  # a network for any size
+    except (ValueError, AssertionError, RuntimeError, ZeroDivisionError, TypeError) as error:
+        raise _misfit(name, task, error) from error
+    return model
+
+
+def _set_input_channels(model: nn.Module, channels: int) -> None:
+    """Give a torchvision network, which expects 3 channels, a first convolution for `channels`."""
+    if channels == 3:
+        return
+    path, first = next(
+        (path, module) for path, module in model.named_modules() if isinstance(module, nn.Conv2d)
+    )
+    fresh = nn.Conv2d(
+        channels,
+        first.out_channels,
+        cast("tuple[int, int]", first.kernel_size),
+        stride=cast("tuple[int, int]", first.stride),
+        padding=cast("tuple[int, int]", first.padding),
+        bias=first.bias is not None,
+    )
+    nn.init.kaiming_normal_(fresh.weight, mode="fan_out", nonlinearity="relu")
+    parent, _, attribute = path.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, fresh)
+
+
+def _try_out(model: nn.Module, name: str, task: Task) -> None:
+    """Run one black image through: what cannot take the task's size fails here, before any work."""
+    model.eval()
+    try:
+        with torch.no_grad():
+            logits = model(torch.zeros(1, *task.shape))
+    except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
+        raise _misfit(name, task, error) from error
+    finally:
+        model.train()
+    if not isinstance(logits, Tensor) or logits.shape != (1, task.num_classes):
+        raise ConfigError(
+            f"{name} does not give one score per class",
+            expected="an image classifier",
+            fix="choose another model",
+        )
+
+
+def _misfit(name: str, task: Task, error: Exception) -> ConfigError:
+    reason = str(error).strip().splitlines()
+    return ConfigError(
+        f"{name} cannot take images of {task.height_px}x{task.width_px} px with {task.channels} channels: "
+        f"{reason[0] if reason else type(error).__name__}",
+        expected="images large enough for the network and, for a transformer, a multiple of its patch size",
+        fix="use a higher --resolution or a network for small images: convnet-d3-w128, resnet18-small",
+    )
+
+
+_FAMILIES: dict[Family, Callable[[str, Task], nn.Module]] = {
+    "attar": _own,
+    "torchvision": _torchvision,
+    "timm": _timm,
+}
