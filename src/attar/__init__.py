@@ -1,3 +1,27 @@
-"""attar distils large image datasets into small synthetic ones, and trains and judges models on them."""
+"""attar distils large image datasets into small synthetic ones, and trains and judges models on them.
+
+import attar
+
+result = attar.distill("digits", ipc=1)
+tiny = attar.load(result.distilled)
+print(result.verdict, tiny.images.shape)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from attar.api import Distillation, Training, distill, evaluate, load, resume, train
 
 __version__ = "0.1.0"
+__all__ = ["Distillation", "Training", "distill", "evaluate", "load", "resume", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    # torch is imported at the first use, so that `attar --help` answers at once
+    if name in __all__:
+        from attar import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'attar' has no attribute {name!r}")

@@ -8,10 +8,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from attar.errors import ConfigError
@@ -21,8 +21,19 @@ class Config(BaseModel):
     """A frozen group of settings; unknown fields are errors."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        validate_default=True,
+        protected_namespaces=(),
     )
+    changed: ClassVar[Mapping[str, Any]] = {}
+    """Defaults that a subclass changes of the fields it inherits."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        return {**cls.changed, **values} if isinstance(values, Mapping) else values
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,7 @@ class Option:
 
 def options(kind: type[Config], defaults: Mapping[str, Any] | None = None) -> list[Option]:
     """Describe every field of a config class; `defaults` replaces the class's own where a method changes them."""
-    changed = defaults or {}
+    changed = {**kind.changed, **(defaults or {})}
     return [
         Option(
             name=name,
@@ -49,9 +60,16 @@ def options(kind: type[Config], defaults: Mapping[str, Any] | None = None) -> li
     ]
 
 
-def build(sections: Mapping[str, type[Config]], values: Mapping[str, Mapping[str, Any]]) -> dict[str, Config]:
-    """Build every section, or raise one ConfigError that names all that is wrong in all of them."""
-    problems: list[str] = []
+def build(
+    sections: Mapping[str, type[Config]],
+    values: Mapping[str, Mapping[str, Any]],
+    problems: Iterable[str] = (),
+) -> dict[str, Config]:
+    """Build every section, or raise one ConfigError that names all that is wrong in all of them.
+
+    `problems` are those found before, such as by `place`.
+    """
+    problems = list(problems)
     built: dict[str, Config] = {}
     for section in values:
         if section not in sections:
@@ -70,8 +88,10 @@ def build(sections: Mapping[str, type[Config]], values: Mapping[str, Mapping[str
     return built
 
 
-def place(sections: Mapping[str, type[Config]], assignments: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Sort `--set` assignments into sections.
+def place(
+    sections: Mapping[str, type[Config]], assignments: Iterable[str]
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Sort `--set` assignments into sections; also return what is wrong with them, for `build`.
 
     `recover.iterations=300` names its section; `iterations=300` will do where only one section has the
     field. Values are YAML: numbers, true/false, null, [lists].
@@ -84,7 +104,7 @@ def place(sections: Mapping[str, type[Config]], assignments: Iterable[str]) -> d
         section, dot, name = key.rpartition(".")
         owners = [section] if dot else [s for s, kind in sections.items() if name in kind.model_fields]
         if not equals:
-            problems.append(f"{assignment!r} is not key=value")
+            problems.append(f"--set {assignment!r} is not key=value, such as recover.iterations=300")
         elif dot and section not in sections:
             problems.append(f"{key}: unknown section {section!r}; known: {', '.join(sections)}")
         elif not owners:
@@ -96,12 +116,7 @@ def place(sections: Mapping[str, type[Config]], assignments: Iterable[str]) -> d
                 placed.setdefault(owners[0], {})[name] = parse_value(text)
             except yaml.YAMLError:
                 problems.append(f"{key}: {text!r} is not a YAML value")
-    if problems:
-        raise ConfigError(
-            "--set cannot be followed:\n" + "\n".join(f"  - {problem}" for problem in problems),
-            expected="key=value or section.key=value, such as --set recover.iterations=300",
-        )
-    return placed
+    return placed, problems
 
 
 def parse_value(text: str) -> Any:

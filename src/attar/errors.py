@@ -31,8 +31,11 @@ class AttarError(Exception):
         return _rebuild, (type(self), self.found, self.expected, self.fix)
 
 
-class ConfigError(AttarError):
-    """A setting, a name or a value that attar doesn't know or can't take."""
+class ConfigError(AttarError, ValueError):
+    """A setting, a name or a value that attar doesn't know or can't take.
+
+    A ValueError too, so that a config's validators may raise it and all of them are reported at once.
+    """
 
     exit_code = 2
 

@@ -122,6 +122,16 @@ class Method(ABC):
         """The kind of knowledge that these settings need."""
         return cls.knowledge
 
+    @classmethod
+    def problems(cls, sections: Mapping[str, Config]) -> list[str]:
+        """What does not go together among all sections of a run, a sentence each."""
+        return []
+
+    @classmethod
+    def starts_from_real(cls, settings: Config) -> bool:
+        """Whether `init` takes ipc real images of each class."""
+        return True
+
     @abstractmethod
     def init(self, real: RealImages, knowledge: Any, rng: torch.Generator) -> Synthetic:
         """Make the first images and labels."""

@@ -14,7 +14,7 @@ algorithm 1; Lloyd's k-means as in scikit-learn.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast
 
 import torch
@@ -58,6 +58,13 @@ class Coreset(Method):
         """Nothing, where distances are those of pixels."""
         return "none" if getattr(settings, "features", "teacher") == "pixels" else cls.knowledge
 
+    @classmethod
+    def problems(cls, sections: Mapping[str, Config]) -> list[str]:
+        """Coresets are not optimised."""
+        if getattr(sections["recover"], "iterations", 0) == 0:
+            return []
+        return [f"{cls.name} selects real images and does not optimise them: recover.iterations must be 0"]
+
     @abstractmethod
     def select(self, features: Tensor, count: int, rng: torch.Generator) -> Tensor:
         """Indices (count,) into one class's features (m, d), m >= count, none twice."""
@@ -76,9 +83,7 @@ class Coreset(Method):
         self, synthetic: Synthetic, picked: Tensor, knowledge: Any, rng: torch.Generator
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
         """There is nothing to optimise."""
-        raise ConfigError(
-            f"{self.name} selects images and does not optimise them", expected="recover.iterations=0"
-        )
+        raise ConfigError(f"{self.name} selects images and does not optimise them", expected="recover.iterations=0")
 
     def finish(self, synthetic: Synthetic, knowledge: Any) -> Distillate:
         """The images are real, so 8 bits hold them."""
@@ -88,9 +93,7 @@ class Coreset(Method):
         if cast(CoresetSettings, self.settings).features == "pixels":
             return lambda members: real.images(members).flatten(1)
         teacher: Teacher = knowledge
-        return lambda members: torch.cat(
-            [teacher.features(real.images(part)).cpu() for part in members.split(256)]
-        )
+        return lambda members: torch.cat([teacher.features(real.images(part)).cpu() for part in members.split(256)])
 
 
 class Random(Coreset):

@@ -48,7 +48,9 @@ class Tesla(TrajectoryMatching):
         return adjoint(problem, images, targets, rate, exact=exact)
 
 
-def adjoint(problem: Matching, images: Tensor, targets: Tensor, rate: Tensor, *, exact: bool = True) -> MatchingGradient:
+def adjoint(
+    problem: Matching, images: Tensor, targets: Tensor, rate: Tensor, *, exact: bool = True
+) -> MatchingGradient:
     """Loss and gradient with memory for one step's graph and the N+1 parameter vectors."""
     images, targets, rate = images.detach(), targets.detach(), rate.detach()
     thetas = [problem.start.detach()]
@@ -58,7 +60,11 @@ def adjoint(problem: Matching, images: Tensor, targets: Tensor, rate: Tensor, *,
         thetas.append(theta.detach() - rate * g)
 
     lam = problem.distance_gradient(thetas[-1])
-    by_images, by_targets, by_rate = torch.zeros_like(images), torch.zeros_like(targets), torch.zeros_like(rate)
+    by_images, by_targets, by_rate = (
+        torch.zeros_like(images),
+        torch.zeros_like(targets),
+        torch.zeros_like(rate),
+    )
     for i, picked in reversed(list(enumerate(problem.batches))):
         theta = thetas[i].detach().requires_grad_()
         x, y = images[picked].requires_grad_(), targets[picked].requires_grad_()

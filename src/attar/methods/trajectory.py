@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 import torch
@@ -18,7 +19,15 @@ from torch import Tensor
 from attar.config import Config
 from attar.data.augment import Augmentation
 from attar.losses.trajectory import Matching, MatchingGradient, soft_cross_entropy
-from attar.methods.base import Distillate, Method, RealImages, Synthetic, Trajectories, balanced_labels, random_members
+from attar.methods.base import (
+    Distillate,
+    Method,
+    RealImages,
+    Synthetic,
+    Trajectories,
+    balanced_labels,
+    random_members,
+)
 
 
 class TrajectorySettings(Config):
@@ -61,6 +70,22 @@ class TrajectoryMatching(Method):
     @abstractmethod
     def matching_gradient(self, problem: Matching, images: Tensor, targets: Tensor, rate: Tensor) -> MatchingGradient:
         """Loss L and gradients by images, targets and step size."""
+
+    @classmethod
+    def problems(cls, sections: Mapping[str, Config]) -> list[str]:
+        """An expert must train at least M epochs."""
+        wanted, trained = (
+            getattr(sections["method"], "expert_epochs", 1),
+            getattr(sections["squeeze"], "epochs", 1),
+        )
+        if wanted <= trained:
+            return []
+        return [f"method.expert_epochs={wanted} is more than squeeze.epochs={trained}: no expert goes that far"]
+
+    @classmethod
+    def starts_from_real(cls, settings: Config) -> bool:
+        """Unless the start is noise."""
+        return cast(TrajectorySettings, settings).start == "real"
 
     @property
     def options(self) -> TrajectorySettings:

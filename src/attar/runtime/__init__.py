@@ -1,0 +1,1 @@
+"""What any long computation needs: files, events, seeds, devices. Knows nothing of distillation."""

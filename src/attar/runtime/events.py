@@ -147,7 +147,9 @@ class _Plain:
         left = f", {(self._total - self._done) / rate:.0f} s left" if 0 < self._done < self._total and rate else ""
         speed = f" {_rate(rate)}{left}" if self._done > self._first else ""
         print(  # noqa: T201
-            f"{self._description} {self._done}/{self._total}{speed} {self._metrics}".rstrip(), file=sys.stderr, flush=True
+            f"{self._description} {self._done}/{self._total}{speed} {self._metrics}".rstrip(),
+            file=sys.stderr,
+            flush=True,
         )
 
 

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +59,35 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+@contextmanager
+def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield an empty sibling folder that is renamed to `path` when the block ends well: whole or absent.
+
+    A non-empty `path` is refused (ResourceError) unless `replace` is set; its old content is then there until
+    the new one is complete. What a killed process left half-made is cleared by the next call.
+    """
+    building, old = path.with_name(f".{path.name}.new.tmp"), path.with_name(f".{path.name}.old.tmp")
+    with writing(path):
+        _settle(path, building, old)
+        if path.exists() and not (path.is_dir() and (replace or not any(path.iterdir()))):
+            raise ResourceError(
+                f"{path} is already there and not empty" if path.is_dir() else f"{path} is a file",
+                expected="a folder that is new or empty",
+                fix="choose another folder, or delete that one",
+            )
+        building.mkdir(parents=True)
+    try:
+        yield building
+        with writing(path):
+            _sync_folder(building)
+            if path.exists():
+                path.rename(old)
+            building.rename(path)
+            _sync_folder(path.parent)
+    finally:
+        _settle(path, building, old)
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file; raises ArtifactError where it is missing or not JSON."""
     try:
@@ -77,6 +107,13 @@ def sha256(path: Path) -> str:
 def digest(value: Any) -> str:
     """Short hash of a JSON-able value, the same whatever the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _settle(path: Path, building: Path, old: Path) -> None:
+    if old.exists() and not path.exists():  # stopped between the two renames
+        old.rename(path)
+    shutil.rmtree(building, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _sync_folder(folder: Path) -> None:

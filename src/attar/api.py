@@ -1,0 +1,351 @@
+"""attar from Python: the same commands as the command line, with typed results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from attar import pipeline
+from attar.artifacts.distilled import Distilled, load_distilled
+from attar.artifacts.run import CONFIG
+from attar.config import Config, build, place
+from attar.data.loading import RealSet, TrainingSet
+from attar.data.sources import SourceSettings, open_source
+from attar.errors import ArtifactError, ConfigError
+from attar.evaluate import EvaluateSettings, Evaluation
+from attar.evaluate import evaluate as evaluate_set
+from attar.records import Record
+from attar.runtime.engine import Engine
+from attar.runtime.events import Events
+from attar.train.loop import TrainSettings
+
+PathLike = str | Path
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What `distill` made.
+
+    `path` is the run folder, `distilled` the dataset in it, `report` the page; `records` and `verdict` are those of
+    the evaluation, empty where it was left out.
+    """
+
+    path: Path
+    distilled: Path
+    report: Path | None
+    records: tuple[Record, ...]
+    verdict: str
+
+    def load(self) -> Distilled:
+        """The distilled dataset."""
+        return load_distilled(self.distilled)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What `train` made: the network, its losses by epoch, and accuracies in percent by split."""
+
+    model: nn.Module
+    losses: tuple[float, ...]
+    accuracies: Mapping[str, float]
+    path: Path | None
+
+
+def distill(
+    source: PathLike,
+    method: str = "auto",
+    ipc: int | None = None,
+    *,
+    recipe: str = "auto",
+    out: PathLike | None = None,
+    seed: int | None = None,
+    settings: Mapping[str, Any] | Iterable[str] = (),
+    data_dir: PathLike | None = None,
+    download: bool | None = None,
+    resolution: int | None = None,
+    skip_corrupt: bool | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    until: pipeline.Until = "evaluate",
+    fresh: bool = False,
+    quiet: bool = True,
+) -> Distillation:
+    """Distil a source of images into `ipc` synthetic images per class, judge the result, and write its report.
+
+    The same call again resumes an interrupted run and skips what is complete.
+
+    Args:
+        source: `digits`, `cifar10`, `cifar100`, a folder of class folders, parquet shards, or `hf:owner/name`.
+        method: a name from `attar list methods`, or auto.
+        ipc: images per class; None takes the recipe's, or 1.
+        recipe: auto, none, a bundled recipe's name, or a YAML file.
+        out: run folder; None makes one under `runs/`.
+        seed: every random choice follows from it; None takes the recipe's, or 0.
+        settings: `{"recover.iterations": 300}` or `["recover.iterations=300"]`; see `attar show NAME`.
+        data_dir: where cifar10 and cifar100 lie.
+        download: let torchvision fetch them.
+        resolution: bring images to this many pixels.
+        skip_corrupt: leave out images that cannot be read, and list them.
+        device: auto, cpu, cuda or mps.
+        precision: 32-true, bf16-mixed or 16-mixed.
+        until: the last stage to do: squeeze, recover, relabel or evaluate.
+        fresh: start over in `out`.
+        quiet: show no progress.
+
+    Raises:
+        AttarError: one of its kinds, before any long work starts where it can be known then.
+    """
+    flags = {
+        "source": _given(data_dir=data_dir, download=download, resolution=resolution, skip_corrupt=skip_corrupt),
+        "run": _given(seed=seed, device=device, precision=precision),
+    }
+    with pipeline.start(
+        str(source),
+        method=method,
+        ipc=ipc,
+        recipe=recipe,
+        out=Path(out) if out else None,
+        assignments=assignments(settings),
+        given=flags,
+        fresh=fresh,
+        quiet=quiet,
+    ) as run:
+        return advance(run, until)
+
+
+def resume(run: PathLike, until: pipeline.Until = "evaluate", *, quiet: bool = True) -> Distillation:
+    """Go on with an existing run folder, up to the stage `until`."""
+    with pipeline.resume(Path(run), quiet=quiet) as opened:
+        return advance(opened, until)
+
+
+def advance(run: pipeline.Run, until: pipeline.Until) -> Distillation:
+    """Do the stages of an open run up to `until`, then write the report."""
+    from attar.report.page import write_report
+
+    evaluation = run.advance(until)
+    return Distillation(
+        path=run.folder.path,
+        distilled=run.folder.distilled,
+        report=write_report(run.folder.path) if until == "evaluate" else None,
+        records=evaluation.records if evaluation else (),
+        verdict=evaluation.verdict if evaluation else "",
+    )
+
+
+def load(path: PathLike) -> Distilled:
+    """Open a distilled dataset, or the one in a run folder: images, labels, a torch Dataset, a DataLoader."""
+    return load_distilled(Path(path))
+
+
+def train(
+    data: PathLike,
+    model: str = "auto",
+    *,
+    strategy: str = "ce",
+    source: PathLike | None = None,
+    out: PathLike | None = None,
+    seed: int = 0,
+    settings: Mapping[str, Any] | Iterable[str] = (),
+    data_dir: PathLike | None = None,
+    resolution: int | None = None,
+    device: str = "auto",
+    precision: str = "32-true",
+    quiet: bool = True,
+) -> Training:
+    """Train one network on a source or on a distilled dataset.
+
+    Accuracy is that of the last epoch on the validation split; the test split is left to `evaluate`.
+
+    Args:
+        data: a source, a distilled dataset, or a run folder that holds one.
+        model: a name from `attar list models`; auto takes a ConvNet for the resolution.
+        strategy: a name from `attar list strategies`.
+        source: for distilled data, the real images whose validation split judges the network.
+        out: folder for `model.safetensors`; a training that was interrupted there is resumed.
+        seed: initialisation, order and augmentation follow from it.
+        settings: of the section `train`, such as `{"epochs": 200}`.
+        data_dir: where cifar10 and cifar100 lie.
+        resolution: bring images to this many pixels.
+        device: auto, cpu, cuda or mps.
+        precision: 32-true, bf16-mixed or 16-mixed.
+        quiet: show no progress.
+    """
+    from attar.models.catalog import build as build_model
+    from attar.runtime.checkpoint import write_tensors
+    from attar.settings import default_model
+    from attar.train.loop import accuracy, fit
+
+    sections = _sections(
+        {"train": TrainSettings, "source": SourceSettings},
+        settings,
+        {
+            "train": {"strategy": strategy},
+            "source": _given(data_dir=data_dir, resolution=resolution),
+        },
+    )
+    training, reading = sections["train"], sections["source"]
+    assert isinstance(training, TrainSettings)
+    assert isinstance(reading, SourceSettings)
+    events = Events(Path(out) / "events.jsonl" if out else None, quiet=quiet)
+    images: TrainingSet
+    if is_distilled(data):
+        distilled = load_distilled(Path(data))
+        task, images = distilled.task, distilled.training_set()
+        real = open_source(str(source), reading, events=events) if source else None
+        if real:
+            real.task.require_same(task, "the source", "the distilled dataset")
+    else:
+        real = open_source(str(data), reading, events=events)
+        task, images = real.task, RealSet(real.train, real.task.normalization)
+    name = default_model(task) if model == "auto" else model
+    network, engine = build_model(name, task, seed=seed), Engine(device, precision)
+    with pipeline.out_of_memory("train"):
+        fitted = fit(
+            network,
+            images,
+            training,
+            seed=seed,
+            engine=engine,
+            events=events,
+            name=name,
+            checkpoint=Path(out) / "checkpoint.safetensors" if out else None,
+        )
+    accuracies = {"train": accuracy(network, images, engine)}
+    if real:
+        accuracies["validation"] = accuracy(network, RealSet(real.validation, task.normalization), engine)
+    if out:
+        note = {"model": name, "task": task.to_json(), "seed": seed, "accuracies": accuracies}
+        write_tensors(Path(out) / "model.safetensors", network.state_dict(), note)
+        (Path(out) / "checkpoint.safetensors").unlink(missing_ok=True)
+    return Training(network, tuple(fitted.losses), accuracies, Path(out) if out else None)
+
+
+def evaluate(
+    distilled: PathLike,
+    source: PathLike,
+    *,
+    models: Sequence[str] = (),
+    seeds: int | None = None,
+    baselines: Sequence[str] | None = None,
+    seed: int = 0,
+    out: PathLike | None = None,
+    settings: Mapping[str, Any] | Iterable[str] = (),
+    data_dir: PathLike | None = None,
+    resolution: int | None = None,
+    device: str = "auto",
+    precision: str = "32-true",
+    quiet: bool = True,
+) -> Evaluation:
+    """Train networks on a distilled dataset and on its baselines alike, and test them on the real test split.
+
+    Args:
+        distilled: a distilled dataset, or a run folder that holds one (then its settings are the defaults).
+        source: the real images that it was made from.
+        models: names from `attar list models`; none takes the run's, or a ConvNet for the resolution.
+        seeds: trainings of each network on each set.
+        baselines: of `random` (real images at the same count) and `full` (the whole training split).
+        seed: first seed.
+        out: where `evaluation.json` is written; None takes the run folder, or the dataset's parent folder.
+        settings: of the sections `evaluate`, `train` and `source`.
+        data_dir: where cifar10 and cifar100 lie.
+        resolution: bring images to this many pixels; None takes the distilled dataset's.
+        device: auto, cpu, cuda or mps.
+        precision: 32-true, bf16-mixed or 16-mixed.
+        quiet: show no progress.
+    """
+    from attar.artifacts.card import update_card
+    from attar.settings import default_model
+
+    opened = load_distilled(Path(distilled))
+    defaults = _settings_that_made(opened, ("evaluate", "train", "source"))
+    defaults.setdefault("evaluate", {}).update(_given(models=list(models) or None, seeds=seeds, baselines=baselines))
+    defaults.setdefault("source", {}).update(_given(data_dir=data_dir, resolution=resolution))
+    kinds: dict[str, type[Config]] = {
+        "evaluate": EvaluateSettings,
+        "train": TrainSettings,
+        "source": SourceSettings,
+    }
+    sections = _sections(kinds, settings, defaults)
+    judging, training, reading = sections["evaluate"], sections["train"], sections["source"]
+    assert isinstance(judging, EvaluateSettings)
+    assert isinstance(training, TrainSettings)
+    assert isinstance(reading, SourceSettings)
+    names = tuple(default_model(opened.task) if name == "auto" else name for name in judging.models)
+    judging = judging.model_copy(update={"models": names})
+    folder = Path(out) if out else opened.path.parent
+    events = Events(folder / "events.jsonl", quiet=quiet)
+    real = open_source(str(source), reading, events=events)
+    with pipeline.out_of_memory("evaluate"):
+        evaluation = evaluate_set(
+            opened,
+            real,
+            judging,
+            training,
+            seed=seed,
+            engine=Engine(device, precision),
+            events=events,
+            folder=folder,
+        )
+    update_card(opened.path, evaluation.records, evaluation.verdict)
+    return evaluation
+
+
+def is_distilled(data: PathLike) -> bool:
+    """Whether a path is a distilled dataset or a run folder with one."""
+    path = Path(data)
+    return (path / "attar.json").is_file() or (path / "distilled" / "attar.json").is_file()
+
+
+def assignments(settings: Mapping[str, Any] | Iterable[str]) -> list[str]:
+    """`{"recover.iterations": 300}` as `["recover.iterations=300"]`; texts pass as they are."""
+    if isinstance(settings, Mapping):
+        return [f"{key}={json.dumps(value, default=str)}" for key, value in settings.items()]
+    return list(settings)
+
+
+def require_run(path: PathLike) -> Path:
+    """The path, if it is a run folder."""
+    if not (Path(path) / CONFIG).is_file():
+        raise ArtifactError(
+            f"{path} is not a run folder: it has no {CONFIG}",
+            fix="give the folder that `attar distill` wrote, such as runs/digits-tesla-ipc1",
+        )
+    return Path(path)
+
+
+def _settings_that_made(distilled: Distilled, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:
+    made = distilled.info.get("settings", {})
+    return {name: dict(made.get(name, {})) for name in wanted}
+
+
+def _sections(
+    kinds: Mapping[str, type[Config]],
+    settings: Mapping[str, Any] | Iterable[str],
+    defaults: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Config]:
+    placed, problems = place(kinds, assignments(settings))
+    values = {name: {**defaults.get(name, {}), **placed.get(name, {})} for name in kinds}
+    return build(kinds, values, problems)
+
+
+def _given(**flags: Any) -> dict[str, Any]:
+    return {name: value for name, value in flags.items() if value is not None}
+
+
+__all__ = [
+    "ConfigError",
+    "Distillation",
+    "Distilled",
+    "Evaluation",
+    "Training",
+    "distill",
+    "evaluate",
+    "load",
+    "train",
+]

@@ -1,0 +1,217 @@
+"""A run folder: what made it, which stages are complete, and the refusal of strangers.
+
+    config.yaml        the resolved settings
+    squeeze/ recover/  one folder a stage, each with manifest.json
+    events.jsonl       what happened
+    distilled/         the result
+
+A stage's key is the hash of its settings and of its parents' keys. A folder that holds another key is
+refused with what differs; the same key resumes, or is skipped where it is complete.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from attar.config import differences
+from attar.errors import ArtifactError
+from attar.runtime.files import digest, read_json, sha256, write_json, write_text, writing
+
+CONFIG = "config.yaml"
+MANIFEST = "manifest.json"
+STAGES = ("squeeze", "recover", "relabel", "distilled", "evaluation")
+PRODUCTS = ("evaluation.json", "continual.json", "report.html", "events.jsonl", CONFIG)
+UNCOMPARED = ("run.device", "run.workers")
+"""Settings that say where the work is done, not what: they may change between two starts of a run."""
+
+
+class RunFolder:
+    """One run on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def events_path(self) -> Path:
+        """The event log."""
+        return self.path / "events.jsonl"
+
+    @property
+    def distilled(self) -> Path:
+        """The distilled dataset."""
+        return self.path / "distilled"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; another attar at work in it is an error."""
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / ".lock").open("w")
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ArtifactError(
+                    f"another attar is at work in {self.path}", fix="wait for it, stop it, or choose another --out"
+                ) from error
+            yield
+
+    def open(self, settings: Mapping[str, Any], *, fresh: bool = False) -> None:
+        """Claim the folder for these settings.
+
+        Raises ArtifactError where it was made with others (each difference named), or holds files that
+        attar did not make.
+        """
+        if fresh:
+            self.clear()
+        config = self.path / CONFIG
+        if config.exists():
+            changed = differences(_comparable(self.settings()), _comparable(settings))
+            if changed:
+                raise ArtifactError(
+                    f"{self.path} was made with other settings:\n" + "\n".join(f"  - {c}" for c in changed),
+                    expected="the same settings, to go on with it",
+                    fix="choose another --out, or start over with --fresh",
+                )
+        elif foreign := _foreign(self.path):
+            raise ArtifactError(
+                f"{self.path} is not empty and not a run of attar: it holds {', '.join(foreign[:5])}",
+                fix="choose another --out",
+            )
+        write_text(config, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+
+    def settings(self) -> dict[str, Any]:
+        """The resolved settings that made this folder."""
+        try:
+            loaded = yaml.safe_load((self.path / CONFIG).read_text("utf-8"))
+        except FileNotFoundError as error:
+            raise ArtifactError(
+                f"{self.path} is not a run folder: it has no {CONFIG}",
+                fix="give the folder that `attar distill` or `attar squeeze` wrote",
+            ) from error
+        except yaml.YAMLError as error:
+            raise ArtifactError(f"{self.path / CONFIG} is damaged: {error}", fix="start over with --fresh") from error
+        if not isinstance(loaded, dict):
+            raise ArtifactError(f"{self.path / CONFIG} is damaged: not a mapping", fix="start over with --fresh")
+        return loaded
+
+    def clear(self) -> None:
+        """Delete what attar made here, and nothing else."""
+        if not (self.path / CONFIG).exists() and _foreign(self.path):
+            return  # not ours: `open` refuses it
+        for name in STAGES:
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for name in PRODUCTS:
+            (self.path / name).unlink(missing_ok=True)
+
+    def stage(self, name: str, settings: Mapping[str, Any], parents: Iterable[Stage] = ()) -> Stage:
+        """The stage of this name under these settings; raises ArtifactError where it was made with others."""
+        return Stage(self.path / name, name, settings, tuple(parents))
+
+
+class Stage:
+    """One stage's folder and manifest."""
+
+    def __init__(self, folder: Path, name: str, settings: Mapping[str, Any], parents: tuple[Stage, ...]) -> None:
+        self.folder, self.name, self.settings = folder, name, dict(settings)
+        self.parents = {parent.name: parent.key for parent in parents}
+        self.key = digest({"stage": name, "settings": self.settings, "parents": self.parents})
+        self._manifest = folder / MANIFEST
+        self._refuse_strangers()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the stage has ended and its files are all there, with the sizes they had."""
+        if not self._manifest.exists():
+            return False
+        manifest = read_json(self._manifest)
+        return bool(manifest.get("complete")) and all(
+            (self.folder / name).is_file() and (self.folder / name).stat().st_size == note["bytes"]
+            for name, note in manifest["files"].items()
+        )
+
+    def manifest(self) -> dict[str, Any]:
+        """What the manifest says."""
+        found: dict[str, Any] = read_json(self._manifest)
+        return found
+
+    @contextmanager
+    def making(self, files: list[str], **notes: Any) -> Iterator[None]:
+        """Run the body that makes the stage; at its end the manifest says `complete`, and sums of `files`.
+
+        The caller may fill `files` inside the body. `notes` (seed, hardware, versions) go into the manifest.
+        """
+        spent_s = self.manifest().get("wall_s", 0.0) if self._manifest.exists() else 0.0
+        started_s = time.monotonic()
+        note = {
+            "stage": self.name,
+            "key": self.key,
+            "settings": self.settings,
+            "parents": self.parents,
+            **notes,
+            "complete": False,
+            "wall_s": spent_s,
+            "files": {},
+        }
+        write_json(self._manifest, note)
+        try:
+            yield
+            note["files"] = {
+                name: {"bytes": (self.folder / name).stat().st_size, "sha256": sha256(self.folder / name)}
+                for name in sorted(files)
+            }
+            note["complete"] = True
+        finally:
+            note["wall_s"] = round(spent_s + time.monotonic() - started_s, 2)
+            write_json(self._manifest, note)
+
+    def _refuse_strangers(self) -> None:
+        if not self._manifest.exists():
+            return
+        before = read_json(self._manifest)
+        if before.get("key") == self.key:
+            return
+        changed = differences(before.get("settings", {}), self.settings) or [
+            f"made from another {name} ({old} before, {self.parents.get(name)} now)"
+            for name, old in before.get("parents", {}).items()
+            if old != self.parents.get(name)
+        ]
+        raise ArtifactError(
+            f"{self.folder} was made with other settings:\n" + "\n".join(f"  - {c}" for c in changed),
+            expected="the same settings, to go on with it",
+            fix="choose another --out, or start over with --fresh",
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of attar and of the libraries that shape a result."""
+    from importlib.metadata import version
+
+    from attar import __version__
+
+    names = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn", "safetensors", "pyarrow")
+    return {"attar": __version__, **{name: version(name) for name in names}}
+
+
+def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {section: dict(values) if isinstance(values, Mapping) else values for section, values in settings.items()}
+    for path in UNCOMPARED:
+        section, name = path.split(".")
+        if isinstance(kept.get(section), dict):
+            kept[section].pop(name, None)
+    return kept
+
+
+def _foreign(path: Path) -> list[str]:
+    known = {*STAGES, *PRODUCTS, ".lock"}
+    if not path.is_dir():
+        return []
+    return sorted(entry.name for entry in path.iterdir() if entry.name not in known and not entry.name.endswith(".tmp"))

@@ -1,0 +1,81 @@
+"""What can be named, and what every setting means: the content of `attar list` and `attar show`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from attar.config import Config, options
+from attar.errors import unknown
+from attar.methods import methods
+from attar.settings import Recipe, recipes, sections_of
+
+Kind = Literal["methods", "recipes", "datasets", "models", "strategies"]
+
+
+def names(kind: Kind) -> list[tuple[str, str]]:
+    """Names of a kind, each with a line on what it is."""
+    match kind:
+        case "methods":
+            return [(name, found.summary) for name, found in methods().items()]
+        case "recipes":
+            return [(name, _summary(recipe)) for name, recipe in recipes().items()]
+        case "datasets":
+            from attar.data.sources import sources
+
+            return sources()
+        case "models":
+            from attar.models.catalog import names as models
+
+            return models()
+        case "strategies":
+            from attar.train.strategies import strategies
+
+            return strategies()
+
+
+def describe(name: str) -> dict[str, Any]:
+    """Every field of a method with the sections it uses, of a recipe, or of one section."""
+    found_methods, found_recipes = methods(), recipes()
+    if name in found_methods:
+        kind = found_methods[name]
+        sections = {"method": kind.Settings, **_sections_besides(name)}
+        return _described(name, kind.summary, {"source": kind.source}, sections, kind.defaults)
+    if name in found_recipes:
+        recipe = found_recipes[name]
+        return {
+            "name": name,
+            "summary": _summary(recipe),
+            "notes": dict(recipe.notes),
+            "sections": {
+                section: [{"name": key, "type": "", "default": value, "meaning": ""} for key, value in values.items()]
+                for section, values in recipe.sections.items()
+            },
+        }
+    known_sections = sections_of(next(iter(found_methods.values())))
+    if name in known_sections:
+        kind_of = known_sections[name]
+        return _described(name, (kind_of.__doc__ or "").split("\n")[0], {}, {name: kind_of}, {})
+    raise unknown("method, recipe or section", name, [*found_methods, *found_recipes, *known_sections])
+
+
+def _sections_besides(method: str) -> dict[str, type[Config]]:
+    every = sections_of(methods()[method])
+    return {name: every[name] for name in ("squeeze", "recover", "relabel") if every[name].model_fields}
+
+
+def _described(
+    name: str, summary: str, notes: dict[str, Any], sections: dict[str, type[Config]], defaults: Any
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "summary": summary,
+        "notes": notes,
+        "sections": {
+            section: [vars(option) for option in options(kind, defaults.get(section))]
+            for section, kind in sections.items()
+        },
+    }
+
+
+def _summary(recipe: Recipe) -> str:
+    return " ".join(str(recipe.notes.get("about", "")).split())

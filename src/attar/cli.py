@@ -1,0 +1,406 @@
+"""The command line: a thin skin over `attar.api`. torch is imported inside the commands, not here."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from attar import __version__
+from attar.errors import AttarError
+
+if TYPE_CHECKING:
+    from attar.api import Distillation
+    from attar.records import Record
+
+INTERRUPTED = 130
+EPILOG = (
+    "Exit codes: 0 done, 1 an error of attar itself, 2 a setting or a name, 3 the images, 4 files of a run, "
+    "5 numbers that are no longer finite, 6 memory, disk or permission, 130 interrupted (run again to go on). "
+    "--debug shows the traceback of an error."
+)
+
+app = typer.Typer(
+    help="Distil large image datasets into small synthetic ones, and train and judge models on them.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Source = Annotated[str, typer.Argument(help="digits, cifar10, cifar100, a folder, parquet shards, hf:owner/name.")]
+Distilled = Annotated[Path, typer.Argument(help="A distilled dataset, or a run folder that holds one.")]
+RunPath = Annotated[Path, typer.Argument(help="A run folder.")]
+Method = Annotated[str, typer.Option(help="A name from `attar list methods`; auto chooses and says why.")]
+Ipc = Annotated[int | None, typer.Option(min=1, help="Images per class. [default: the recipe's, or 1]")]
+RecipeName = Annotated[str, typer.Option("--recipe", help="auto, none, a name from `attar list recipes`, or a file.")]
+Out = Annotated[Path | None, typer.Option(help="Folder to write to. [default: one under runs/]")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any other setting, see `attar show NAME`; may be repeated."),
+]
+DataDir = Annotated[Path | None, typer.Option(help="Where cifar10 and cifar100 lie, in torchvision's layout.")]
+Download = Annotated[bool | None, typer.Option("--download", help="Let torchvision fetch the data.")]
+Resolution = Annotated[int | None, typer.Option(min=1, help="Bring images to this many pixels.")]
+SkipCorrupt = Annotated[bool | None, typer.Option("--skip-corrupt", help="Leave out images that cannot be read.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="All randomness follows from it. [default: 0]")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps. [default: auto]")]
+Precision = Annotated[str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed. [default: 32-true]")]
+Workers = Annotated[int | None, typer.Option(min=1, help="CPU threads for computing and decoding. [default: all]")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start over: delete what an earlier run left there.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout; progress goes to stderr.")]
+
+
+def run() -> None:
+    """Entry point: errors for people, exit codes, no traceback unless --debug."""
+    debug = "--debug" in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    try:
+        app()
+    except AttarError as error:
+        if debug:
+            raise
+        _complain(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        typer.secho("interrupted; run the same command again to go on where it stopped", err=True)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+@app.command(rich_help_panel="Distil")
+def distill(
+    source: Source,
+    method: Method = "auto",
+    ipc: Ipc = None,
+    recipe: RecipeName = "auto",
+    out: Out = None,
+    set_: Set = None,
+    data_dir: DataDir = None,
+    download: Download = None,
+    resolution: Resolution = None,
+    skip_corrupt: SkipCorrupt = None,
+    seed: Seed = None,
+    device: Device = None,
+    precision: Precision = None,
+    workers: Workers = None,
+    fresh: Fresh = False,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """Distil SOURCE: squeeze, recover, relabel, evaluate, report. The same command again resumes."""
+    _distill("evaluate", **_without(locals(), "json_"), as_json=json_)
+
+
+@app.command(rich_help_panel="One stage at a time")
+def squeeze(
+    source: Source,
+    method: Method = "auto",
+    ipc: Ipc = None,
+    recipe: RecipeName = "auto",
+    out: Out = None,
+    set_: Set = None,
+    data_dir: DataDir = None,
+    download: Download = None,
+    resolution: Resolution = None,
+    skip_corrupt: SkipCorrupt = None,
+    seed: Seed = None,
+    device: Device = None,
+    precision: Precision = None,
+    workers: Workers = None,
+    fresh: Fresh = False,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """Begin a run folder: train the networks that hold the knowledge of SOURCE."""
+    _distill("squeeze", **_without(locals(), "json_"), as_json=json_)
+
+
+@app.command(rich_help_panel="One stage at a time")
+def recover(run: RunPath, workers: Workers = None, quiet: Quiet = False, json_: Json = False) -> None:
+    """Go on with RUN: optimise the synthetic images."""
+    _resume("recover", run, workers, quiet, json_)
+
+
+@app.command(rich_help_panel="One stage at a time")
+def relabel(run: RunPath, workers: Workers = None, quiet: Quiet = False, json_: Json = False) -> None:
+    """Go on with RUN: give the images their labels and write the distilled dataset."""
+    _resume("relabel", run, workers, quiet, json_)
+
+
+@app.command(rich_help_panel="Train and judge")
+def train(
+    data: Annotated[str, typer.Argument(help="A source, a distilled dataset, or a run folder.")],
+    model: Annotated[str, typer.Option(help="A name from `attar list models`.")] = "auto",
+    strategy: Annotated[str, typer.Option(help="A name from `attar list strategies`.")] = "ce",
+    source: Annotated[str | None, typer.Option(help="Real images whose validation split judges the network.")] = None,
+    out: Out = None,
+    set_: Set = None,
+    data_dir: DataDir = None,
+    resolution: Resolution = None,
+    seed: Seed = None,
+    device: Device = None,
+    precision: Precision = None,
+    workers: Workers = None,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """Train one network on DATA; settings are those of the section `train` (`attar show train`)."""
+    from attar import api
+
+    _use(workers)
+    result = api.train(
+        data,
+        model,
+        strategy=strategy,
+        source=source,
+        out=out,
+        seed=seed or 0,
+        settings=set_ or [],
+        data_dir=data_dir,
+        resolution=resolution,
+        device=device or "auto",
+        precision=precision or "32-true",
+        quiet=quiet,
+    )
+    found = {
+        "accuracy_percent": dict(result.accuracies),
+        "loss": result.losses[-1],
+        "epochs": len(result.losses),
+    }
+    if json_:
+        _print_json({**found, "path": str(result.path) if result.path else None})
+        return
+    for split, percent in result.accuracies.items():
+        typer.echo(f"{split:<12} {percent:5.1f} %")
+    if result.path:
+        typer.echo(f"network: {result.path / 'model.safetensors'}")
+
+
+@app.command(rich_help_panel="Train and judge")
+def evaluate(
+    distilled: Distilled,
+    source: Annotated[str, typer.Option(help="The real images that it was made from.")],
+    models: Annotated[str | None, typer.Option(help="Networks, separated by commas.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Trainings of each network on each set.")] = None,
+    baselines: Annotated[str | None, typer.Option(help="Of random,full; separated by commas.")] = None,
+    out: Out = None,
+    set_: Set = None,
+    data_dir: DataDir = None,
+    resolution: Resolution = None,
+    seed: Seed = None,
+    device: Device = None,
+    precision: Precision = None,
+    workers: Workers = None,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """Train networks on DISTILLED and on its baselines alike, and test them on the real test split."""
+    from attar import api
+
+    _use(workers)
+    result = api.evaluate(
+        distilled,
+        source,
+        models=_split(models) or (),
+        seeds=seeds,
+        baselines=_split(baselines),
+        out=out,
+        seed=seed or 0,
+        settings=set_ or [],
+        data_dir=data_dir,
+        resolution=resolution,
+        device=device or "auto",
+        precision=precision or "32-true",
+        quiet=quiet,
+    )
+    if json_:
+        _print_json({"records": [record.to_json() for record in result.records], "verdict": result.verdict})
+    else:
+        _table(result.records, result.verdict)
+
+
+@app.command(rich_help_panel="Look and share")
+def report(run: RunPath, out: Out = None, json_: Json = False) -> None:
+    """Write one self-contained HTML page about RUN."""
+    from attar.api import require_run
+    from attar.report.page import write_report
+
+    path = write_report(require_run(run), out)
+    _print_json({"report": str(path)}) if json_ else typer.echo(f"report: {path}")
+
+
+@app.command(rich_help_panel="Look and share")
+def verify(distilled: Distilled, json_: Json = False) -> None:
+    """Check DISTILLED: sums, schema, ranges. Any flipped byte is found."""
+    from attar.artifacts.verify import verify as check
+
+    found = check(distilled)
+    if json_:
+        _print_json({"problems": list(found.problems), "files": found.files, "bytes": found.bytes})
+    elif not found.problems:
+        typer.echo(f"{distilled}: {found.files} files, {found.bytes:,} bytes, all as written")
+    else:
+        for problem in found.problems:
+            typer.echo(problem)
+    if found.problems:
+        raise typer.Exit(4)
+
+
+@app.command("list", rich_help_panel="Find your way")
+def list_(
+    what: Annotated[
+        Literal["methods", "recipes", "datasets", "models", "strategies"],
+        typer.Argument(help="What to list."),
+    ],
+    json_: Json = False,
+) -> None:
+    """List methods, recipes, datasets, models or strategies."""
+    from attar import catalogue
+
+    rows = catalogue.names(what)
+    if json_:
+        _print_json([{"name": name, "summary": summary} for name, summary in rows])
+        return
+    width = max(len(name) for name, _ in rows)
+    for name, summary in rows:
+        typer.echo(f"{typer.style(name.ljust(width), bold=True)}  {summary}")
+
+
+@app.command(rich_help_panel="Find your way")
+def show(
+    name: Annotated[str, typer.Argument(help="A method, a recipe, or a section such as train.")],
+    json_: Json = False,
+) -> None:
+    """Show every field of a method, a recipe or a section: type, default, meaning."""
+    from attar import catalogue
+
+    shown = catalogue.describe(name)
+    if json_:
+        _print_json(shown)
+    else:
+        _print_description(shown)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(f"attar {__version__}")
+        raise typer.Exit
+
+
+def _distill(until: Literal["squeeze", "evaluate"], as_json: bool, workers: int | None, **flags: Any) -> None:
+    _use(workers)
+    from attar import api
+
+    flags["settings"] = flags.pop("set_") or []
+    _show(api.distill(until=until, **flags), until, as_json)
+
+
+def _resume(until: Literal["recover", "relabel"], run: Path, workers: int | None, quiet: bool, as_json: bool) -> None:
+    _use(workers)
+    from attar import api
+
+    _show(api.resume(api.require_run(run), until, quiet=quiet), until, as_json)
+
+
+def _show(result: Distillation, until: str, as_json: bool) -> None:
+    if as_json:
+        _print_json(
+            {
+                "run": str(result.path),
+                "until": until,
+                "distilled": str(result.distilled) if until in ("relabel", "evaluate") else None,
+                "report": str(result.report) if result.report else None,
+                "records": [record.to_json() for record in result.records],
+                "verdict": result.verdict,
+            }
+        )
+        return
+    if result.records:
+        _table(result.records, result.verdict)
+    following = {"squeeze": "recover", "recover": "relabel"}.get(until)
+    if following:
+        typer.echo(f"{until} is complete; next: attar {following} {result.path}")
+    else:
+        typer.echo(f"distilled dataset: {result.distilled}")
+    if result.report:
+        typer.echo(f"report:            {result.report}")
+
+
+def _table(records: tuple[Record, ...] | list[Record], verdict: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    several = len({record.model for record in records}) > 1
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading, side in (
+        ("trained on", "left"),
+        ("network", "left"),
+        ("images", "right"),
+        ("bytes", "right"),
+    ):
+        if heading != "network" or several:
+            table.add_column(heading, justify=side)  # type: ignore[arg-type]
+    table.add_column("test accuracy", justify="right")
+    for record in records:
+        cells = [record.subject, record.model, f"{record.num_images:,}", f"{record.size_bytes:,}"]
+        if not several:
+            del cells[1]
+        table.add_row(*cells, f"{record.mean:.1f} ± {record.std:.1f} %  (n={record.n})")
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    console.print(verdict, highlight=False, markup=False)
+
+
+def _print_description(shown: dict[str, Any]) -> None:
+    typer.secho(shown["name"], bold=True, nl=False)
+    typer.echo(f"  {shown['summary']}")
+    for key, value in shown["notes"].items():
+        typer.echo(f"{key}: {value}")
+    for section, fields in shown["sections"].items():
+        typer.echo("")
+        typer.secho(f"{section}:", bold=True)
+        for field in fields:
+            typer.echo(f"  {section}.{field['name']} = {field['default']}    ({field['type']})")
+            typer.echo(f"      {field['meaning']}")
+
+
+def _complain(error: AttarError) -> None:
+    typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
+    typer.echo(error.found, err=True)
+    if error.expected:
+        typer.echo(f"expected: {error.expected}", err=True)
+    if error.fix:
+        typer.echo(f"to fix: {error.fix}", err=True)
+
+
+def _use(workers: int | None) -> None:
+    if workers:
+        import torch
+
+        torch.set_num_threads(workers)
+
+
+def _split(text: str | None) -> list[str] | None:
+    return [part.strip() for part in text.split(",") if part.strip()] if text is not None else None
+
+
+def _without(values: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

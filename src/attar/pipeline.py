@@ -1,0 +1,347 @@
+"""The whole path over one run folder: squeeze, recover, relabel, evaluate, report.
+
+Stages meet only through the folder. Each is skipped where it is complete and resumed where it is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from attar.artifacts.distilled import Distilled, load_distilled, write_distilled
+from attar.artifacts.run import RunFolder, Stage, versions
+from attar.config import dump
+from attar.data.loading import RealSet
+from attar.data.sources import Source, open_source
+from attar.errors import ConfigError, DataError, ResourceError
+from attar.evaluate import Evaluation
+from attar.models.catalog import build as build_model
+from attar.models.flat import FlatModel
+from attar.recover import RESULT, read_distillate, recover
+from attar.relabel import relabel
+from attar.runtime.engine import Engine, hardware
+from attar.runtime.events import Events
+from attar.settings import (
+    Recipe,
+    Settings,
+    choose_method,
+    load_recipe,
+    recipes,
+    resolve,
+    restore,
+    with_models,
+)
+from attar.squeeze import open_knowledge, squeeze
+
+Until = Literal["squeeze", "recover", "relabel", "evaluate"]
+ORDER: tuple[Until, ...] = ("squeeze", "recover", "relabel", "evaluate")
+
+
+@dataclass(frozen=True)
+class Run:
+    """An open run: its folder, settings and source, and where the work is done."""
+
+    folder: RunFolder
+    settings: Settings
+    source: Source
+    engine: Engine
+    events: Events
+
+    def advance(self, until: Until = "evaluate") -> Evaluation | None:
+        """Do every stage up to `until` that is not complete."""
+        wanted = ORDER[: ORDER.index(until) + 1]
+        squeezed = self._squeeze()
+        if "recover" not in wanted:
+            return None
+        recovered = self._recover(squeezed)
+        if "relabel" not in wanted:
+            return None
+        self._relabel(squeezed, recovered)
+        return self._evaluate() if "evaluate" in wanted else None
+
+    def _squeeze(self) -> Stage:
+        section = self.settings.sections["squeeze"]
+        stage = self.folder.stage(
+            "squeeze",
+            {
+                "source": {**dump(self.settings.source), "fingerprint": self.source.fingerprint},
+                "squeeze": dump(section),
+                "seed": self.settings.run.seed,
+                "precision": self.settings.run.precision,
+            },
+        )
+        with self._making(stage) as files:
+            if files is not None:
+                files += squeeze(
+                    self.source,
+                    section,
+                    seed=self.settings.run.seed,
+                    folder=stage.folder,
+                    engine=self.engine,
+                    events=self.events,
+                )
+        return stage
+
+    def _recover(self, squeezed: Stage) -> Stage:
+        run = self.settings.run
+        stage = self.folder.stage(
+            "recover",
+            {
+                "method": {"name": run.method, **dump(self.settings.sections["method"])},
+                "recover": dump(self.settings.recover),
+                "ipc": run.ipc,
+                "seed": run.seed,
+            },
+            [squeezed],
+        )
+        with self._making(stage) as files:
+            if files is not None:
+                method = self.settings.method(self.settings.sections["method"], self.source.task, run.ipc)
+                files += recover(
+                    method,
+                    RealSet(self.source.train, self.source.task.normalization),
+                    self._knowledge(squeezed),
+                    self.settings.recover,
+                    seed=run.seed,
+                    folder=stage.folder,
+                    engine=self.engine,
+                    events=self.events,
+                )
+        return stage
+
+    def _relabel(self, squeezed: Stage, recovered: Stage) -> Stage:
+        stage = self.folder.stage("relabel", {"relabel": dump(self.settings.relabel)}, [squeezed, recovered])
+        with self._making(stage) as files:
+            if files is not None:
+                distillate = read_distillate(recovered.folder / RESULT)
+                labelled = relabel(distillate, self._knowledge(squeezed), self.settings.relabel)
+                written = write_distilled(self.folder.distilled, labelled, self.source.task, self._provenance(squeezed))
+                files += _data_files(written.path)
+        return stage
+
+    def _evaluate(self) -> Evaluation:
+        from attar.artifacts.card import update_card
+        from attar.evaluate import evaluate
+
+        distilled = self.distilled()
+        evaluation = evaluate(
+            distilled,
+            self.source,
+            self.settings.evaluate,
+            self.settings.train,
+            seed=self.settings.run.seed,
+            engine=self.engine,
+            events=self.events,
+            folder=self.folder.path,
+        )
+        update_card(distilled.path, evaluation.records, evaluation.verdict)
+        return evaluation
+
+    def distilled(self) -> Distilled:
+        """The result of the run."""
+        return load_distilled(self.folder.distilled)
+
+    def _knowledge(self, squeezed: Stage) -> Any:
+        return open_knowledge(self.settings.sections["squeeze"], self.source.task, squeezed.folder, self.engine)
+
+    @contextmanager
+    def _making(self, stage: Stage) -> Iterator[list[str] | None]:
+        """Yield the list of files to fill, or None where the stage is complete."""
+        if stage.complete:
+            yield None
+            return
+        files: list[str] = []
+        notes = {
+            "seed": self.settings.run.seed,
+            "hardware": hardware(self.engine.device),
+            "versions": versions(),
+        }
+        with stage.making(files, **notes), out_of_memory(stage.name):
+            yield files
+
+    def _provenance(self, squeezed: Stage) -> dict[str, Any]:
+        settings = {name: values for name, values in self.settings.plain().items() if name != "run"}
+        settings["source"].pop("data_dir", None)  # where the images lay is not part of what was made
+        run = self.settings.run
+        knowledge = {name: note["sha256"] for name, note in squeezed.manifest()["files"].items()}
+        return {
+            "method": run.method,
+            "source": {
+                "name": Path(run.source).name if Path(run.source).exists() else run.source,
+                "fingerprint": self.source.fingerprint,
+                "licence": self.source.licence,
+                "num_train_images": len(self.source.train),
+            },
+            "ipc": run.ipc,
+            "seed": run.seed,
+            "precision": run.precision,
+            "settings": settings,
+            "knowledge": knowledge,
+        }
+
+
+@contextmanager
+def start(
+    source: str,
+    *,
+    method: str = "auto",
+    ipc: int | None = None,
+    recipe: str = "auto",
+    out: Path | None = None,
+    assignments: Sequence[str] = (),
+    given: Mapping[str, Mapping[str, Any]] | None = None,
+    fresh: bool = False,
+    quiet: bool = False,
+) -> Iterator[Run]:
+    """Open a run for these settings, checking all of them before any long work; hold its folder's lock.
+
+    Args:
+        source: name, folder or address of the images.
+        method: a method's name, or auto.
+        ipc: images per class; None takes the recipe's, or 1.
+        recipe: auto (a bundled one made for this source, method and ipc, if any), none, a name, or a file.
+        out: run folder; None makes one under `runs/`.
+        assignments: `section.key=value` texts, above everything else.
+        given: sections from flags, above the recipe.
+        fresh: delete what an earlier run left in `out`.
+        quiet: show no progress.
+    """
+    chosen = _choose_recipe(recipe, source, method, ipc)
+    run_section: dict[str, Any] = {"source": source}
+    if ipc is not None:
+        run_section["ipc"] = ipc
+    if method != "auto":
+        run_section["method"] = method
+    sections = {**(given or {}), "run": {**(given or {}).get("run", {}), **run_section}}
+    settings, opened, why = _resolve(sections, assignments, chosen, Events(quiet=quiet))
+    if chosen and recipe == "auto":
+        why = [f"recipe {chosen.name}: made for this source, method and number of images", *why]
+    settings = _check_models(with_models(settings, opened.task), opened)
+    folder = RunFolder(out or _default_folder(settings))
+    with folder.locked():
+        folder.open(settings.plain(), fresh=fresh)
+        events = Events(folder.events_path, quiet=quiet)
+        for line in why:
+            events.say(line)
+            events.emit("distill", "why", message=line)
+        yield Run(folder, settings, opened, _engine(settings), events)
+
+
+@contextmanager
+def resume(path: Path, *, quiet: bool = False) -> Iterator[Run]:
+    """Open an existing run folder with the settings that made it."""
+    folder = RunFolder(path)
+    settings = restore(folder.settings())
+    with folder.locked():
+        events = Events(folder.events_path, quiet=quiet)
+        source = open_source(settings.run.source, settings.source, events=events)
+        yield Run(folder, settings, source, _engine(settings), events)
+
+
+@contextmanager
+def out_of_memory(doing: str) -> Iterator[None]:
+    """Turn torch's failure to allocate into an error that says which setting to lower."""
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        text = str(error).lower()
+        if (
+            isinstance(error, RuntimeError)
+            and not isinstance(error, torch.OutOfMemoryError)
+            and ("not enough memory" not in text and "can't allocate memory" not in text)
+        ):
+            raise
+        raise ResourceError(
+            f"out of memory in {doing}: {str(error).splitlines()[0] if text else 'no more to be had'}",
+            fix=MEMORY_ADVICE.get(doing, "lower train.batch_size, the model's width or --resolution"),
+        ) from error
+
+
+MEMORY_ADVICE = {
+    "squeeze": "lower squeeze.batch_size, take a narrower squeeze.model, or lower --resolution",
+    "recover": "lower method.batch_size or --ipc, or take a narrower squeeze.model",
+}
+
+
+def _resolve(
+    sections: Mapping[str, Mapping[str, Any]],
+    assignments: Sequence[str],
+    recipe: Recipe | None,
+    events: Events,
+) -> tuple[Settings, Source, list[str]]:
+    """Settings and source; where the method is left to auto, the source is looked at to choose it."""
+    named = {**(recipe.sections.get("run", {}) if recipe else {}), **sections["run"]}.get("method", "auto")
+    candidates = [named] if named != "auto" else ["tesla", "kmeans"]
+    resolved: dict[str, Settings] = {}
+    errors: list[ConfigError] = []
+    for candidate in candidates:
+        try:
+            trial = {**sections, "run": {**sections["run"], "method": candidate}}
+            resolved[candidate] = resolve(trial, assignments, recipe=recipe)
+        except ConfigError as error:
+            errors.append(error)
+    if not resolved:
+        raise errors[0]
+    some = next(iter(resolved.values()))
+    source = open_source(some.run.source, some.source, events=events)
+    why: list[str] = []
+    if named == "auto":
+        named, reason = choose_method(source.task, some.run.ipc)
+        why.append(reason)
+        if named not in resolved:
+            raise errors[0]
+    return resolved[named], source, why
+
+
+def _choose_recipe(name: str, source: str, method: str, ipc: int | None) -> Recipe | None:
+    if name == "none":
+        return None
+    if name != "auto":
+        return load_recipe(name)
+    return next((recipe for recipe in recipes().values() if recipe.suits(source, method, ipc)), None)
+
+
+def _check_models(settings: Settings, source: Source) -> Settings:
+    """Fail now, not after hours: every network can be built, every class has enough images."""
+    squeezed = getattr(settings.sections["squeeze"], "model", None)
+    for name in {*settings.evaluate.models, *([squeezed] if squeezed else [])}:
+        model = build_model(name, source.task)
+        if name == squeezed and settings.method.knowledge == "trajectories":
+            FlatModel(model)
+    counts = source.train.labels.bincount(minlength=source.task.num_classes)
+    least = int(counts.argmin())
+    needs_real = settings.method.starts_from_real(settings.sections["method"])
+    if (needs_real or "random" in settings.evaluate.baselines) and int(counts[least]) < settings.run.ipc:
+        who = settings.run.method if needs_real else "the baseline `random`"
+        raise DataError(
+            f"class {source.task.class_names[least]!r} has {int(counts[least])} training images, fewer than "
+            f"ipc={settings.run.ipc}",
+            expected=f"at least ipc real images of every class, as {who} needs them",
+            fix=f"--ipc {int(counts[least])} or less" + ("" if needs_real else ", or --set evaluate.baselines=[full]"),
+        )
+    return settings
+
+
+def _default_folder(settings: Settings) -> Path:
+    run = settings.run
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in Path(run.source).name or run.source)
+    seed = f"-seed{run.seed}" if run.seed else ""
+    return Path("runs") / f"{name}-{run.method}-ipc{run.ipc}{seed}"
+
+
+def _engine(settings: Settings) -> Engine:
+    return Engine(settings.run.device, settings.run.precision)
+
+
+def _data_files(folder: Path) -> list[str]:
+    """Files of the distilled dataset that evaluation leaves as they are, relative to the stage's folder."""
+    return [
+        f"../{folder.name}/{path.relative_to(folder)}"
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("README.md", "SHA256SUMS")
+    ]

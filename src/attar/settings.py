@@ -1,0 +1,249 @@
+"""From what a user typed to the resolved settings of a run: sections, recipes, and what `auto` means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import Field, field_validator
+
+from attar.config import Config, build, dump, merge, place
+from attar.data.sources import SourceSettings
+from attar.errors import ConfigError, unknown
+from attar.evaluate import EvaluateSettings
+from attar.methods import method as method_named
+from attar.methods.base import Method
+from attar.recover import RecoverSettings
+from attar.relabel import RelabelSettings
+from attar.runtime.engine import Precision
+from attar.squeeze import SETTINGS as SQUEEZE_SETTINGS
+from attar.task import Task
+from attar.train.loop import TrainSettings
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+NOTES = ("about", "published", "reached", "cost", "when")
+"""Keys of a recipe file beside the sections of settings."""
+TRAJECTORY_LIMIT_PX, TRAJECTORY_LIMIT_IMAGES = 64, 1000
+
+
+class RunSettings(Config):
+    """The run as a whole."""
+
+    source: str
+    """What is distilled: digits, cifar10, a folder, parquet shards, hf:owner/name."""
+    method: str = "auto"
+    """How: a method's name; auto chooses by resolution, number of classes and images per class."""
+    ipc: int = Field(1, ge=1)
+    """Synthetic images per class."""
+    seed: int = Field(0, ge=0)
+    """Every random choice of the run is a function of it."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where the work runs."""
+    precision: Precision = "32-true"
+    """Arithmetic of forward passes in training; synthesis is float32 always."""
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name != "auto":
+            method_named(name)
+        return name
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A set of settings with a name, and what is known of it."""
+
+    name: str
+    notes: Mapping[str, Any]
+    sections: Mapping[str, Mapping[str, Any]]
+
+    def suits(self, source: str, method: str, ipc: int | None) -> bool:
+        """Whether the recipe was made for this source, method (or auto) and number of images."""
+        when = self.notes.get("when") or {}
+        made_for = self.sections.get("run", {})
+        return (
+            bool(when)
+            and when.get("source") == source
+            and method in ("auto", made_for.get("method"))
+            and (ipc or 1) == made_for.get("ipc")
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every section of a run, typed; `why` are sentences on what was chosen for the user."""
+
+    sections: Mapping[str, Config]
+    method: type[Method]
+    why: tuple[str, ...] = field(default=())
+
+    @property
+    def run(self) -> RunSettings:
+        """The run as a whole."""
+        return self._of("run", RunSettings)
+
+    @property
+    def source(self) -> SourceSettings:
+        """How the source is read."""
+        return self._of("source", SourceSettings)
+
+    @property
+    def recover(self) -> RecoverSettings:
+        """The optimisation."""
+        return self._of("recover", RecoverSettings)
+
+    @property
+    def relabel(self) -> RelabelSettings:
+        """The labels."""
+        return self._of("relabel", RelabelSettings)
+
+    @property
+    def train(self) -> TrainSettings:
+        """How students are trained."""
+        return self._of("train", TrainSettings)
+
+    @property
+    def evaluate(self) -> EvaluateSettings:
+        """How the result is judged."""
+        return self._of("evaluate", EvaluateSettings)
+
+    def plain(self) -> dict[str, dict[str, Any]]:
+        """JSON-able values of every section."""
+        return {name: dump(section) for name, section in self.sections.items()}
+
+    def _of(self, name: str, kind: type[ConfigT]) -> ConfigT:
+        section = self.sections[name]
+        assert isinstance(section, kind)
+        return section
+
+
+def resolve(
+    given: Mapping[str, Mapping[str, Any]],
+    assignments: Sequence[str] = (),
+    *,
+    recipe: Recipe | None = None,
+) -> Settings:
+    """Resolve all sections: the method's defaults, under the recipe's, under what was given.
+
+    `run.method` must be a method's name here (see `choose_method`). Raises one ConfigError with all
+    that is wrong.
+    """
+    values = merge(recipe.sections if recipe else {}, given)
+    kind = method_named(str(values["run"]["method"]))
+    placed, problems = place(sections_of(kind), assignments)
+    values = merge(kind.defaults, values, placed)
+    sections = _sections(kind, values)
+    return Settings(_checked(kind, build(sections, values, problems)), kind)
+
+
+def restore(values: Mapping[str, Mapping[str, Any]]) -> Settings:
+    """The settings that a run folder's `config.yaml` holds."""
+    kind = method_named(str(values.get("run", {}).get("method", "")))
+    return Settings(_checked(kind, build(_sections(kind, values), values)), kind)
+
+
+def sections_of(kind: type[Method]) -> dict[str, type[Config]]:
+    """Every section that a run of this method has."""
+    return _sections(kind, {})
+
+
+def choose_method(task: Task, ipc: int) -> tuple[str, str]:
+    """Choose a method by resolution, classes and images per class; returns its name and why."""
+    size_px, num = max(task.height_px, task.width_px), task.num_classes * ipc
+    facts = f"{size_px} px, {task.num_classes} classes, {ipc} image{'s' * (ipc > 1)} per class"
+    if size_px <= TRAJECTORY_LIMIT_PX and num <= TRAJECTORY_LIMIT_IMAGES:
+        return "tesla", (
+            f"tesla for {facts}: up to {TRAJECTORY_LIMIT_PX} px and {TRAJECTORY_LIMIT_IMAGES} synthetic images, "
+            "trajectory matching makes the strongest images known"
+        )
+    return "kmeans", (
+        f"kmeans for {facts}: beyond {TRAJECTORY_LIMIT_PX} px or {TRAJECTORY_LIMIT_IMAGES} images trajectory matching "
+        "costs too much, so real images near the cluster centres of each class are taken"
+    )
+
+
+def with_models(settings: Settings, task: Task) -> Settings:
+    """Fill in the networks left to `auto`: a ConvNet with its depth by the resolution."""
+    default = default_model(task)
+    sections = dict(settings.sections)
+    squeezed = getattr(sections["squeeze"], "model", None)
+    if squeezed == "auto":
+        sections["squeeze"] = sections["squeeze"].model_copy(update={"model": default})
+        squeezed = default
+    models = tuple(squeezed or default if name == "auto" else name for name in settings.evaluate.models)
+    sections["evaluate"] = settings.evaluate.model_copy(update={"models": models})
+    return Settings(sections, settings.method, settings.why)
+
+
+def default_model(task: Task) -> str:
+    """ConvNet of width 128: depth 3 at 32 px, 4 at 64, 5 at 128 as published, 2 at 8 px."""
+    size_px = min(task.height_px, task.width_px)
+    depth = min(5, max(2 if size_px >= 4 else 1, size_px.bit_length() - 3))
+    return f"convnet-d{depth}-w128"
+
+
+def recipes() -> dict[str, Recipe]:
+    """The bundled recipes by name."""
+    files = sorted(resources.files("attar.recipes").iterdir(), key=lambda file: file.name)
+    return {
+        file.name.removesuffix(".yaml"): _parse_recipe(file.name.removesuffix(".yaml"), file.read_text("utf-8"))
+        for file in files
+        if file.name.endswith(".yaml")
+    }
+
+
+def load_recipe(name: str) -> Recipe:
+    """A bundled recipe by name, or one from a YAML file."""
+    known = recipes()
+    if name in known:
+        return known[name]
+    path = Path(name)
+    if path.is_file():
+        return _parse_recipe(path.stem, path.read_text("utf-8"))
+    raise unknown("recipe", name, known, fix="name one of them, or give the path of a YAML file")
+
+
+def _parse_recipe(name: str, text: str) -> Recipe:
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"recipe {name} is not YAML: {error}") from error
+    if not isinstance(values, dict) or not all(isinstance(values[k], dict) for k in values if k not in NOTES):
+        raise ConfigError(
+            f"recipe {name} is not a mapping of sections",
+            expected="sections such as `recover:` with fields under them",
+        )
+    notes = {key: values[key] for key in NOTES if key in values}
+    return Recipe(name, notes, {key: section for key, section in values.items() if key not in NOTES})
+
+
+def _sections(kind: type[Method], values: Mapping[str, Mapping[str, Any]]) -> dict[str, type[Config]]:
+    try:
+        needs = kind.needs(kind.Settings(**values.get("method", {})))
+    except ValueError:
+        needs = kind.knowledge  # what is wrong with the method's settings is told by `build`
+    return {
+        "run": RunSettings,
+        "source": SourceSettings,
+        "squeeze": SQUEEZE_SETTINGS[needs],
+        "method": kind.Settings,
+        "recover": RecoverSettings,
+        "relabel": RelabelSettings,
+        "train": TrainSettings,
+        "evaluate": EvaluateSettings,
+    }
+
+
+def _checked(kind: type[Method], sections: dict[str, Config]) -> dict[str, Config]:
+    problems = kind.problems(sections)
+    if getattr(sections["relabel"], "labels", "method") == "teacher" and kind.needs(sections["method"]) == "none":
+        problems.append(f"relabel.labels=teacher, but {kind.name} squeezes no network here; use relabel.labels=method")
+    if problems:
+        raise ConfigError("settings do not go together:\n" + "\n".join(f"  - {problem}" for problem in problems))
+    return sections
