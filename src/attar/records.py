@@ -15,7 +15,8 @@ class Record:
     """One number with all that is needed to judge it.
 
     `metric` is `test_accuracy` (percent) or a loss; `subject` is what was trained on (`distilled`, `random`,
-    `full`, ...); `std` is the sample standard deviation over the n `values`, one for each of `seeds`; `protocol` tells how.
+    `full`, ...); `std` is the sample standard deviation over the n `values`, one for each of `seeds`; `protocol`
+    tells how.
     """
 
     metric: str

@@ -70,10 +70,10 @@ class RunFolder:
         Raises ArtifactError where it was made with others (each difference named), or holds files that
         attar did not make.
         """
-        if fresh:
-            self.clear()
         config = self.path / CONFIG
-        if config.exists():
+        if config.exists() and fresh:
+            self._clear()
+        elif config.exists():
             changed = differences(_comparable(self.settings()), _comparable(settings))
             if changed:
                 raise ArtifactError(
@@ -103,18 +103,16 @@ class RunFolder:
             raise ArtifactError(f"{self.path / CONFIG} is damaged: not a mapping", fix="start over with --fresh")
         return loaded
 
-    def clear(self) -> None:
+    def stage(self, name: str, settings: Mapping[str, Any], parents: Iterable[Stage] = ()) -> Stage:
+        """The stage of this name under these settings; raises ArtifactError where it was made with others."""
+        return Stage(self.path / name, name, settings, tuple(parents))
+
+    def _clear(self) -> None:
         """Delete what attar made here, and nothing else."""
-        if not (self.path / CONFIG).exists() and _foreign(self.path):
-            return  # not ours: `open` refuses it
         for name in STAGES:
             shutil.rmtree(self.path / name, ignore_errors=True)
         for name in PRODUCTS:
             (self.path / name).unlink(missing_ok=True)
-
-    def stage(self, name: str, settings: Mapping[str, Any], parents: Iterable[Stage] = ()) -> Stage:
-        """The stage of this name under these settings; raises ArtifactError where it was made with others."""
-        return Stage(self.path / name, name, settings, tuple(parents))
 
 
 class Stage:

@@ -153,7 +153,7 @@ class Method(ABC):
         """Learning rate of each variable; 0 keeps a variable as it is."""
         return {}
 
-    def project(self, synthetic: Synthetic) -> None:
+    def project(self, synthetic: Synthetic) -> None:  # noqa: B027 (most have nothing to project)
         """Bring the variables back, in place, into the range that is valid; called after each step."""
 
     def finish(self, synthetic: Synthetic, knowledge: Any) -> Distillate:

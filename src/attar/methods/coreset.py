@@ -6,9 +6,9 @@
     kmeans    the real image nearest to each of ipc cluster centres
 
 Distances are Euclidean between features: the input of a trained teacher's last linear layer, or pixels.
-Sources: Welling, "Herding dynamical weights to learn", ICML 2009, in the greedy form of iCaRL (Rebuffi et al., CVPR 2017,
-algorithm 4); Sener and Savarese, "Active learning for convolutional neural networks: a core-set approach", ICLR 2018,
-algorithm 1; Lloyd's k-means as in scikit-learn.
+Sources: Welling, "Herding dynamical weights to learn", ICML 2009, in the greedy form of iCaRL (Rebuffi et al.,
+CVPR 2017, algorithm 4); Sener and Savarese, "Active learning for convolutional neural networks: a core-set
+approach", ICLR 2018, algorithm 1; Lloyd's k-means as in scikit-learn.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Pages and pictures, drawn from records and images alone. Needs no torch."""

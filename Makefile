@@ -1,0 +1,34 @@
+# Everything happens in .venv, made by the first target that needs it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check slow report clean help
+
+help:  ## what there is to do
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
+
+demo: $(STAMP)  ## distil the bundled digits into one image per class, judge them, write the report
+	@$(BIN)/attar distill digits --ipc 1 --out runs/demo
+
+test: $(STAMP)  ## the quick tests
+	@$(BIN)/python -m pytest -n 2
+
+check: $(STAMP)  ## style, types, and which room may import which
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+slow: $(STAMP)  ## the tests that need minutes; those on real photographs want ATTAR_DATA
+	@$(BIN)/python -m pytest -m slow
+
+clean:  ## delete the environment and the caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e . --group dev
+	@touch $(STAMP)

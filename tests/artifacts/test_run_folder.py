@@ -1,0 +1,89 @@
+import pytest
+
+from attar.artifacts.run import RunFolder
+from attar.errors import ArtifactError
+
+SETTINGS = {"run": {"source": "digits", "ipc": 1, "device": "cpu"}}
+
+
+def make_stage(folder: RunFolder, settings, parents=(), name="squeeze", content="x"):
+    stage = folder.stage(name, settings, parents)
+    if not stage.complete:
+        files = []
+        with stage.making(files, seed=0):
+            (stage.folder / "result.txt").write_text(content)
+            files.append("result.txt")
+    return stage
+
+
+def test_the_same_settings_go_on_and_others_are_refused_by_name(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.open(SETTINGS)
+    folder.open(SETTINGS)
+    with pytest.raises(ArtifactError, match=r"run\.ipc: was 1, now 2"):
+        folder.open({"run": {**SETTINGS["run"], "ipc": 2}})
+
+
+def test_where_the_work_is_done_may_change(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.open(SETTINGS)
+    folder.open({"run": {**SETTINGS["run"], "device": "cuda"}})
+
+
+def test_fresh_deletes_ours_and_nothing_else(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.open(SETTINGS)
+    make_stage(folder, {"a": 1})
+    (folder.path / "notes.txt").write_text("the user's")
+    folder.open({"run": {"source": "other"}}, fresh=True)
+    assert (folder.path / "notes.txt").read_text() == "the user's"
+    assert not (folder.path / "squeeze").exists()
+
+
+def test_a_folder_of_other_things_is_refused_even_with_fresh(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for fresh in (False, True):
+        with pytest.raises(ArtifactError, match=r"thesis\.tex"):
+            RunFolder(tmp_path).open(SETTINGS, fresh=fresh)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_stage_is_complete_only_at_its_end(tmp_path):
+    folder = RunFolder(tmp_path)
+    stage = folder.stage("squeeze", {"a": 1})
+    with pytest.raises(RuntimeError), stage.making([]):
+        raise RuntimeError
+    assert not folder.stage("squeeze", {"a": 1}).complete
+    assert make_stage(folder, {"a": 1}).complete
+    assert folder.stage("squeeze", {"a": 1}).complete
+
+
+def test_a_stage_with_a_missing_or_cut_file_is_made_again(tmp_path):
+    folder = RunFolder(tmp_path)
+    stage = make_stage(folder, {"a": 1})
+    (stage.folder / "result.txt").write_text("")
+    assert not stage.complete
+    (stage.folder / "result.txt").unlink()
+    assert not stage.complete
+
+
+def test_other_settings_of_a_stage_or_of_its_parent_are_refused(tmp_path):
+    folder = RunFolder(tmp_path)
+    parent = make_stage(folder, {"a": 1})
+    make_stage(folder, {"b": 1}, [parent], name="recover")
+    with pytest.raises(ArtifactError, match="b: was 1, now 2"):
+        folder.stage("recover", {"b": 2}, [parent])
+    (tmp_path / "squeeze" / "manifest.json").unlink()
+    with pytest.raises(ArtifactError, match="another squeeze"):
+        folder.stage("recover", {"b": 1}, [folder.stage("squeeze", {"a": 2})])
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path):
+    with RunFolder(tmp_path).locked(), pytest.raises(ArtifactError, match="another attar"), RunFolder(tmp_path).locked():
+        pass
+
+
+def test_a_damaged_config_is_told(tmp_path):
+    (tmp_path / "config.yaml").write_text("- just\n- a list\n")
+    with pytest.raises(ArtifactError, match="damaged"):
+        RunFolder(tmp_path).settings()
