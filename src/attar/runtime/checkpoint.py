@@ -16,10 +16,13 @@ from attar.runtime.files import write_bytes
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
-    """Write tensors (moved to the CPU, made contiguous) and JSON-able metadata as safetensors, atomically."""
+    """Write tensors (moved to the CPU, made contiguous) and JSON-able metadata as safetensors, atomically.
+
+    The same content gives the same bytes.
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
     note = {key: json.dumps(value) for key, value in (metadata or {}).items()}
-    write_bytes(path, safetensors.torch.save(plain, metadata=note or None))
+    write_bytes(path, _in_order(safetensors.torch.save(plain, metadata=note or None)))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -34,3 +37,15 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ArtifactError(
             f"{path} is not a safetensors file: {error}", fix="delete it and run the command again"
         ) from error
+
+
+def _in_order(data: bytes) -> bytes:
+    """Sort the metadata in a safetensors header: the library writes its keys in an order of chance."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    if len(header.get("__metadata__", ())) < 2:
+        return data
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join((len(text).to_bytes(8, "little"), text, memoryview(data)[start:]))
