@@ -1,0 +1,90 @@
+import math
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from attar.config import options
+from attar.train.settings import TrainSettings, learning_rate, make_optimizer
+
+
+def test_the_defaults_are_the_published_protocol() -> None:
+    settings = TrainSettings()
+    assert (settings.optimizer, settings.learning_rate, settings.momentum) == ("sgd", 0.01, 0.9)
+    assert (settings.weight_decay, settings.batch_size, settings.epochs) == (5e-4, 256, 1000)
+    assert (settings.augment, settings.augment_per, settings.strategy) == ("dsa", "batch", "ce")
+    assert [learning_rate(settings, epoch) for epoch in (0, 499.9, 500, 999)] == pytest.approx(
+        [0.01, 0.01, 0.001, 0.001]
+    )
+
+
+def test_every_option_is_described() -> None:
+    assert all(option.meaning for option in options(TrainSettings))
+
+
+def test_several_milestones() -> None:
+    settings = TrainSettings(epochs=10, learning_rate=1.0, milestones=(0.5, 0.75))
+    assert [learning_rate(settings, epoch) for epoch in (4, 5, 7, 8)] == pytest.approx([1, 0.1, 0.1, 0.01])
+
+
+def test_cosine_goes_from_the_rate_to_zero() -> None:
+    settings = TrainSettings(epochs=8, learning_rate=2.0, schedule="cosine")
+    assert learning_rate(settings, 0) == 2.0
+    assert learning_rate(settings, 4) == pytest.approx(1.0)
+    assert learning_rate(settings, 2) == pytest.approx(1 + math.cos(math.pi / 4))
+    assert learning_rate(settings, 8) == pytest.approx(0.0)
+
+
+def test_warm_up_rises_and_the_cosine_starts_behind_it() -> None:
+    settings = TrainSettings(epochs=12, learning_rate=1.0, schedule="cosine", warmup_epochs=4)
+    assert [learning_rate(settings, epoch) for epoch in (0, 1, 2.5, 4, 8)] == pytest.approx([0, 0.25, 0.625, 1, 0.5])
+
+
+def test_constant_stays() -> None:
+    settings = TrainSettings(schedule="constant", learning_rate=0.3)
+    assert {learning_rate(settings, epoch) for epoch in (0, 1, 999.9)} == {0.3}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"strategy": "dlbb"}, "unknown strategy"),
+        ({"augment": "flip_crob"}, "unknown augmentation"),
+        ({"milestones": [5]}, "fractions"),
+        ({"nesterov": True, "momentum": 0}, "nesterov needs"),
+        ({"warmup_epochs": 10, "epochs": 10}, "fewer than epochs"),
+        ({"learning_rate": -1}, "greater than 0"),
+        ({"epochs": 0}, "greater than or equal to 1"),
+        ({"learning_rate": math.inf}, "finite"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        TrainSettings(**changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)],
+)
+def test_optimizers(name: Any, kind: type[torch.optim.Optimizer]) -> None:
+    optimizer = make_optimizer(nn.Linear(2, 2), TrainSettings(optimizer=name, learning_rate=0.5))
+    assert isinstance(optimizer, kind)
+    assert optimizer.param_groups[0]["lr"] == 0.5
+    assert optimizer.param_groups[0]["weight_decay"] == 5e-4
+
+
+def test_sgd_is_the_textbooks() -> None:
+    model = nn.Linear(2, 1, bias=False)
+    before = model.weight.detach().clone()
+    settings = TrainSettings(learning_rate=0.1, momentum=0.5, weight_decay=0.01)
+    optimizer = make_optimizer(model, settings)
+    momentum = torch.zeros_like(before)
+    for _ in range(2):
+        model.weight.grad = torch.ones_like(before)
+        momentum = 0.5 * momentum + 1 + 0.01 * before
+        before = before - 0.1 * momentum
+        optimizer.step()
+    assert torch.allclose(model.weight, before)
