@@ -1,0 +1,72 @@
+"""What must hold of the values of a distilled dataset: asked before it is written and when it is verified.
+
+Each function returns the problems that it found, in words for a person. Needs no torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from attar.artifacts.arrays import Array
+from attar.artifacts.description import IMAGE_LIMIT, Files
+from attar.artifacts.parquet import column_bytes
+
+
+def image_problems(images: Array, low: float = -IMAGE_LIMIT, high: float = IMAGE_LIMIT) -> list[str]:
+    """Problems of normalised images (n, c, h, w) that should be finite and lie in low..high."""
+    bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
+    if len(bad):
+        return [f"{len(bad)} of {len(images)} images hold values that are not finite, the first is {bad[0]}"]
+    least, most = float(images.min(initial=np.inf)), float(images.max(initial=-np.inf))
+    if least < low or most > high:
+        return [f"image values reach from {least:g} to {most:g}, outside {low:g}..{high:g}"]
+    return []
+
+
+def label_problems(labels: Array, num_classes: int) -> list[str]:
+    """Problems of labels (n,) that should lie in 0..num_classes-1."""
+    bad = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if not len(bad):
+        return []
+    return [
+        f"{len(bad)} of {len(labels)} labels lie outside 0..{num_classes - 1}, "
+        f"the first is {labels[bad[0]]} of image {bad[0]}"
+    ]
+
+
+def soft_label_problems(probabilities: Array) -> list[str]:
+    """Problems of float16 probabilities (n, classes) that should be finite, not negative and sum to 1."""
+    values = probabilities.astype(np.float64)
+    if not np.isfinite(values).all():
+        return ["soft labels hold values that are not finite"]
+    problems = ["soft labels hold negative values"] if (values < 0).any() else []
+    off = np.abs(values.sum(axis=1) - 1)
+    if (off > sum_tolerance(values.shape[1])).any():
+        worst = int(off.argmax())
+        problems.append(f"the soft labels of image {worst} sum to {values[worst].sum():g}, not to 1")
+    return problems
+
+
+def sum_tolerance(num_classes: int) -> float:
+    """How far float16 rounding moves a sum of probabilities: half a unit in the last place of each.
+
+    2**-11 of each normal value, so of their sum, and 2**-25 of each value too small to be normal; then room
+    for the float32 that they were computed in.
+    """
+    return 2.0**-11 + num_classes * 2.0**-25 + 1e-5
+
+
+def measure(folder: Path, files: Files) -> dict[str, int]:
+    """Bytes that training on the dataset needs: images, labels, teacher, total."""
+    shards = [folder / name for name in files.images]
+    images = (
+        sum((folder / name).stat().st_size for name in files.pixels)
+        if files.pixels
+        else sum(column_bytes(shard, "image.bytes") for shard in shards)
+    )
+    soft = sum((folder / name).stat().st_size for name in files.soft_labels)
+    labels = sum(column_bytes(shard, "label") for shard in shards) + soft
+    teacher = sum(path.stat().st_size for path in (folder / "teacher").rglob("*") if path.is_file())
+    return {"images": images, "labels": labels, "teacher": teacher, "total": images + labels + teacher}

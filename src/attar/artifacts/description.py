@@ -1,0 +1,217 @@
+"""attar.json: what a distilled dataset says about itself. Needs no torch.
+
+Nothing in it depends on when, where or on what machine it was made, so that the same
+run gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from attar.errors import ArtifactError
+from attar.runtime.files import read_json
+
+NAME = "attar.json"
+FORMAT = "attar-distilled"
+FORMAT_VERSION = 1
+
+IMAGE_LIMIT = 1e4
+"""Normalised values lie within a few units of 0; an image that reaches this has diverged."""
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+FileName = Annotated[str, Field(pattern=r"^(data/train|pixels|labels)-[0-9a-z-]+\.(parquet|safetensors)$")]
+
+
+class Part(BaseModel):
+    """A group of fields of attar.json; types are exact, nothing is coerced, unknown fields are errors."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", protected_namespaces=())
+
+
+class Scale(Part):
+    """Per-channel mean and standard deviation of the source's pixels, in 0..1."""
+
+    mean: tuple[Finite, ...]
+    std: tuple[Annotated[Finite, Field(gt=0)], ...]
+
+
+class Classes(Part):
+    """The task: class names in label order, image shape, normalisation."""
+
+    class_names: tuple[str, ...]
+    channels: Literal[1, 3]
+    height_px: Annotated[int, Field(ge=1, le=65535)]
+    width_px: Annotated[int, Field(ge=1, le=65535)]
+    normalization: Scale
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if not self.class_names or len(set(self.class_names)) < len(self.class_names):
+            raise ValueError("class_names must be there and differ from each other")
+        if not len(self.normalization.mean) == len(self.normalization.std) == self.channels:
+            raise ValueError(f"normalization must have {self.channels} means and stds, one a channel")
+        return self
+
+
+class Sizes(Part):
+    """Bytes that training on the dataset needs."""
+
+    images: Count
+    """The PNGs, or the float pixels where there are some."""
+    labels: Count
+    """The label column as stored, and soft labels where there are some."""
+    teacher: Count
+    """Networks that training needs beside the data."""
+    total: Count
+
+
+class Files(Part):
+    """Names of the data files, shards in order."""
+
+    images: tuple[FileName, ...]
+    pixels: tuple[FileName, ...] = ()
+    soft_labels: tuple[FileName, ...] = ()
+
+
+class Source(Part):
+    """The real dataset that it was made from."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = ""
+    fingerprint: str = ""
+    licence: str | None = None
+    num_train_images: Count | None = None
+
+
+class Provenance(Part):
+    """How the dataset was made; further fields are kept as they are."""
+
+    model_config = ConfigDict(extra="allow")
+
+    method: str = "unknown"
+    summary: str | None = None
+    """The method in one line."""
+    paper: str | None = None
+    """Where the method is published."""
+    source: Source = Source()
+    ipc: Count | None = None
+    seed: int | None = None
+    precision: str | None = None
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Sections of settings, as a recipe file holds them."""
+    knowledge: Any = None
+    """Ids and hashes of the teachers or experts."""
+    command: str | None = None
+    """The command that makes it again, without paths of a machine; the card writes one where it is missing."""
+
+
+class Description(Provenance):
+    """All of attar.json: what the dataset is, then how it was made."""
+
+    format: Literal["attar-distilled"]
+    format_version: Literal[1]
+    attar_version: str
+    num_images: Annotated[int, Field(ge=1)]
+    task: Classes
+    pixels: Literal["uint8", "float32"]
+    """uint8: the PNGs are the images. float32: pixels-*.safetensors are, and the PNGs are previews."""
+    image_range: tuple[Finite, Finite] | None
+    """Least and greatest value of the float images, normalised; none for uint8."""
+    soft_labels: Literal["float16"] | None
+    """Precision of the soft labels, where there are some."""
+    learning_rate: Annotated[Finite, Field(gt=0)] | None
+    """The rate learnt for training on these images."""
+    sizes: Sizes
+    files: Files
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        floats = self.pixels == "float32"
+        if not self.files.images or floats != bool(self.files.pixels) or floats != bool(self.image_range):
+            raise ValueError("pixels, image_range and files disagree on whether there are float images")
+        if self.image_range and not -IMAGE_LIMIT <= self.image_range[0] <= self.image_range[1] <= IMAGE_LIMIT:
+            raise ValueError(f"image_range must ascend within {-IMAGE_LIMIT:g}..{IMAGE_LIMIT:g}")
+        if bool(self.soft_labels) != bool(self.files.soft_labels):
+            raise ValueError("soft_labels and files disagree on whether there are soft labels")
+        if self.sizes.total != self.sizes.images + self.sizes.labels + self.sizes.teacher:
+            raise ValueError("sizes.total is not the sum of the sizes")
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for attar.json, in the order in which a person reads them."""
+        values = self.model_dump(mode="json")
+        made = {name: value for name, value in values.items() if name not in _OWN and value is not None}
+        return {**{name: values[name] for name in _OWN}, **made}
+
+
+_OWN = tuple(name for name in Description.model_fields if name not in Provenance.model_fields)
+
+
+def locate(path: Path | str) -> Path:
+    """Find the folder of a distilled dataset: this one, or `distilled/` in it where it is a run folder.
+
+    Raises ArtifactError where there is no folder, or the run has not distilled anything yet.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise ArtifactError(
+            f"{folder} is not a folder" if folder.exists() else f"there is no folder {folder}",
+            expected="the folder of a distilled dataset, or a run folder that holds one as distilled/",
+            fix="give the folder that `attar distill` wrote",
+        )
+    if not (folder / NAME).exists() and (folder / "distilled").is_dir():
+        return folder / "distilled"
+    return folder
+
+
+def describe(provenance: Mapping[str, Any], **values: Any) -> Description:
+    """Make and check a description from plain values; raises ArtifactError that names all that is wrong."""
+    from attar import __version__
+
+    own = {"format": FORMAT, "format_version": FORMAT_VERSION, "attar_version": __version__, **values}
+    whole = {**provenance, **own}
+    return _checked(json.dumps(whole), NAME)
+
+
+def provenance_of(info: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of attar.json that says how the dataset was made, as `write_distilled` takes it."""
+    return {name: value for name, value in info.items() if name not in _OWN}
+
+
+def read_description(folder: Path) -> Description:
+    """Read and check the attar.json of a distilled dataset; raises ArtifactError."""
+    path = folder / NAME
+    if not path.exists():
+        raise ArtifactError(
+            f"{folder} is not a distilled dataset: it has no {NAME}",
+            expected="the folder of a distilled dataset, or a run folder that holds one as distilled/",
+            fix="give the folder that `attar distill` wrote, or run that to its end",
+        )
+    values = read_json(path)
+    found = values.get("format_version") if isinstance(values, dict) else None
+    if isinstance(found, int) and found > FORMAT_VERSION:
+        raise ArtifactError(
+            f"{path} has format version {found}",
+            expected=f"at most {FORMAT_VERSION}",
+            fix="install a newer attar",
+        )
+    return _checked(path.read_bytes(), str(path))
+
+
+def _checked(text: str | bytes, name: str) -> Description:
+    try:
+        return Description.model_validate_json(text)
+    except ValidationError as error:
+        details = error.errors(include_input=False)
+        problems = [": ".join(filter(None, (".".join(map(str, d["loc"])), d["msg"]))) for d in details]
+        raise ArtifactError(
+            f"{name} does not describe a distilled dataset: {'; '.join(problems)}",
+            fix="run `attar verify` on the folder, and make it again",
+        ) from error

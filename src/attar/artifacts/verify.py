@@ -1,0 +1,189 @@
+"""Is a distilled dataset as it was written, and does it say the truth about itself? Needs no torch.
+
+Works on damaged and hostile folders: each problem becomes a line, and nothing of them is run or unpickled.
+A file whose bytes are not those written is told once and not looked into.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from attar.artifacts import description as about
+from attar.artifacts.arrays import Array, read_rows
+from attar.artifacts.card import README, read_header
+from attar.artifacts.checks import image_problems, label_problems, measure, soft_label_problems
+from attar.artifacts.checksums import damage, files_of, read_sums
+from attar.artifacts.description import Description, locate, read_description
+from attar.artifacts.parquet import Bytes8, Shard, quantise, read_shard
+from attar.errors import AttarError
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What `verify` found: one line for each problem; how many files there are, and their bytes in all."""
+
+    path: Path
+    problems: list[str]
+    files: int
+    bytes: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+def verify(path: Path | str) -> VerifyReport:
+    """Check a distilled dataset: every byte, the schema of every file, and whether their values agree.
+
+    Args:
+        path: the dataset's folder, or a run folder that holds one as `distilled/`.
+
+    Raises:
+        ArtifactError: there is no such folder. All else is told in the report.
+    """
+    folder = locate(path)
+    inspection = _Inspection(folder)
+    inspection.run()
+    files = [folder / name for name in inspection.names if (folder / name).is_file()]
+    problems = [_printable(problem) for problem in inspection.problems]
+    return VerifyReport(folder, problems, len(files), sum(file.stat().st_size for file in files))
+
+
+class _Inspection:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.problems: list[str] = []
+        self.names = files_of(folder)
+        self.intact: set[str] = set(self.names)
+        """Files that are worth looking into."""
+
+    def run(self) -> None:
+        known = self.check_bytes()
+        self.require(known, about.NAME, README)
+        if about.NAME in self.intact:
+            with self.telling(about.NAME):
+                self.check_content(known, read_description(self.folder))
+
+    @contextmanager
+    def telling(self, name: str) -> Iterator[None]:
+        """Turn whatever a damaged file makes its reader raise into one line."""
+        try:
+            yield
+        except AttarError as error:
+            self.problems.append(error.found)
+        except Exception as error:  # readers of hostile bytes raise nearly anything
+            self.problems.append(f"{name} cannot be read: {type(error).__name__}: {error}")
+
+    def require(self, known: set[str], *names: str) -> None:
+        self.problems += [f"{name} is missing" for name in names if name not in known]
+
+    def check_bytes(self) -> set[str]:
+        """Compare files and sums; return all names that are there or have been told to be missing."""
+        try:
+            sums = read_sums(self.folder)
+        except AttarError as error:
+            self.problems.append(error.found)
+            return set(self.names)
+        told = {name: damage(self.folder, name, sums) for name in sorted({*self.names, *sums})}
+        self.problems += [problem for problem in told.values() if problem]
+        self.intact = {name for name, problem in told.items() if problem is None}
+        return set(told)
+
+    def check_content(self, known: set[str], description: Description) -> None:
+        files = description.files
+        self.require(known, *files.images, *files.pixels, *files.soft_labels)
+        previews = self.check_shards(description)
+        self.check_floats(description, previews)
+        self.check_soft_labels(description)
+        if self.intact.issuperset((*files.images, *files.pixels, *files.soft_labels)):
+            with self.telling("the size of the data"):
+                self.check_sizes(description)
+        if README in self.intact:
+            with self.telling(README):
+                self.check_card(description)
+
+    def check_shards(self, description: Description) -> Bytes8 | None:
+        """Check the parquet shards; return their pixels (n, c, h, w) if all could be read."""
+        task, names, shards = description.task, description.files.images, list[Shard]()
+        for name in filter(self.intact.__contains__, names):
+            with self.telling(name):
+                shard = read_shard(self.folder / name, (task.channels, task.height_px, task.width_px))
+                if shard.class_names != task.class_names:
+                    self.problems.append(_order(name, shard.class_names, task.class_names))
+                self.problems += [f"{name}: {p}" for p in label_problems(shard.labels, len(task.class_names))]
+                shards.append(shard)
+        if len(shards) < len(names):
+            return None
+        ids = np.concatenate([shard.image_ids for shard in shards])
+        if len(ids) != description.num_images:
+            self.problems.append(f"data/ holds {len(ids)} images, {about.NAME} says {description.num_images}")
+        elif (ids != np.arange(len(ids))).any():
+            self.problems.append("the image_ids in data/ are not 0, 1, 2 and on, in order")
+        return np.concatenate([shard.pixels for shard in shards])
+
+    def check_floats(self, description: Description, previews: Bytes8 | None) -> None:
+        task, names = description.task, description.files.pixels
+        rows = self.read_all(names, "images", "float32", (task.channels, task.height_px, task.width_px))
+        if rows is None or description.image_range is None:
+            return
+        found = self.check_count("pixels-*.safetensors", rows, description)
+        found += image_problems(rows, *description.image_range)
+        if not found and previews is not None and len(previews) == len(rows):
+            shown = quantise(rows, task.normalization.mean, task.normalization.std)
+            unlike = np.flatnonzero((shown != previews).any(axis=(1, 2, 3)))
+            if len(unlike):
+                found.append(
+                    f"{len(unlike)} of {len(rows)} previews in data/ differ from their float images, "
+                    f"the first is {unlike[0]}"
+                )
+        self.problems += found
+
+    def check_soft_labels(self, description: Description) -> None:
+        names = description.files.soft_labels
+        rows = self.read_all(names, "soft_labels", "float16", (len(description.task.class_names),))
+        if rows is not None:
+            self.problems += self.check_count("labels-*.safetensors", rows, description)
+            self.problems += soft_label_problems(rows)
+
+    def check_count(self, name: str, rows: Array, description: Description) -> list[str]:
+        num = description.num_images
+        return [] if len(rows) == num else [f"{name} holds {len(rows)} rows, {about.NAME} says {num} images"]
+
+    def read_all(self, names: tuple[str, ...], tensor: str, dtype: str, shape: tuple[int, ...]) -> Array | None:
+        """Rows of all shards, or None if there are none or one could not be read."""
+        found: list[Array] = []
+        for name in filter(self.intact.__contains__, names):
+            with self.telling(name):
+                found.append(read_rows(self.folder / name, tensor, dtype, shape))
+        return np.concatenate(found) if names and len(found) == len(names) else None
+
+    def check_sizes(self, description: Description) -> None:
+        measured, said = measure(self.folder, description.files), description.sizes.model_dump()
+        self.problems += [
+            f"{about.NAME} says {said[kind]} bytes of {kind}, there are {num}"
+            for kind, num in measured.items()
+            if said[kind] != num
+        ]
+
+    def check_card(self, description: Description) -> None:
+        found = read_header(self.folder)
+        if found != description.task.class_names:
+            self.problems.append(_order(README, found, description.task.class_names))
+
+
+def _order(name: str, found: tuple[str, ...], expected: tuple[str, ...]) -> str:
+    if len(found) != len(expected):
+        return f"{name} names {len(found)} classes, {about.NAME} names {len(expected)}"
+    place = next(i for i, (a, b) in enumerate(zip(found, expected, strict=True)) if a != b)
+    return f"class {place} is {found[place]!r} in {name} and {expected[place]!r} in {about.NAME}"
+
+
+def _printable(text: str) -> str:
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
