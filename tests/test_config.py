@@ -45,7 +45,13 @@ def test_every_problem_is_told_at_once():
         config.build(SECTIONS, placed, problems)
     text = str(caught.value)
     assert "6 settings" not in text
-    for part in ("did you mean iterations", "recover.rate or squeeze.rate", "nonsense", "house", "greater than or equal"):
+    for part in (
+        "did you mean iterations",
+        "recover.rate or squeeze.rate",
+        "nonsense",
+        "house",
+        "greater than or equal",
+    ):
         assert part in text
     assert "kind" not in text.replace("known: iterations, rate, kind", "")
 

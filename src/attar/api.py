@@ -205,17 +205,16 @@ def train(
         task, images = real.task, RealSet(real.train, real.task.normalization)
     name = default_model(task) if model == "auto" else model
     network, engine = build_model(name, task, seed=seed), Engine(device, precision)
-    with pipeline.out_of_memory("train"):
-        fitted = fit(
-            network,
-            images,
-            training,
-            seed=seed,
-            engine=engine,
-            events=events,
-            name=name,
-            checkpoint=Path(out) / "checkpoint.safetensors" if out else None,
-        )
+    fitted = fit(
+        network,
+        images,
+        training,
+        seed=seed,
+        engine=engine,
+        events=events,
+        name=name,
+        checkpoint=Path(out) / "checkpoint.safetensors" if out else None,
+    )
     accuracies = {"train": accuracy(network, images, engine)}
     if real:
         accuracies["validation"] = accuracy(network, RealSet(real.validation, task.normalization), engine)
@@ -281,17 +280,16 @@ def evaluate(
     folder = Path(out) if out else opened.path.parent
     events = Events(folder / "events.jsonl", quiet=quiet)
     real = open_source(str(source), reading, events=events)
-    with pipeline.out_of_memory("evaluate"):
-        evaluation = evaluate_set(
-            opened,
-            real,
-            judging,
-            training,
-            seed=seed,
-            engine=Engine(device, precision),
-            events=events,
-            folder=folder,
-        )
+    evaluation = evaluate_set(
+        opened,
+        real,
+        judging,
+        training,
+        seed=seed,
+        engine=Engine(device, precision),
+        events=events,
+        folder=folder,
+    )
     update_card(opened.path, evaluation.records, evaluation.verdict)
     return evaluation
 

@@ -16,7 +16,7 @@ from attar.artifacts.run import RunFolder, Stage, versions
 from attar.config import dump
 from attar.data.loading import RealSet
 from attar.data.sources import Source, open_source
-from attar.errors import ConfigError, DataError, ResourceError
+from attar.errors import ConfigError, DataError
 from attar.evaluate import Evaluation
 from attar.models.catalog import build as build_model
 from attar.models.flat import FlatModel
@@ -24,6 +24,7 @@ from attar.recover import RESULT, read_distillate, recover
 from attar.relabel import relabel
 from attar.runtime.engine import Engine, hardware
 from attar.runtime.events import Events
+from attar.runtime.memory import enough_memory
 from attar.settings import (
     Recipe,
     Settings,
@@ -159,7 +160,7 @@ class Run:
             "hardware": hardware(self.engine.device),
             "versions": versions(),
         }
-        with stage.making(files, **notes), out_of_memory(stage.name):
+        with stage.making(files, **notes), enough_memory(stage.name, MEMORY_ADVICE[stage.name]):
             yield files
 
     def _provenance(self, squeezed: Stage) -> dict[str, Any]:
@@ -241,30 +242,14 @@ def resume(path: Path, *, quiet: bool = False) -> Iterator[Run]:
         yield Run(folder, settings, source, _engine(settings), events)
 
 
-@contextmanager
-def out_of_memory(doing: str) -> Iterator[None]:
-    """Turn torch's failure to allocate into an error that says which setting to lower."""
-    import torch
-
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        text = str(error).lower()
-        if (
-            isinstance(error, RuntimeError)
-            and not isinstance(error, torch.OutOfMemoryError)
-            and ("not enough memory" not in text and "can't allocate memory" not in text)
-        ):
-            raise
-        raise ResourceError(
-            f"out of memory in {doing}: {str(error).splitlines()[0] if text else 'no more to be had'}",
-            fix=MEMORY_ADVICE.get(doing, "lower train.batch_size, the model's width or --resolution"),
+MEMORY_ADVICE.get(doing, "lower train.batch_size, the model's width or --resolution"),
         ) from error
 
 
 MEMORY_ADVICE = {
     "squeeze": "lower squeeze.batch_size, take a narrower squeeze.model, or lower --resolution",
     "recover": "lower method.batch_size or --ipc, or take a narrower squeeze.model",
+    "relabel": "lower --ipc or --resolution",
 }
 
 

@@ -79,7 +79,11 @@ def test_other_settings_of_a_stage_or_of_its_parent_are_refused(tmp_path):
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path):
-    with RunFolder(tmp_path).locked(), pytest.raises(ArtifactError, match="another attar"), RunFolder(tmp_path).locked():
+    with (
+        RunFolder(tmp_path).locked(),
+        pytest.raises(ArtifactError, match="another attar"),
+        RunFolder(tmp_path).locked(),
+    ):
         pass
 
 
