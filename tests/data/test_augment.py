@@ -47,9 +47,7 @@ def test_one_draw_is_shared_by_the_batch(spec: str, mode: Mode) -> None:
 
 @pytest.mark.parametrize(("spec", "mode"), SPECS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_same_draw_gives_the_same_pixels_and_keeps_the_type(
-    spec: str, mode: Mode, dtype: torch.dtype
-) -> None:
+def test_the_same_draw_gives_the_same_pixels_and_keeps_the_type(spec: str, mode: Mode, dtype: torch.dtype) -> None:
     augmentation, batch = Augmentation(spec, mode), images(dtype=dtype)
     first, second = (
         augmentation.apply(batch, augmentation.draw(generator(3, "x"), len(batch), SHAPE)) for _ in range(2)

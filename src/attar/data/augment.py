@@ -97,9 +97,7 @@ class Cutout(Operation):
 
     def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
         """Zero the squares."""
-        rows, columns = (
-            self._inside(images.shape[2 + axis], drawn[:, axis].to(images.device)) for axis in (0, 1)
-        )
+        rows, columns = (self._inside(images.shape[2 + axis], drawn[:, axis].to(images.device)) for axis in (0, 1))
         return images.masked_fill((rows.unsqueeze(2) & columns.unsqueeze(1)).unsqueeze(1), 0.0)
 
     def _inside(self, size: int, centre: Tensor) -> Tensor:

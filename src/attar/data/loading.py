@@ -6,6 +6,7 @@ Nothing here shuffles by itself: who iterates says which indices, so that every 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -156,20 +157,25 @@ class TensorSet:
 def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     """Part the indices of labels (n,) into kept and held ones, class by class; a function of its arguments.
 
-    Of every class about `fraction` (0..1) is held: at least one image where the class has two or more, and
-    never its last one. Both index tensors are int64 and ascending. A fraction of 0 holds nothing.
+    `fraction` (0..1) of the images is held, rounded up, the classes in proportion (largest remainders): but
+    at least one image of a class of two or more, and never its last one. Both index tensors are int64 and
+    ascending. A fraction of 0 holds nothing.
     """
     held = torch.zeros(len(labels), dtype=torch.bool)
-    for label in _classes(labels) if fraction > 0 else []:
-        members = _shuffled(labels, label, seed, "split")
-        held[members[: min(max(1, round(fraction * len(members))), len(members) - 1)]] = True
+    for label, num in _shares(labels, fraction).items() if fraction > 0 else []:
+        held[_shuffled(labels, label, seed, "split")[:num]] = True
     return (~held).nonzero().squeeze(1), held.nonzero().squeeze(1)
+
+
+def limit_indices(labels: Tensor, num: int, seed: int) -> Tensor:
+    """Indices, int64 ascending, of `num` images of each class (all of a smaller one), drawn by `seed`."""
+    chosen = [_shuffled(labels, label, seed, "limit")[:num] for label in _classes(labels)]
+    return torch.cat([torch.zeros(0, dtype=torch.int64), *chosen]).sort().values
 
 
 def limit_per_class(split: Split, num: int, seed: int) -> Split:
     """Keep `num` images of each class (all of a smaller one), drawn by `seed`, in the split's order."""
-    chosen = [_shuffled(split.labels, label, seed, "limit")[:num] for label in _classes(split.labels)]
-    return SubsetSplit(split, torch.cat(chosen).sort().values) if chosen else split
+    return SubsetSplit(split, limit_indices(split.labels, num, seed))
 
 
 def batches(
@@ -201,6 +207,16 @@ def batches(
 
 def _classes(labels: Tensor) -> list[int]:
     return sorted(set(labels.tolist()))
+
+
+def _shares(labels: Tensor, fraction: float) -> dict[int, int]:
+    counts = {label: int((labels == label).sum()) for label in _classes(labels)}
+    exact = {label: fraction * count for label, count in counts.items()}
+    shares = {label: math.floor(share) for label, share in exact.items()}
+    missing = math.ceil(fraction * len(labels) - 1e-9) - sum(shares.values())
+    for label in sorted(exact, key=lambda label: shares[label] - exact[label])[: max(0, missing)]:
+        shares[label] += 1
+    return {label: min(max(1, shares[label]), count - 1) for label, count in counts.items()}
 
 
 def _shuffled(labels: Tensor, label: int, seed: int, use: str) -> Tensor:

@@ -1,0 +1,283 @@
+"""One pass over the images of a split: pixels of one size and kind, statistics, a hash, and what is damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from attar.data.examples import Examples
+from attar.data.loading import LazySplit, MemorySplit, Split
+from attar.data.raster import Encoded, Pixels, digest_of, formats, size_of, to_pixels
+from attar.errors import DataError
+from attar.runtime.events import Events
+from attar.task import Normalization
+
+_CHUNK = 128
+_WORKERS = min(8, os.cpu_count() or 1)
+_BAR_FROM = 2000
+_PROBED = 500
+_COMMON_RESOLUTIONS = (8, 16, 28, 32, 64, 96, 128, 160, 224, 256, 384, 512)
+
+
+@dataclass(frozen=True)
+class Form:
+    """What every image of a source is brought to.
+
+    `channels` is 1, 3, or None for "1 if all are grey". With `resolution` None the size is left as it is, and
+    every image must have it already.
+    """
+
+    height_px: int
+    width_px: int
+    channels: int | None
+    resolution: int | None
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of one image as uint8, at most."""
+        return self.height_px * self.width_px * (self.channels or 3)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A split, and what was learnt on the way.
+
+    `normalization` is that of these pixels, `digest` a hash of the encoded images and their labels, `skipped`
+    names the images that couldn't be read.
+    """
+
+    split: Split
+    form: Form
+    normalization: Normalization
+    digest: str
+    skipped: list[str]
+
+
+def choose_form(examples: Examples, indices: Tensor, resolution: int | None) -> Form:
+    """Find the size that images have, by the headers of some of them.
+
+    Raises DataError where sizes differ and no resolution is given.
+    """
+    if resolution is not None:
+        return Form(resolution, resolution, None, resolution)
+    read, stride = examples.open(), -(-len(indices) // _PROBED)
+    sizes: Counter[tuple[int, int]] = Counter()
+    problem: DataError | None = None
+    for index in indices[::stride].tolist():
+        try:
+            sizes[size_of(read(index))] += 1
+        except Exception as error:  # as in _Reader.one
+            problem = problem or _damaged(examples.name(index), error)
+    if not sizes:
+        raise problem or DataError("no images to find a size from")
+    if len(sizes) > 1:
+        raise _mixed(sizes)
+    ((height, width),) = sizes
+    return Form(height, width, None, None)
+
+
+def decode(
+    examples: Examples,
+    indices: Tensor,
+    form: Form,
+    *,
+    memory_bytes: int,
+    skip_corrupt: bool,
+    events: Events,
+    title: str,
+) -> Decoded:
+    """Decode these images once: into memory where they fit, else only to learn their statistics.
+
+    Raises DataError for an image that can't be read (unless `skip_corrupt`) or has another size.
+    """
+    reader = _Reader(examples, examples.open(), form)
+    tally = _Tally()
+    store = None if len(indices) * form.size_bytes > memory_bytes else _Store(len(indices), form)
+    shown = events if len(indices) > _BAR_FROM else Events(quiet=True)
+    with shown.progress(title, len(indices)) as bar:
+        for chunk in _in_threads(reader.chunk, [indices[i : i + _CHUNK] for i in range(0, len(indices), _CHUNK)]):
+            if chunk.damaged and not skip_corrupt:
+                raise chunk.damaged[0][1]
+            tally.add(chunk)
+            if store is not None:
+                store.add(chunk.pixels)
+            bar.advance(len(chunk.kept) + len(chunk.damaged))
+    kept = torch.tensor(tally.kept, dtype=torch.int64)
+    labels, form = examples.labels[kept], replace(form, channels=form.channels or len(tally.sums))
+    split: Split
+    if store is not None:
+        split = MemorySplit(store.tensor(), labels)
+    else:
+        split = LazySplit(labels, _Lazy(replace(reader, form=form), kept), workers=_WORKERS)
+    return Decoded(split, form, tally.normalization(form), tally.digest(labels), tally.skipped)
+
+
+class _DamagedError(DataError):
+    """An image that can't be read."""
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Some images: indices and pixels (k, c, h, w) of those that could be read, and their sums by channel."""
+
+    kept: list[int]
+    pixels: Pixels
+    sums: NDArray[np.int64]
+    squares: NDArray[np.int64]
+    digests: list[bytes]
+    damaged: list[tuple[str, _DamagedError]]
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Brings images to a form; several threads use it at once."""
+
+    examples: Examples
+    read: Callable[[int], Encoded]
+    form: Form
+
+    def one(self, index: int) -> tuple[Pixels, bytes]:
+        """Decode an image, (h, w) or (h, w, 3), and hash its bytes."""
+        try:
+            data = self.read(index)
+            pixels = to_pixels(data, self.form.resolution)
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow's readers raise nearly everything on damaged files
+            raise _damaged(self.examples.name(index), error) from error
+        found, wanted = pixels.shape[:2], (self.form.height_px, self.form.width_px)
+        if found != wanted:
+            raise _mixed(Counter([wanted, found]), self.examples.name(index))
+        return pixels, digest_of(data)
+
+    def chunk(self, indices: Tensor) -> _Chunk:
+        """Decode some images, leaving out those that can't be read."""
+        kept: list[int] = []
+        arrays: list[Pixels] = []
+        digests: list[bytes] = []
+        damaged: list[tuple[str, _DamagedError]] = []
+        for index in indices.tolist():
+            try:
+                pixels, digest = self.one(index)
+            except _DamagedError as error:
+                damaged.append((self.examples.name(index), error))
+            else:
+                kept.append(index)
+                arrays.append(pixels)
+                digests.append(digest)
+        pixels = self.stack(arrays)
+        wide = pixels.astype(np.uint32)
+        return _Chunk(
+            kept=kept,
+            pixels=pixels,
+            sums=wide.sum((0, 2, 3), dtype=np.int64),
+            squares=(wide * wide).sum((0, 2, 3), dtype=np.int64),
+            digests=digests,
+            damaged=damaged,
+        )
+
+    def stack(self, arrays: list[Pixels]) -> Pixels:
+        """Join images to (k, c, h, w), with one channel where all of them are grey, or as the form says."""
+        channels = self.form.channels or (3 if any(array.ndim == 3 for array in arrays) else 1)
+        stacked = np.empty((len(arrays), channels, self.form.height_px, self.form.width_px), np.uint8)
+        for row, array in zip(stacked, arrays, strict=True):
+            if channels == 1 and array.ndim == 3:
+                array = np.asarray(Image.fromarray(array).convert("L"))
+            row[:] = array.transpose(2, 0, 1) if array.ndim == 3 else array
+        return stacked
+
+
+@dataclass(frozen=True)
+class _Lazy:
+    """Decodes image i of the kept ones: what a `LazySplit` calls."""
+
+    reader: _Reader
+    kept: Tensor
+
+    def __call__(self, place: int) -> Tensor:
+        pixels, _ = self.reader.one(int(self.kept[place]))
+        return torch.from_numpy(self.reader.stack([pixels])[0])
+
+
+class _Store:
+    """Pixels gathered chunk by chunk; widened to three channels when the first colour image comes."""
+
+    def __init__(self, num: int, form: Form) -> None:
+        self._pixels = np.empty((num, form.channels or 1, form.height_px, form.width_px), np.uint8)
+        self._filled = 0
+
+    def add(self, pixels: Pixels) -> None:
+        if pixels.shape[1] > self._pixels.shape[1]:
+            self._pixels = np.repeat(self._pixels, 3, axis=1)
+        self._pixels[self._filled : self._filled + len(pixels)] = pixels
+        self._filled += len(pixels)
+
+    def tensor(self) -> Tensor:
+        return torch.from_numpy(self._pixels[: self._filled])
+
+
+class _Tally:
+    """Exact integer sums over all pixels; grey chunks count alike for each channel."""
+
+    def __init__(self) -> None:
+        self.kept: list[int] = []
+        self.skipped: list[str] = []
+        self.sums = self._squares = np.zeros(1, np.int64)
+        self._digests: list[bytes] = []
+
+    def add(self, chunk: _Chunk) -> None:
+        self.kept += chunk.kept
+        self.skipped += [name for name, _ in chunk.damaged]
+        self.sums = self.sums + chunk.sums
+        self._squares = self._squares + chunk.squares
+        self._digests += chunk.digests
+
+    def normalization(self, form: Form) -> Normalization:
+        count = max(1, len(self.kept)) * form.height_px * form.width_px * 255.0
+        mean = self.sums / count
+        std = np.sqrt(np.maximum(self._squares / (count * 255.0) - mean**2, 0))
+        return Normalization(tuple(mean.tolist()), tuple((std + (std == 0)).tolist()))  # a constant channel: 1
+
+    def digest(self, labels: Tensor) -> str:
+        return hashlib.sha256(b"".join(self._digests) + labels.numpy().tobytes()).hexdigest()
+
+
+def _in_threads(work: Callable[[Tensor], _Chunk], items: Sequence[Tensor]) -> Iterator[_Chunk]:
+    pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="decode")
+    try:
+        yield from pool.map(work, items)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _damaged(name: str, error: Exception) -> _DamagedError:
+    reason = "it is no image of a known format" if type(error).__name__ == "UnidentifiedImageError" else str(error)
+    return _DamagedError(
+        f"{name} can't be read: {reason or type(error).__name__}",
+        expected=f"an image in one of: {', '.join(formats())}",
+        fix="mend or remove it, or leave all such images out with --skip-corrupt",
+    )
+
+
+def _mixed(sizes: Counter[tuple[int, int]], name: str = "") -> DataError:
+    shown = ", ".join(f"{width}x{height}" for (height, width), _ in sizes.most_common(5))
+    more = f" and {len(sizes) - 5} others" if len(sizes) > 5 else ""
+    where = f"; {name} is the first that differs" if name else ""
+    middle = statistics.median_low(min(size) for size in sizes.elements())
+    suggested = max((r for r in _COMMON_RESOLUTIONS if r <= middle), default=middle)
+    return DataError(
+        f"the images have different sizes: {shown}{more} px{where}",
+        expected="images of one size, or a resolution to bring them to",
+        fix=f"pass a resolution, for example --resolution {suggested}",
+    )

@@ -1,0 +1,128 @@
+"""What a reader finds before any image is decoded: class names, splits, labels, and the way to the bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor
+
+from attar.data.raster import Encoded
+from attar.errors import DataError
+
+SPLITS: Mapping[str, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid", "dev"),
+    "test": ("test", "testing"),
+}
+"""Splits, and the names by which they go."""
+_CARD_LIMIT_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One split as found.
+
+    Attributes:
+        labels: class of each image, int64 (n,).
+        name: what to call an image in a message.
+        open: make ready to read, and return the function from index to encoded image, which several threads
+            may call at once.
+        listing: names, sizes and labels in a form that can be hashed, known without reading the images.
+    """
+
+    labels: Tensor
+    name: Callable[[int], str]
+    open: Callable[[], Callable[[int], Encoded]]
+    listing: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A source as found: class names in label order and its splits by the names of `SPLITS`."""
+
+    class_names: tuple[str, ...]
+    splits: dict[str, Examples]
+    licence: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def split_named(name: str) -> str | None:
+    """Name the split that a folder or file part stands for, or None."""
+    return next((split for split, names in SPLITS.items() if name.lower() in names), None)
+
+
+def index_labels(
+    columns: Mapping[str, Sequence[int] | Sequence[str]], names: Sequence[str] | None, where: str
+) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+    """Turn label values by split into class names and labels int64 (n,).
+
+    Without `names` the distinct values, sorted, are the classes. A split whose labels are all -1, as
+    unlabelled test splits have, is left out. Raises DataError for a value that is no class.
+    """
+    labelled = {split: values for split, values in columns.items() if any(value != -1 for value in values)}
+    if names is None:
+        distinct = sorted({value for values in labelled.values() for value in values}, key=_sorting)
+        names, places = [str(value) for value in distinct], {value: i for i, value in enumerate(distinct)}
+    else:
+        places = {i: i for i in range(len(names))} | {name: i for i, name in enumerate(names)}
+    for split, values in labelled.items():
+        for row, value in enumerate(values):
+            if value not in places:
+                raise DataError(
+                    f"{where}: label {value!r} of {split} image {row} is out of range",
+                    expected=f"0..{len(names) - 1}, the index of one of the {len(names)} class names",
+                    fix="mend or remove that image; -1 for unlabelled must go for the whole split",
+                )
+    return tuple(names), {
+        split: torch.tensor([places[value] for value in values], dtype=torch.int64)
+        for split, values in labelled.items()
+    }
+
+
+def check(found: Found, where: str) -> None:
+    """Raise DataError unless there is a training split, and every split that is given has every class."""
+    if "train" not in found.splits or not len(found.splits["train"]):
+        others = ", ".join(found.splits) or "nothing"
+        raise DataError(f"{where} has no training images; found: {others}", expected="a split named train")
+    if len(found.class_names) < 2:
+        raise DataError(f"{where} has one class only: {', '.join(found.class_names)}", expected="two classes or more")
+    for split, examples in found.splits.items():
+        counts = examples.labels.bincount(minlength=len(found.class_names)).tolist()
+        empty = [name for name, count in zip(found.class_names, counts, strict=True) if not count]
+        if empty:
+            raise DataError(
+                f"{where}: the {split} split has no image of {quoted(empty)}",
+                expected=f"images of all {len(counts)} classes in every split",
+                fix="add images of it, or remove the class everywhere",
+            )
+
+
+def licence_of(folder: Path) -> str | None:
+    """Read the licence named in the YAML header of a dataset card `README.md`, where there is one."""
+    card = folder / "README.md"
+    try:
+        text = card.read_bytes()[:_CARD_LIMIT_BYTES].decode("utf-8", errors="replace")
+        parts = text.split("---", 2)
+        header = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
+    except (OSError, yaml.YAMLError):
+        return None
+    licence = header.get("license") if isinstance(header, dict) else None
+    return ", ".join(map(str, licence)) if isinstance(licence, list) else str(licence) if licence else None
+
+
+def _sorting(value: int | str) -> tuple[bool, int | str]:
+    return isinstance(value, str), value
+
+
+def quoted(names: Iterable[str], limit: int = 5) -> str:
+    """Join names for a message, the first few of them."""
+    names = list(names)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"{', '.join(map(repr, names[:limit]))}{more}"

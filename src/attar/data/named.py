@@ -1,0 +1,97 @@
+"""Data sets that go by a name: bundled, or in the layout that torchvision keeps them in."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+
+from attar.data.examples import Examples, Found
+from attar.data.raster import Encoded, Pixels
+from attar.errors import DataError
+
+NAMED = MappingProxyType(
+    {
+        "digits": "1,797 handwritten digits of 8x8 px, bundled with scikit-learn: nothing to download",
+        "cifar10": "60,000 photographs of 32x32 px in 10 classes; torchvision's layout in --data-dir",
+        "cifar100": "60,000 photographs of 32x32 px in 100 classes; torchvision's layout in --data-dir",
+    }
+)
+"""Names, and what stands behind them."""
+
+
+def read_named(name: str, data_dir: Path | None, download: bool) -> Found:
+    """Read the data set of a name in `NAMED`.
+
+    Raises DataError where files are needed and missing, or aren't the ones that were published.
+    """
+    return _digits() if name == "digits" else _cifar(name, data_dir, download)
+
+
+def _digits() -> Found:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)
+    examples = _of_arrays(pixels, bunch.target.tolist(), "digit")
+    return Found(tuple(map(str, bunch.target_names)), {"train": examples}, licence="CC-BY-4.0")
+
+
+def _cifar(name: str, data_dir: Path | None, download: bool) -> Found:
+    from torchvision import datasets
+
+    kind = datasets.CIFAR10 if name == "cifar10" else datasets.CIFAR100
+    if data_dir is None:
+        raise DataError(
+            f"{name} needs a folder",
+            expected=f"--data-dir, the folder that holds {kind.base_folder}/",
+            fix="add --data-dir DIR, and --download to fetch it into that folder",
+        )
+    root = data_dir.parent if data_dir.name == kind.base_folder else data_dir
+    train, test = (_verified(kind, root, train=train, download=download) for train in (True, False))
+    return Found(
+        tuple(train.classes),
+        {
+            "train": _of_arrays(train.data, train.targets, "training image"),
+            "test": _of_arrays(test.data, test.targets, "test image"),
+        },
+    )
+
+
+def _verified(kind: Any, root: Path, *, train: bool, download: bool) -> Any:
+    """Open torchvision's files, which are pickles: it compares their MD5 with the published ones first."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpy's, about the age of these files
+            return kind(root, train=train, download=download)
+    except RuntimeError as error:
+        raise DataError(
+            f"{root / kind.base_folder} is missing, incomplete or not what was published",
+            expected="the files with their published checksums; others are not opened",
+            fix="check --data-dir, or add --download to fetch them",
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"{kind.__name__} can't be fetched into {root}: {error}",
+            fix="check the connection and the folder, or put the files there by hand",
+        ) from error
+
+
+def _of_arrays(pixels: Pixels, labels: list[int], what: str) -> Examples:
+    """Wrap pixels uint8 (n, h, w) or (n, h, w, 3) that are in memory already."""
+
+    def read(index: int) -> Encoded:
+        image: Pixels = pixels[index]
+        return image
+
+    return Examples(
+        labels=torch.tensor(labels),
+        name=lambda index: f"{what} {index}",
+        open=lambda: read,
+        listing=hashlib.sha256(pixels.tobytes()).hexdigest(),
+    )

@@ -1,0 +1,91 @@
+"""One encoded image to pixels.
+
+Grey stays grey (1, L, LA, 16-bit, grey palettes); every other mode becomes RGB. Transparent pixels are laid
+on white. EXIF rotation is applied. Only plain raster formats are opened: nothing that runs an interpreter.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+Pixels = NDArray[np.uint8]
+Encoded = bytes | Pixels
+"""One image as stored: the bytes of a file, or plain pixels uint8 (h, w) or (h, w, 3)."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+"""Pillow's names of the formats that are opened."""
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .png .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .jp2 .avif".split()  # noqa: SIM905
+)
+"""Names of image files end so, in any case."""
+_ORIENTATION = 0x0112  # the EXIF tag
+
+
+def to_pixels(data: Encoded, resolution: int | None = None) -> Pixels:
+    """Decode one image to uint8 (h, w) where it is grey, (h, w, 3) otherwise.
+
+    With a resolution the central square is scaled to it (bicubic, antialiased).
+    Raises whatever Pillow does on a damaged file.
+    """
+    image = _plain(_open(data))
+    if resolution is not None and image.size != (resolution, resolution):
+        side = min(image.size)
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        square = (left, top, left + side, top + side)
+        image = image.resize((resolution, resolution), Image.Resampling.BICUBIC, box=square)
+    return np.asarray(image)
+
+
+def size_of(data: Encoded) -> tuple[int, int]:
+    """Height and width in pixels after rotation, from the header alone."""
+    image = _open(data)
+    turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    return image.size if turned else (image.height, image.width)
+
+
+def digest_of(data: Encoded) -> bytes:
+    """Hash an image as stored."""
+    content = data if isinstance(data, bytes) else repr(data.shape).encode() + data.tobytes()
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """Name the formats that this Pillow can read, of `FORMATS`."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _open(data: Encoded) -> Image.Image:
+    if not isinstance(data, bytes):
+        return Image.fromarray(data)
+    image = Image.open(io.BytesIO(data), formats=formats())
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:  # where Pillow itself only warns
+        raise Image.DecompressionBombError(f"{image.width}x{image.height} px is above the limit of {limit} pixels")
+    return image
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """Bring an image to mode L or RGB, upright and opaque."""
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I"):
+        deep = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        return Image.fromarray(((deep * 255 + 32767) // 65535).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("32-bit float images have no agreed range")
+    grey = image.mode in ("1", "L", "LA") or (image.mode == "P" and _grey_palette(image))
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return image.convert("L" if grey else "RGB")
+
+
+def _grey_palette(image: Image.Image) -> bool:
+    palette = np.asarray(image.getpalette() or [0, 0, 0]).reshape(-1, 3)
+    return bool((palette == palette[:, :1]).all())

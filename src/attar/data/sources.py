@@ -1,0 +1,240 @@
+"""From what a user types to images: a name, a folder, parquet shards or a hub address become a `Source`.
+
+Which split is which: where a source brings train, validation and test, they are used as they are. Without a
+validation split, one is cut from train. Without a test split, the validation split given becomes the test split and
+a new one is cut from train; with neither, both are cut, test first. Cuts are stratified and drawn with a constant
+seed, so that they are the same in every run whatever its seed: only `validation_fraction` moves them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from attar.config import Config
+from attar.data.decoding import Decoded, Form, choose_form, decode
+from attar.data.examples import Examples, Found, check, quoted
+from attar.data.folders import read_folder
+from attar.data.loading import Split, limit_indices, stratified_split
+from attar.data.named import NAMED, read_named
+from attar.data.tables import parquet_files, read_hub, read_parquet
+from attar.errors import DataError, unknown
+from attar.runtime.events import Events
+from attar.runtime.files import digest
+from attar.task import Task
+
+CUT_SEED = 0
+"""Seed of every cut that attar makes itself."""
+TEST_FRACTION = 0.2
+"""Part of the training images that becomes the test split where a source has no other."""
+_GIB = 1 << 30
+
+
+class SourceSettings(Config):
+    """How a source is read."""
+
+    data_dir: Path | None = None
+    """Folder of a data set that goes by its name, such as cifar10."""
+    download: bool = False
+    """Fetch such a data set into data_dir where it isn't there yet."""
+    resolution: int | None = Field(default=None, ge=4, le=4096)
+    """Height and width in pixels that images are brought to: the central square, scaled. None leaves them as they
+    are, and then all must have one size."""
+    validation_fraction: float = Field(default=0.1, ge=0, le=0.5)
+    """Part of the training images that is held out for validation where the source has no such split; 0 keeps all
+    of them and leaves validation empty."""
+    train_per_class: int | None = Field(default=None, ge=1)
+    """Use only so many training images of each class, drawn at random; None uses all."""
+    skip_corrupt: bool = False
+    """Leave images out that can't be read, and list them, instead of stopping at the first."""
+    memory_gib: float = Field(default=2.0, ge=0)
+    """Keep a split's pixels in memory up to this size (3 bytes per pixel), decode on demand above it."""
+
+
+@dataclass
+class Source:
+    """Real images, ready to use.
+
+    Attributes:
+        name: as the user typed it.
+        task: classes, size, channels and the normalisation of the training split.
+        train: images to learn from.
+        validation: images to choose settings with; empty where `validation_fraction` is 0.
+        licence: as the source states it, or None.
+        skipped: images that couldn't be read; grows when the test split is opened.
+        fingerprint: short hash of the training and validation images, all labels and the settings that matter.
+        description: one line for a person.
+        open_test: decodes the test split.
+    """
+
+    name: str
+    task: Task
+    train: Split
+    validation: Split
+    licence: str | None
+    skipped: list[str]
+    fingerprint: str
+    description: str
+    open_test: Callable[[], Split] = field(repr=False)
+
+    @cached_property
+    def test(self) -> Split:
+        """The test split, decoded when first asked for: `evaluate` is the only one to ask."""
+        return self.open_test()
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the training images as uint8 pixels."""
+        channels, height, width = self.task.shape
+        return len(self.train) * channels * height * width
+
+
+def sources() -> list[tuple[str, str]]:
+    """What can stand for SOURCE, with a line of explanation each."""
+    return [
+        *NAMED.items(),
+        ("FOLDER", "a folder of class folders, with or without train/, val/ and test/ above them"),
+        ("PARQUET", "a file or folder of parquet shards with the columns image and label"),
+        ("hf:OWNER/NAME", "a data set of the Hugging Face hub; hf:OWNER/NAME:CONFIG for one of its configurations"),
+    ]
+
+
+def open_source(
+    name: str, settings: SourceSettings | None = None, *, seed: int = 0, events: Events | None = None
+) -> Source:
+    """Open a source by name, path or hub address: list it, cut its splits, decode train and validation.
+
+    Args:
+        name: see `sources`.
+        settings: how to read it.
+        seed: chooses which images `train_per_class` keeps, and nothing else.
+        events: progress and notes go there.
+
+    Raises ConfigError for an unknown name, DataError for anything wrong with the images.
+    """
+    settings, events = settings or SourceSettings(), events or Events(quiet=True)
+    found = _find(name, settings)
+    for note in found.notes:
+        events.say(note)
+    check(found, name)
+    parts = _parts(found, settings, seed)
+    skipped: list[str] = []
+    form = choose_form(parts["train"].examples, parts["train"].indices, settings.resolution)
+
+    def read(part: _Part, form: Form, split: str) -> Decoded:
+        return _decode(part, form, settings, events, f"reading {split} images of {name}", skipped)
+
+    train = read(parts["train"], form, "train")
+    _require_classes(train.split.labels, found.class_names, name)
+    validation = read(parts["validation"], train.form, "validation")
+    channels = train.form.channels or 3
+    task = Task(found.class_names, channels, form.height_px, form.width_px, train.normalization)
+    test = parts["test"]
+    return Source(
+        name=name,
+        task=task,
+        train=train.split,
+        validation=validation.split,
+        licence=found.licence,
+        skipped=skipped,
+        fingerprint=digest([task.class_names, task.shape, train.digest, validation.digest, test.listing()]),
+        description=_describe(task, len(train.split), len(validation.split), len(test.indices)),
+        open_test=lambda: read(test, train.form, "test").split,
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some images of a split as found."""
+
+    examples: Examples
+    indices: Tensor
+
+    def listing(self) -> str:
+        return digest([self.examples.listing, self.indices.tolist(), self.examples.labels[self.indices].tolist()])
+
+
+def _find(name: str, settings: SourceSettings) -> Found:
+    if name in NAMED:
+        return read_named(name, settings.data_dir, settings.download)
+    if name.startswith("hf:"):
+        return read_hub(name.removeprefix("hf:"))
+    path = Path(name).expanduser()
+    try:
+        if path.is_dir() or (path.suffix == ".parquet" and path.exists()):
+            return read_parquet(path) if parquet_files(path) else read_folder(path)
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error}", fix="check its permissions") from error
+    if path.is_file() or path.name != name or path.suffix:
+        raise DataError(
+            f"{path} {'is a file of another kind' if path.exists() else 'does not exist'}",
+            expected="a folder of class folders, or a file or folder of parquet shards",
+            fix="check the path",
+        )
+    known = [kind for kind, _ in sources()]
+    raise unknown("source", name, known, fix=f"to read a folder of this name, write ./{name}")
+
+
+def _parts(found: Found, settings: SourceSettings, seed: int) -> dict[str, _Part]:
+    """Say which images make each split, before any is decoded."""
+    train, test, validation = (found.splits.get(split) for split in ("train", "test", "validation"))
+    assert train is not None  # `check` saw to it
+    indices = torch.arange(len(train))
+    if test is None:
+        test, validation = validation, None
+    parts = {split: _whole(given) for split, given in (("test", test), ("validation", validation)) if given}
+    for split, fraction in (("test", TEST_FRACTION), ("validation", settings.validation_fraction)):
+        if split not in parts:
+            kept, held = stratified_split(train.labels[indices], fraction, CUT_SEED)
+            parts[split] = _Part(train, indices[held])
+            indices = indices[kept]
+    if settings.train_per_class is not None:
+        indices = indices[limit_indices(train.labels[indices], settings.train_per_class, seed)]
+    return parts | {"train": _Part(train, indices)}
+
+
+def _whole(examples: Examples) -> _Part:
+    return _Part(examples, torch.arange(len(examples)))
+
+
+def _decode(
+    part: _Part, form: Form, settings: SourceSettings, events: Events, title: str, skipped: list[str]
+) -> Decoded:
+    decoded = decode(
+        part.examples,
+        part.indices,
+        form,
+        memory_bytes=int(settings.memory_gib * _GIB),
+        skip_corrupt=settings.skip_corrupt,
+        events=events,
+        title=title,
+    )
+    if decoded.skipped:
+        events.say(f"{len(decoded.skipped)} images can't be read and are left out: {quoted(decoded.skipped)}")
+        skipped += decoded.skipped
+    return decoded
+
+
+def _require_classes(labels: Tensor, class_names: Sequence[str], where: str) -> None:
+    counts = labels.bincount(minlength=len(class_names)).tolist()
+    empty = [name for name, count in zip(class_names, counts, strict=True) if not count]
+    if empty:
+        raise DataError(
+            f"{where}: no training image of {quoted(empty)} can be read",
+            expected="at least one of each class",
+            fix="mend the images, or remove the class",
+        )
+
+
+def _describe(task: Task, train: int, validation: int, test: int) -> str:
+    kind = "grey" if task.channels == 1 else "colour"
+    return (
+        f"{train:,} training, {validation:,} validation and {test:,} test images of {task.num_classes} classes, "
+        f"{task.width_px}x{task.height_px} px, {kind}"
+    )
