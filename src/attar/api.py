@@ -17,12 +17,12 @@ from attar.config import Config, build, place
 from attar.data.loading import RealSet, TrainingSet
 from attar.data.sources import SourceSettings, open_source
 from attar.errors import ArtifactError, ConfigError
-from attar.evaluate import EvaluateSettings, Evaluation
-from attar.evaluate import evaluate as evaluate_set
+from attar.evaluation import EvaluateSettings, Evaluation
+from attar.evaluation import evaluate as evaluate_set
 from attar.records import Record
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
-from attar.train.loop import TrainSettings
+from attar.training.loop import TrainSettings
 
 PathLike = str | Path
 
@@ -179,7 +179,7 @@ def train(
     from attar.models.catalog import build as build_model
     from attar.runtime.checkpoint import write_tensors
     from attar.settings import default_model
-    from attar.train.loop import accuracy, fit
+    from attar.training.loop import accuracy, fit
 
     sections = _sections(
         {"train": TrainSettings, "source": SourceSettings},

@@ -28,7 +28,7 @@ def names(kind: Kind) -> list[tuple[str, str]]:
 
             return models()
         case "strategies":
-            from attar.train.strategies import strategies
+            from attar.training.strategies import strategies
 
             return strategies()
 

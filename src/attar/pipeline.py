@@ -5,11 +5,13 @@ Stages meet only through the folder. Each is skipped where it is complete and re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from torch import Tensor
 
 from attar.artifacts.distilled import Distilled, load_distilled, write_distilled
 from attar.artifacts.run import RunFolder, Stage, versions
@@ -17,7 +19,7 @@ from attar.config import dump
 from attar.data.loading import RealSet
 from attar.data.sources import Source, open_source
 from attar.errors import ConfigError, DataError
-from attar.evaluate import Evaluation
+from attar.evaluation import Evaluation
 from attar.models.catalog import build as build_model
 from attar.models.flat import FlatModel
 from attar.recover import RESULT, read_distillate, recover
@@ -29,16 +31,23 @@ from attar.settings import (
     Recipe,
     Settings,
     choose_method,
+    command,
+    fitting_recipe,
     load_recipe,
-    recipes,
     resolve,
     restore,
+    source_name,
     with_models,
 )
 from attar.squeeze import open_knowledge, squeeze
 
 Until = Literal["squeeze", "recover", "relabel", "evaluate"]
 ORDER: tuple[Until, ...] = ("squeeze", "recover", "relabel", "evaluate")
+MEMORY_ADVICE = {
+    "squeeze": "lower squeeze.batch_size, take a narrower squeeze.model, or lower --resolution",
+    "recover": "lower method.batch_size or --ipc, or take a narrower squeeze.model",
+    "relabel": "lower --ipc or --resolution",
+}
 
 
 @dataclass(frozen=True)
@@ -125,7 +134,7 @@ class Run:
 
     def _evaluate(self) -> Evaluation:
         from attar.artifacts.card import update_card
-        from attar.evaluate import evaluate
+        from attar.evaluation import evaluate
 
         distilled = self.distilled()
         evaluation = evaluate(
@@ -137,9 +146,18 @@ class Run:
             engine=self.engine,
             events=self.events,
             folder=self.folder.path,
+            teacher=self._teacher(distilled),
         )
         update_card(distilled.path, evaluation.records, evaluation.verdict)
         return evaluation
+
+    def _teacher(self, distilled: Distilled) -> Callable[[Tensor], Tensor] | None:
+        """Who gives random real images soft labels too, where the distilled ones have some."""
+        if distilled.soft_labels is None:
+            return None
+        folder = self.folder.path / "squeeze"
+        knowledge = open_knowledge(self.settings.sections["squeeze"], self.source.task, folder, self.engine)
+        return None if knowledge is None else knowledge.soft_labels  # type: ignore[no-any-return]
 
     def distilled(self) -> Distilled:
         """The result of the run."""
@@ -166,21 +184,23 @@ class Run:
     def _provenance(self, squeezed: Stage) -> dict[str, Any]:
         settings = {name: values for name, values in self.settings.plain().items() if name != "run"}
         settings["source"].pop("data_dir", None)  # where the images lay is not part of what was made
-        run = self.settings.run
-        knowledge = {name: note["sha256"] for name, note in squeezed.manifest()["files"].items()}
+        run, source = self.settings.run, self.source
         return {
             "method": run.method,
+            "summary": self.settings.method.summary,
+            "paper": self.settings.method.source,
             "source": {
-                "name": Path(run.source).name if Path(run.source).exists() else run.source,
-                "fingerprint": self.source.fingerprint,
-                "licence": self.source.licence,
-                "num_train_images": len(self.source.train),
+                "name": source_name(run.source),
+                "fingerprint": source.fingerprint,
+                "licence": source.licence,
+                "num_train_images": len(source.train),
             },
             "ipc": run.ipc,
             "seed": run.seed,
             "precision": run.precision,
             "settings": settings,
-            "knowledge": knowledge,
+            "knowledge": {name: note["sha256"] for name, note in squeezed.manifest()["files"].items()},
+            "command": command(self.settings),
         }
 
 
@@ -242,17 +262,6 @@ def resume(path: Path, *, quiet: bool = False) -> Iterator[Run]:
         yield Run(folder, settings, source, _engine(settings), events)
 
 
-MEMORY_ADVICE.get(doing, "lower train.batch_size, the model's width or --resolution"),
-        ) from error
-
-
-MEMORY_ADVICE = {
-    "squeeze": "lower squeeze.batch_size, take a narrower squeeze.model, or lower --resolution",
-    "recover": "lower method.batch_size or --ipc, or take a narrower squeeze.model",
-    "relabel": "lower --ipc or --resolution",
-}
-
-
 def _resolve(
     sections: Mapping[str, Mapping[str, Any]],
     assignments: Sequence[str],
@@ -288,7 +297,7 @@ def _choose_recipe(name: str, source: str, method: str, ipc: int | None) -> Reci
         return None
     if name != "auto":
         return load_recipe(name)
-    return next((recipe for recipe in recipes().values() if recipe.suits(source, method, ipc)), None)
+    return fitting_recipe(source, method, ipc)
 
 
 def _check_models(settings: Settings, source: Source) -> Settings:
@@ -314,7 +323,7 @@ def _check_models(settings: Settings, source: Source) -> Settings:
 
 def _default_folder(settings: Settings) -> Path:
     run = settings.run
-    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in Path(run.source).name or run.source)
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in source_name(run.source))
     seed = f"-seed{run.seed}" if run.seed else ""
     return Path("runs") / f"{name}-{run.method}-ipc{run.ipc}{seed}"
 

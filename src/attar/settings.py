@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -14,7 +16,7 @@ from pydantic import Field, field_validator
 from attar.config import Config, build, dump, merge, place
 from attar.data.sources import SourceSettings
 from attar.errors import ConfigError, unknown
-from attar.evaluate import EvaluateSettings
+from attar.evaluation import EvaluateSettings
 from attar.methods import method as method_named
 from attar.methods.base import Method
 from attar.recover import RecoverSettings
@@ -22,7 +24,7 @@ from attar.relabel import RelabelSettings
 from attar.runtime.engine import Precision
 from attar.squeeze import SETTINGS as SQUEEZE_SETTINGS
 from attar.task import Task
-from attar.train.loop import TrainSettings
+from attar.training.loop import TrainSettings
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
@@ -153,6 +155,32 @@ def sections_of(kind: type[Method]) -> dict[str, type[Config]]:
     return _sections(kind, {})
 
 
+def source_name(source: str) -> str:
+    """A source without the place where it lies on this machine."""
+    return Path(source).resolve().name if Path(source).exists() else source
+
+
+def command(settings: Settings) -> str:
+    """The command that makes this run again: what differs from the recipe that fits, or the defaults, as --set."""
+    run = settings.run
+    recipe = fitting_recipe(run.source, run.method, run.ipc)
+    plain = resolve({"run": {"source": run.source, "method": run.method, "ipc": run.ipc}}, recipe=recipe).plain()
+    words = ["attar", "distill", source_name(run.source), "--method", run.method, "--ipc", str(run.ipc)]
+    for section, values in settings.plain().items():
+        for key, value in values.items():
+            if value != plain[section].get(key) and "auto" not in (
+                plain[section].get(key),
+                *_first(plain[section].get(key)),
+            ):
+                words += _flag(section, key, value)
+    return shlex.join(words)
+
+
+def fitting_recipe(source: str, method: str, ipc: int | None) -> Recipe | None:
+    """The bundled recipe that was made for this source, method (or auto) and number of images."""
+    return next((recipe for recipe in recipes().values() if recipe.suits(source, method, ipc)), None)
+
+
 def choose_method(task: Task, ipc: int) -> tuple[str, str]:
     """Choose a method by resolution, classes and images per class; returns its name and why."""
     size_px, num = max(task.height_px, task.width_px), task.num_classes * ipc
@@ -207,6 +235,20 @@ def load_recipe(name: str) -> Recipe:
     if path.is_file():
         return _parse_recipe(path.stem, path.read_text("utf-8"))
     raise unknown("recipe", name, known, fix="name one of them, or give the path of a YAML file")
+
+
+def _flag(section: str, key: str, value: Any) -> list[str]:
+    if key == "data_dir":
+        return ["--data-dir", "DIR"]
+    if key in ("device",):
+        return []
+    if f"{section}.{key}" in ("run.seed", "run.precision", "source.resolution"):
+        return [f"--{key}", str(value)]
+    return ["--set", f"{section}.{key}={json.dumps(value)}"]
+
+
+def _first(value: Any) -> list[Any]:
+    return list(value[:1]) if isinstance(value, list | tuple) else []
 
 
 def _parse_recipe(name: str, text: str) -> Recipe:

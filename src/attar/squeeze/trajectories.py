@@ -23,7 +23,7 @@ from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.seeding import derive
 from attar.task import Task
-from attar.train.loop import TrainSettings, fit
+from attar.training.loop import TrainSettings, fit
 
 
 class ExpertSettings(TrainSettings):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attar.train.strategies.base import Batch, Strategy
+from attar.training.strategies.base import Batch, Strategy
 
 
 class CrossEntropy(Strategy):

@@ -1,6 +1,6 @@
 """The contract of a training strategy: which images make a batch, what the loss is, and what it remembers.
 
-The loop (`train/loop.py`) owns optimiser, schedule, augmentation, resume and events. A strategy is one file.
+The loop (`training/loop.py`) owns optimiser, schedule, augmentation, resume and events. A strategy is one file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from attar.train.settings import TrainSettings
+    from attar.training.settings import TrainSettings
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import nn
 from attar.config import Config
 from attar.data.augment import Augmentation, Mode
 from attar.errors import unknown
-from attar.train.strategies import strategies
+from attar.training.strategies import strategies
 
 STEP_FACTOR = 0.1
 

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from attar.config import options
-from attar.train.settings import TrainSettings, learning_rate, make_optimizer
+from attar.training.settings import TrainSettings, learning_rate, make_optimizer
 
 
 def test_the_defaults_are_the_published_protocol() -> None:

@@ -15,8 +15,8 @@ from attar.runtime.engine import Engine
 from attar.runtime.events import Events, read_events
 from attar.runtime.seeding import scoped
 from attar.task import Normalization
-from attar.train import loop
-from attar.train.loop import TrainSettings, accuracy, fit
+from attar.training import loop
+from attar.training.loop import TrainSettings, accuracy, fit
 
 ENGINE = Engine("cpu")
 

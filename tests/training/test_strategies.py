@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from attar.data.loading import TensorSet
 from attar.runtime.engine import Engine
-from attar.train import loop
-from attar.train.loop import TrainSettings, fit
-from attar.train.strategies import Batch, Strategy, strategies
-from attar.train.strategies.ce import CrossEntropy
+from attar.training import loop
+from attar.training.loop import TrainSettings, fit
+from attar.training.strategies import Batch, Strategy, strategies
+from attar.training.strategies.ce import CrossEntropy
 
 RNG = torch.Generator().manual_seed(0)
 IMAGES = torch.randn(6, 4, generator=RNG)

@@ -26,8 +26,8 @@ from attar.runtime.engine import Engine
 from attar.runtime.events import Events, Progress
 from attar.runtime.memory import enough_memory
 from attar.runtime.seeding import generator, scoped
-from attar.train.settings import TrainSettings, learning_rate, make_optimizer
-from attar.train.strategies import Batch, strategies
+from attar.training.settings import TrainSettings, learning_rate, make_optimizer
+from attar.training.strategies import Batch, strategies
 
 __all__ = ["FitResult", "TrainSettings", "TrainingSet", "accuracy", "fit"]
 
@@ -53,6 +53,7 @@ def fit(
     engine: Engine,
     events: Events | None = None,
     name: str = "train",
+    stage: str = "train",
     checkpoint: Path | None = None,
     after_epoch: Callable[[int], None] | None = None,
 ) -> FitResult:
@@ -64,8 +65,9 @@ def fit(
         settings: schedule, augmentation, strategy.
         seed: with epoch and step, the source of all randomness. Weights are the caller's.
         engine: device and precision.
-        events: log of `train/epoch` events, at most about 100, and progress; None for neither.
+        events: log of at most about 100 `epoch` events, and progress; None for neither.
         name: names the training in progress, events and errors.
+        stage: of the events: who trains.
         checkpoint: file written about every 20 s, after the last epoch, and resumed from where it exists.
         after_epoch: called with the number of finished epochs (1 first) before a checkpoint can hold them; a
             resumed training may call it again for an epoch, with the same weights.
@@ -76,7 +78,7 @@ def fit(
     if not len(data):
         raise DataError(f"there are no images to train {name} on", expected="at least one image")
     events = events or Events(quiet=True)
-    training = _Training(model, data, settings, seed, engine, events, name, checkpoint)
+    training = _Training(model, data, settings, seed, engine, events, name, stage, checkpoint)
     fix = "lower batch_size, the width or depth of the model, or the --resolution"
     with enough_memory(f"training {name} with batches of {settings.batch_size}", fix):
         training.run(after_epoch)
@@ -123,10 +125,11 @@ class _Training:
         engine: Engine,
         events: Events,
         name: str,
+        stage: str,
         checkpoint: Path | None,
     ) -> None:
         self.data, self.settings, self.seed, self.engine = data, settings, seed, engine
-        self.events, self.name, self.checkpoint = events, name, checkpoint
+        self.events, self.name, self.stage, self.checkpoint = events, name, stage, checkpoint
         self.model = model.to(engine.device)
         if engine.device.type == "cuda":
             self.model = self.model.to(memory_format=torch.channels_last)
@@ -197,7 +200,7 @@ class _Training:
         self.losses.read()
         rate = self.optimizer.param_groups[0]["lr"]
         self.events.emit(
-            "train", "epoch", item=self.name, step=self.epoch, loss=self.losses.means[-1], learning_rate=rate
+            self.stage, "epoch", item=self.name, step=self.epoch, loss=self.losses.means[-1], learning_rate=rate
         )
 
     def _require_finite_weights(self) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from attar.train.strategies.base import Batch, Strategy
-from attar.train.strategies.ce import CrossEntropy
+from attar.training.strategies.base import Batch, Strategy
+from attar.training.strategies.ce import CrossEntropy
 
 __all__ = ["Batch", "Strategy", "strategies"]
 
