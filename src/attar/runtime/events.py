@@ -78,7 +78,11 @@ class Events:
             yield plain
             plain.finish()
         elif self._bars is not None:
-            yield _Bar(self._bars, description, total, done)
+            inner = _Bar(self._bars, description, total, done)
+            try:
+                yield inner
+            finally:
+                inner.remove()  # the outer bar goes on; a long run would fill the screen with finished ones
         else:
             with RichProgress(*_columns(), console=self._console) as self._bars:
                 try:
@@ -120,6 +124,9 @@ class _Bar:
         rate = self._done / max(time.monotonic() - self._started_s, 1e-9)
         shown = {"metrics": _metrics(metrics)} if metrics else {}
         self._bars.update(self._task, advance=num, rate=_rate(rate), **shown)
+
+    def remove(self) -> None:
+        self._bars.remove_task(self._task)
 
 
 class _Plain:
