@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -23,6 +23,9 @@ from attar.records import Record
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.training.loop import TrainSettings
+
+if TYPE_CHECKING:
+    from attar.plan import Plan
 
 PathLike = str | Path
 
@@ -100,21 +103,19 @@ def distill(
     Raises:
         AttarError: one of its kinds, before any long work starts where it can be known then.
     """
-    flags = {
-        "source": _given(data_dir=data_dir, download=download, resolution=resolution, skip_corrupt=skip_corrupt),
-        "run": _given(seed=seed, device=device, precision=precision),
-    }
-    with pipeline.start(
+    prepared = pipeline.prepare(
         str(source),
         method=method,
         ipc=ipc,
         recipe=recipe,
-        out=Path(out) if out else None,
         assignments=assignments(settings),
-        given=flags,
-        fresh=fresh,
+        given={
+            "source": _given(data_dir=data_dir, download=download, resolution=resolution, skip_corrupt=skip_corrupt),
+            "run": _given(seed=seed, device=device, precision=precision),
+        },
         quiet=quiet,
-    ) as run:
+    )
+    with pipeline.start(prepared, Path(out) if out else None, fresh=fresh, quiet=quiet) as run:
         return advance(run, until)
 
 
@@ -136,6 +137,41 @@ def advance(run: pipeline.Run, until: pipeline.Until) -> Distillation:
         records=evaluation.records if evaluation else (),
         verdict=evaluation.verdict if evaluation else "",
     )
+
+
+def plan(
+    source: PathLike,
+    method: str = "auto",
+    ipc: int | None = None,
+    *,
+    recipe: str = "auto",
+    seed: int | None = None,
+    settings: Mapping[str, Any] | Iterable[str] = (),
+    data_dir: PathLike | None = None,
+    download: bool | None = None,
+    resolution: int | None = None,
+    skip_corrupt: bool | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    quiet: bool = True,
+) -> Plan:
+    """Rehearse what `distill` would do with these arguments: time of each stage, memory, disk."""
+    from attar.plan import plan as rehearse
+
+    prepared = pipeline.prepare(
+        str(source),
+        method=method,
+        ipc=ipc,
+        recipe=recipe,
+        assignments=assignments(settings),
+        given={
+            "source": _given(data_dir=data_dir, download=download, resolution=resolution, skip_corrupt=skip_corrupt),
+            "run": _given(seed=seed, device=device, precision=precision),
+        },
+        quiet=quiet,
+    )
+    run = prepared.settings.run
+    return rehearse(prepared.settings, prepared.source, Engine(run.device, run.precision))
 
 
 def load(path: PathLike) -> Distilled:

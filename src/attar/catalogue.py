@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from attar.config import Config, options
 from attar.errors import unknown
@@ -24,13 +24,14 @@ def names(kind: Kind) -> list[tuple[str, str]]:
 
             return sources()
         case "models":
+            from attar.models.catalog import Family
             from attar.models.catalog import names as models
 
-            return models()
+            return [(name, family) for family in get_args(Family) for name in models(family)]
         case "strategies":
             from attar.training.strategies import strategies
 
-            return strategies()
+            return [(name, found.summary) for name, found in strategies().items()]
 
 
 def describe(name: str) -> dict[str, Any]:

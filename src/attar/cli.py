@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from attar import __version__
-from attar.errors import AttarError
+from attar.errors import AttarError, unknown
 
 if TYPE_CHECKING:
     from attar.api import Distillation
@@ -29,6 +29,7 @@ app = typer.Typer(
     epilog=EPILOG,
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -76,6 +77,12 @@ def run() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception as error:
+        if debug:
+            raise
+        typer.secho(f"error of attar itself: {type(error).__name__}: {error}", fg="red", err=True)
+        typer.echo("to fix: please report it with what the same command prints with --debug", err=True)
+        sys.exit(1)
 
 
 @app.command(rich_help_panel="Distil")
@@ -240,6 +247,56 @@ def report(run: RunPath, out: Out = None, json_: Json = False) -> None:
     _print_json({"report": str(path)}) if json_ else typer.echo(f"report: {path}")
 
 
+@app.command("export", rich_help_panel="Look and share")
+def export_(
+    distilled: Distilled,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    to: Annotated[str, typer.Option(help="imagefolder or tensors.")] = "imagefolder",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
+    json_: Json = False,
+) -> None:
+    """Write DISTILLED in another format, and say what that format can't hold."""
+    from attar import interop
+    from attar.artifacts.distilled import load_distilled
+
+    if to not in interop.EXPORTERS:
+        raise unknown("format", to, interop.EXPORTERS)
+    done = interop.EXPORTERS[to][0](load_distilled(distilled), out, overwrite=overwrite)
+    if json_:
+        _print_json({"path": str(done.path), "lost": list(done.lost)})
+        return
+    typer.echo(f"{to}: {done.path}")
+    for lost in done.lost:
+        typer.echo(f"not in it: {lost}")
+
+
+@app.command("import", rich_help_panel="Look and share")
+def import_(
+    path: Annotated[Path, typer.Argument(help="An image folder, or a folder of .pt tensors.")],
+    out: Annotated[Path, typer.Option(help="Folder for the distilled dataset.")],
+    from_: Annotated[str, typer.Option("--from", help="imagefolder or tensors.")] = "imagefolder",
+    source: Annotated[
+        str | None, typer.Option(help="The real images it was made from: gives class names and normalisation.")
+    ] = None,
+    data_dir: DataDir = None,
+    resolution: Resolution = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a dataset that is there.")] = False,
+    json_: Json = False,
+) -> None:
+    """Turn other people's distilled images into a distilled dataset of ours."""
+    from attar import interop
+    from attar.data.sources import SourceSettings, open_source
+
+    if from_ not in interop.IMPORTERS:
+        raise unknown("format", from_, interop.IMPORTERS)
+    real = open_source(source, SourceSettings(data_dir=data_dir, resolution=resolution)) if source else None
+    made = interop.IMPORTERS[from_][0](path, out, task=real.task if real else None, overwrite=overwrite)
+    if json_:
+        _print_json({"path": str(made.path), "images": len(made), "bytes": made.sizes["total"]})
+    else:
+        typer.echo(f"distilled dataset: {made.path} ({len(made)} images, {made.sizes['total']:,} bytes)")
+
+
 @app.command(rich_help_panel="Look and share")
 def verify(distilled: Distilled, json_: Json = False) -> None:
     """Check DISTILLED: sums, schema, ranges. Any flipped byte is found."""
@@ -257,22 +314,59 @@ def verify(distilled: Distilled, json_: Json = False) -> None:
         raise typer.Exit(4)
 
 
+@app.command(rich_help_panel="Find your way")
+def plan(
+    source: Source,
+    method: Method = "auto",
+    ipc: Ipc = None,
+    recipe: RecipeName = "auto",
+    set_: Set = None,
+    data_dir: DataDir = None,
+    download: Download = None,
+    resolution: Resolution = None,
+    skip_corrupt: SkipCorrupt = None,
+    seed: Seed = None,
+    device: Device = None,
+    precision: Precision = None,
+    workers: Workers = None,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """Rehearse the run on this machine: hours, memory and disk before you spend them."""
+    flags = _without(locals(), "json_", "workers", "set_")
+    _use(workers)
+    from attar import api
+
+    found = api.plan(**flags, settings=set_ or [])
+    if json_:
+        stages = [{**vars(estimate), "total_s": estimate.total_s} for estimate in found.estimates]
+        totals = {"total_s": found.total_s, "memory_bytes": found.memory_bytes, "disk_bytes": found.disk_bytes}
+        _print_json({"stages": stages, **totals})
+        return
+    for estimate in found.estimates:
+        each = f"{estimate.units:>9,} {estimate.unit} at {1000 * estimate.unit_s:,.1f} ms"
+        typer.echo(f"{estimate.stage:<28} {_duration(estimate.total_s):>9}  {each}")
+    typer.echo(f"{'in all':<28} {_duration(found.total_s):>9}")
+    typer.echo(f"memory about {found.memory_bytes / 2**30:.1f} GiB, disk about {found.disk_bytes / 2**20:,.1f} MiB")
+
+
 @app.command("list", rich_help_panel="Find your way")
 def list_(
     what: Annotated[
         Literal["methods", "recipes", "datasets", "models", "strategies"],
         typer.Argument(help="What to list."),
     ],
+    match: Annotated[str, typer.Argument(help="Only names that hold this text.")] = "",
     json_: Json = False,
 ) -> None:
     """List methods, recipes, datasets, models or strategies."""
     from attar import catalogue
 
-    rows = catalogue.names(what)
+    rows = [row for row in catalogue.names(what) if match in row[0]]
     if json_:
         _print_json([{"name": name, "summary": summary} for name, summary in rows])
         return
-    width = max(len(name) for name, _ in rows)
+    width = max((len(name) for name, _ in rows), default=0)
     for name, summary in rows:
         typer.echo(f"{typer.style(name.ljust(width), bold=True)}  {summary}")
 
@@ -376,6 +470,12 @@ def _print_description(shown: dict[str, Any]) -> None:
         for field in fields:
             typer.echo(f"  {section}.{field['name']} = {field['default']}    ({field['type']})")
             typer.echo(f"      {field['meaning']}")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _complain(error: AttarError) -> None:

@@ -204,30 +204,34 @@ class Run:
         }
 
 
-@contextmanager
-def start(
+@dataclass(frozen=True)
+class Prepared:
+    """Settings that have been checked against the source; `why` says what was chosen for the user."""
+
+    settings: Settings
+    source: Source
+    why: tuple[str, ...]
+
+
+def prepare(
     source: str,
     *,
     method: str = "auto",
     ipc: int | None = None,
     recipe: str = "auto",
-    out: Path | None = None,
     assignments: Sequence[str] = (),
     given: Mapping[str, Mapping[str, Any]] | None = None,
-    fresh: bool = False,
     quiet: bool = False,
-) -> Iterator[Run]:
-    """Open a run for these settings, checking all of them before any long work; hold its folder's lock.
+) -> Prepared:
+    """Resolve the settings, open the source, and check all that can be checked before any long work.
 
     Args:
         source: name, folder or address of the images.
         method: a method's name, or auto.
         ipc: images per class; None takes the recipe's, or 1.
         recipe: auto (a bundled one made for this source, method and ipc, if any), none, a name, or a file.
-        out: run folder; None makes one under `runs/`.
         assignments: `section.key=value` texts, above everything else.
         given: sections from flags, above the recipe.
-        fresh: delete what an earlier run left in `out`.
         quiet: show no progress.
     """
     chosen = _choose_recipe(recipe, source, method, ipc)
@@ -240,15 +244,25 @@ def start(
     settings, opened, why = _resolve(sections, assignments, chosen, Events(quiet=quiet))
     if chosen and recipe == "auto":
         why = [f"recipe {chosen.name}: made for this source, method and number of images", *why]
-    settings = _check_models(with_models(settings, opened.task), opened)
+    return Prepared(_check_models(with_models(settings, opened.task), opened), opened, tuple(why))
+
+
+@contextmanager
+def start(prepared: Prepared, out: Path | None = None, *, fresh: bool = False, quiet: bool = False) -> Iterator[Run]:
+    """Open the run folder `out` (None: one under `runs/`) for these settings and hold its lock.
+
+    `fresh` deletes what an earlier run left there.
+    """
+    settings = prepared.settings
+    engine = Engine(settings.run.device, settings.run.precision)
     folder = RunFolder(out or _default_folder(settings))
     with folder.locked():
         folder.open(settings.plain(), fresh=fresh)
         events = Events(folder.events_path, quiet=quiet)
-        for line in why:
+        for line in prepared.why:
             events.say(line)
             events.emit("distill", "why", message=line)
-        yield Run(folder, settings, opened, _engine(settings), events)
+        yield Run(folder, settings, prepared.source, engine, events)
 
 
 @contextmanager
@@ -259,7 +273,8 @@ def resume(path: Path, *, quiet: bool = False) -> Iterator[Run]:
     with folder.locked():
         events = Events(folder.events_path, quiet=quiet)
         source = open_source(settings.run.source, settings.source, events=events)
-        yield Run(folder, settings, source, _engine(settings), events)
+        engine = Engine(settings.run.device, settings.run.precision)
+        yield Run(folder, settings, source, engine, events)
 
 
 def _resolve(
@@ -326,10 +341,6 @@ def _default_folder(settings: Settings) -> Path:
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in source_name(run.source))
     seed = f"-seed{run.seed}" if run.seed else ""
     return Path("runs") / f"{name}-{run.method}-ipc{run.ipc}{seed}"
-
-
-def _engine(settings: Settings) -> Engine:
-    return Engine(settings.run.device, settings.run.precision)
 
 
 def _data_files(folder: Path) -> list[str]:
