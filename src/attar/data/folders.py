@@ -17,11 +17,7 @@ def read_folder(path: Path) -> Found:
 
     Raises DataError where a class is empty, or has no folder in one of the splits.
     """
-    folders = {split: folder for folder in _folders(path) if (split := split_named(folder.name))}
-    if len(folders) > 1 or "train" in folders:
-        classes = {split: _folders(folder) for split, folder in folders.items()}
-    else:
-        classes = {"train": _folders(path)}
+    classes = _split_folders(path) or {"train": _folders(path)}
     names = tuple(folder.name for folder in classes.get("train", []))
     if not names:
         raise DataError(
@@ -31,6 +27,19 @@ def read_folder(path: Path) -> Found:
         )
     splits = {split: _examples(path, split, names, homes) for split, homes in classes.items()}
     return Found(names, splits, licence_of(path))
+
+
+def _split_folders(path: Path) -> dict[str, list[Path]]:
+    """Find the class folders of each split; a class that is called `train` holds images, not folders."""
+    found = [(split, folder) for folder in _folders(path) if (split := split_named(folder.name))]
+    classes = {split: _folders(folder) for split, folder in found}
+    if len(classes) < len(found):
+        raise DataError(
+            f"{path} has several folders for one split: {quoted(folder.name for _, folder in found)}",
+            expected="one folder for each of train, validation and test",
+            fix="remove or rename the others",
+        )
+    return classes if any(classes.values()) else {}
 
 
 def _folders(path: Path) -> list[Path]:

@@ -216,7 +216,8 @@ def _decode(
         title=title,
     )
     if decoded.skipped:
-        events.say(f"{len(decoded.skipped)} images can't be read and are left out: {quoted(decoded.skipped)}")
+        count = f"{len(decoded.skipped)} of {len(part.indices)} images"
+        events.say(f"left out, as they can't be read, {count}: {quoted(decoded.skipped)}")
         skipped += decoded.skipped
     return decoded
 
