@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ LICENSES = re.compile(
 
 def render(description: Description, records: Sequence[Record] = (), verdict: str = "") -> str:
     """Write the dataset card: YAML header and Markdown."""
-    header = yaml.safe_dump(_header(description), sort_keys=False, allow_unicode=True)
+    header = _yaml(_header(description))
     sections = (_title, _use, _making, _limits, _rights)
     title, use, making, limits, rights = ("\n".join(section(description)) for section in sections)
     results = "\n".join(_results(records, verdict))
@@ -56,10 +56,9 @@ def update_card(path: Path | str, records: Sequence[Record], verdict: str) -> No
     write_sums(folder, [README])
 
 
-def read_header(folder: Path) -> tuple[str, ...]:
-    """Class names as the YAML header of README.md gives them; raises ArtifactError where it has none."""
+def class_names(text: str) -> tuple[str, ...]:
+    """Class names as the YAML header of a card gives them; raises ArtifactError where it has none."""
     try:
-        text = (folder / README).read_text("utf-8")
         _, header, _ = re.split(r"^---$", text, maxsplit=2, flags=re.MULTILINE)
         features = yaml.safe_load(header)["dataset_info"]["features"]
         names = next(f for f in features if f["name"] == "label")["dtype"]["class_label"]["names"]
@@ -217,9 +216,8 @@ def _making(d: Description) -> Iterator[str]:
     if command := d.command or _command(d):
         yield f"\n{_fenced('sh', command)}"
     if d.settings:
-        settings = yaml.safe_dump(d.settings, sort_keys=False, allow_unicode=True)
         yield "\n<details><summary>settings.yaml</summary>\n"
-        yield f"{_fenced('yaml', settings)}\n\n</details>"
+        yield f"{_fenced('yaml', _yaml(d.settings))}\n\n</details>"
 
 
 def _command(d: Description) -> str:
@@ -277,6 +275,20 @@ def _bytes(num: int) -> str:
         if num < 999.5 * size:
             return f"{num / size:.3g} {unit}"
     return f"{num / 1e9:,.0f} GB"
+
+
+class _Dumper(yaml.SafeDumper):
+    pass
+
+
+_Dumper.add_representer(  # outside double quotes, YAML folds characters such as U+0085 into spaces
+    str,
+    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, None if text.isprintable() else '"'),
+)
+
+
+def _yaml(values: Mapping[str, Any]) -> str:
+    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def _text(value: str) -> str:

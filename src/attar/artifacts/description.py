@@ -7,6 +7,7 @@ run gives the same bytes.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -14,7 +15,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from attar.errors import ArtifactError
-from attar.runtime.files import read_json
 
 NAME = "attar.json"
 FORMAT = "attar-distilled"
@@ -173,7 +173,7 @@ def locate(path: Path | str) -> Path:
 
 def describe(provenance: Mapping[str, Any], **values: Any) -> Description:
     """Make and check a description from plain values; raises ArtifactError that names all that is wrong."""
-    from attar import __version__
+    from attar.version import __version__
 
     own = {"format": FORMAT, "format_version": FORMAT_VERSION, "attar_version": __version__, **values}
     whole = {**provenance, **own}
@@ -188,21 +188,24 @@ def provenance_of(info: Mapping[str, Any]) -> dict[str, Any]:
 def read_description(folder: Path) -> Description:
     """Read and check the attar.json of a distilled dataset; raises ArtifactError."""
     path = folder / NAME
-    if not path.exists():
+    if not path.is_file():
         raise ArtifactError(
             f"{folder} is not a distilled dataset: it has no {NAME}",
             expected="the folder of a distilled dataset, or a run folder that holds one as distilled/",
             fix="give the folder that `attar distill` wrote, or run that to its end",
         )
-    values = read_json(path)
-    found = values.get("format_version") if isinstance(values, dict) else None
-    if isinstance(found, int) and found > FORMAT_VERSION:
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error}", fix="see who may read it") from error
+    version = re.search(rb'"format_version":\s*(\d{1,9})', text)
+    if version and int(version[1]) > FORMAT_VERSION:
         raise ArtifactError(
-            f"{path} has format version {found}",
+            f"{path} has format version {int(version[1])}",
             expected=f"at most {FORMAT_VERSION}",
             fix="install a newer attar",
         )
-    return _checked(path.read_bytes(), str(path))
+    return _checked(text, str(path))
 
 
 def _checked(text: str | bytes, name: str) -> Description:

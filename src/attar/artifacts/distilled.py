@@ -107,13 +107,13 @@ def write_distilled(
             and any more. Plain values, the same on each identical run: no times, hardware, or paths.
 
     Raises:
-        ArtifactError: shapes, labels or classes disagree.
-        DivergedError: an image or soft label isn't finite, or is absurdly large.
+        ArtifactError: shapes, labels or classes disagree, or soft labels aren't probabilities.
+        DivergedError: an image isn't finite, or absurdly large.
         ResourceError: the folder holds other files, or cannot be written.
     """
     pixels = _pixels(distillate, task)
     soft = _soft_labels(distillate, task)
-    with new_folder(folder, replace=(folder / about.NAME).is_file()) as building:
+    with new_folder(folder, replacing=about.NAME) as building:
         files = _write_data(building, distillate, pixels, soft, task)
         description = describe(
             provenance or {},
@@ -197,7 +197,7 @@ def _soft_labels(distillate: Distillate, task: Task) -> Array | None:
         raise ArtifactError(f"soft labels {tuple(distillate.soft_labels.shape)}", expected=f"{shape}")
     soft: Array = distillate.soft_labels.to(torch.float16).numpy()
     if problems := soft_label_problems(soft):
-        raise DivergedError(problems[0], fix="lower the learning rate and run again")
+        raise ArtifactError(problems[0])
     return soft
 
 

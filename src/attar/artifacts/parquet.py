@@ -88,12 +88,6 @@ def write_shards(folder: Path, pixels: Bytes8, labels: Integers, class_names: Se
 def read_shard(path: Path, shape: tuple[int, int, int]) -> Shard:
     """Read one shard of images of this shape (c, h, w); raises ArtifactError that names what is wrong."""
     table = _table(path)
-    columns = {"image": _IMAGE, "label": pa.int64(), "image_id": pa.int64()}
-    found = {field.name: field.type for field in table.schema}
-    if found != columns:
-        raise _damaged(path, f"columns {found}", f"columns {columns}")
-    if any(table[name].null_count for name in columns):
-        raise _damaged(path, "an empty cell", "an image, a label and an id in each row")
     return Shard(
         pixels=_decode_all(path, table["image"].combine_chunks().field("bytes").to_pylist(), shape),
         labels=table["label"].to_numpy(),
@@ -141,8 +135,15 @@ def _shard_bytes(pngs: list[bytes], labels: Integers, first_id: int, class_names
 
 
 def _table(path: Path) -> Any:
+    columns = {"image": _IMAGE, "label": pa.int64(), "image_id": pa.int64()}
     try:
-        return pq.read_table(path, partitioning=None)
+        table = pq.read_table(path, partitioning=None)
+        found = {field.name: field.type for field in table.schema}
+        if found != columns:
+            raise _damaged(path, f"columns {found}", f"columns {columns}")
+        if any(table[name].null_count for name in columns):
+            raise _damaged(path, "an empty cell", "an image, a label and an id in each row")
+        return table
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing", fix="fetch the dataset again") from error
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:

@@ -15,7 +15,7 @@ import numpy as np
 
 from attar.artifacts import description as about
 from attar.artifacts.arrays import Array, read_rows
-from attar.artifacts.card import README, read_header
+from attar.artifacts.card import README, class_names
 from attar.artifacts.checks import image_problems, label_problems, measure, soft_label_problems
 from attar.artifacts.checksums import damage, files_of, read_sums
 from attar.artifacts.description import Description, locate, read_description
@@ -172,7 +172,7 @@ class _Inspection:
         ]
 
     def check_card(self, description: Description) -> None:
-        found = read_header(self.folder)
+        found = class_names((self.folder / README).read_text("utf-8"))
         if found != description.task.class_names:
             self.problems.append(_order(README, found, description.task.class_names))
 

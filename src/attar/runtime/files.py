@@ -60,16 +60,17 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+def new_folder(path: Path, *, replacing: str | None = None) -> Iterator[Path]:
     """Yield an empty sibling folder that is renamed to `path` when the block ends well: whole or absent.
 
-    A non-empty `path` is refused (ResourceError) unless `replace` is set; its old content is then there until
-    the new one is complete. What a killed process left half-made is cleared by the next call.
+    A non-empty `path` is refused (ResourceError), unless it holds a file named `replacing`: its old content is
+    then there until the new one is complete. What a killed process left half-made is cleared by the next call.
     """
     building, old = path.with_name(f".{path.name}.new.tmp"), path.with_name(f".{path.name}.old.tmp")
     with writing(path):
         _settle(path, building, old)
-        if path.exists() and not (path.is_dir() and (replace or not any(path.iterdir()))):
+        ours = replacing is not None and (path / replacing).is_file()
+        if path.exists() and not (path.is_dir() and (ours or not any(path.iterdir()))):
             raise ResourceError(
                 f"{path} is already there and not empty" if path.is_dir() else f"{path} is a file",
                 expected="a folder that is new or empty",

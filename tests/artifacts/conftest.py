@@ -1,0 +1,47 @@
+"""A small task, and one distillate of each kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from attar.methods.base import Distillate
+from attar.runtime.seeding import generator
+from attar.task import Normalization, Task
+
+ODD_NAMES = ("yes", "a|b *c*", "новый\u2028\n---\nline", "<b>&amp;</b>", '"quoted": [x]', " 007", "null")
+
+
+@pytest.fixture
+def task() -> Task:
+    scale = Normalization((0.4914009, 0.4821587, 0.44653094), (0.2470322, 0.24348505, 0.26158768))
+    return Task(ODD_NAMES, 3, 6, 5, scale)
+
+
+@pytest.fixture
+def floats(task: Task) -> Distillate:
+    """Two float images a class that leave 0..1, with soft labels and a learnt rate."""
+    rng = generator(0, "floats")
+    images = torch.randn(2 * task.num_classes, *task.shape, generator=rng) * 3
+    soft = torch.randn(len(images), task.num_classes, generator=rng).softmax(dim=1)
+    return Distillate(images, torch.arange(task.num_classes).repeat(2), soft, learning_rate=0.0123456789)
+
+
+@pytest.fixture
+def exact(task: Task) -> Distillate:
+    """One real image a class."""
+    pixels = torch.randint(256, (task.num_classes, *task.shape), generator=generator(0, "exact"), dtype=torch.uint8)
+    return Distillate(task.normalization.normalize(pixels), torch.arange(task.num_classes), exact_8bit=True)
+
+
+@pytest.fixture
+def provenance() -> dict[str, Any]:
+    return {
+        "method": "tesla",
+        "ipc": 2,
+        "seed": 0,
+        "source": {"name": "petals", "fingerprint": "f00d", "licence": "CC BY 4.0", "num_train_images": 5000},
+        "settings": {"recover": {"iterations": 300, "rate": 0.1}},
+    }
