@@ -40,9 +40,9 @@ class Note:
 def exporting(distilled: Distilled, out: Path, lost: Sequence[str], *, overwrite: bool) -> Iterator[Path]:
     """Yield the folder to fill; it becomes `out`, with its note, when the block ends well.
 
-    A non-empty `out` is refused (ResourceError); with `overwrite` only where it isn't an export itself.
+    A non-empty `out` is refused (ResourceError); with `overwrite`, unless it is an export itself.
     """
-    with new_folder(out, replace=overwrite and (out / NOTE).is_file()) as building:
+    with new_folder(out, replacing=NOTE if overwrite else None) as building:
         yield building
         write_json(
             building / NOTE,
