@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from attar.api import Distillation, Training, distill, evaluate, load, resume, train
+from attar.version import __version__
 
-__version__ = "0.1.0"
-__all__ = ["Distillation", "Training", "distill", "evaluate", "load", "resume", "train"]
+if TYPE_CHECKING:
+    from attar.api import Distillation, Training, distill, evaluate, load, plan, resume, train
+
+__all__ = ["Distillation", "Training", "__version__", "distill", "evaluate", "load", "plan", "resume", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from attar import __version__
+from attar.version import __version__
 from attar.errors import AttarError, unknown
 
 if TYPE_CHECKING:

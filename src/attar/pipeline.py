@@ -157,7 +157,7 @@ class Run:
             return None
         folder = self.folder.path / "squeeze"
         knowledge = open_knowledge(self.settings.sections["squeeze"], self.source.task, folder, self.engine)
-        return None if knowledge is None else knowledge.soft_labels  # type: ignore[no-any-return]
+        return None if knowledge is None else knowledge.soft_labels
 
     def distilled(self) -> Distilled:
         """The result of the run."""

@@ -120,8 +120,8 @@ class Stage:
 
     def __init__(self, folder: Path, name: str, settings: Mapping[str, Any], parents: tuple[Stage, ...]) -> None:
         self.folder, self.name, self.settings = folder, name, dict(settings)
-        self.parents = {parent.name: parent.key for parent in parents}
-        self.key = digest({"stage": name, "settings": self.settings, "parents": self.parents})
+        self.parents: dict[str, str] = {parent.name: parent.key for parent in parents}
+        self.key: str = digest({"stage": name, "settings": self.settings, "parents": self.parents})
         self._manifest = folder / MANIFEST
         self._refuse_strangers()
 
@@ -193,7 +193,7 @@ def versions() -> dict[str, str]:
     """Versions of attar and of the libraries that shape a result."""
     from importlib.metadata import version
 
-    from attar import __version__
+    from attar.version import __version__
 
     names = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn", "safetensors", "pyarrow")
     return {"attar": __version__, **{name: version(name) for name in names}}

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ class CoresetSettings(Config):
 class Coreset(Method):
     """Base of the coresets: images are selected at the start and never changed."""
 
-    knowledge: KnowledgeKind = "teacher"
+    knowledge: ClassVar[KnowledgeKind] = "teacher"
     separable = True
     defaults = {"recover": {"iterations": 0}}
 

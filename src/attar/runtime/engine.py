@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from lightning_fabric import Fabric
@@ -30,7 +30,7 @@ class Engine:
             raise ConfigError("no Apple GPU was found", fix="--device cpu, or auto")
         if precision == "16-mixed" and device in ("cpu", "auto") and not torch.cuda.is_available():
             raise ConfigError("float16 training needs a GPU", fix="--precision bf16-mixed or 32-true")
-        self.fabric = Fabric(accelerator=device, devices=1, precision=precision)
+        self.fabric = Fabric(accelerator=device, devices=1, precision=cast(Precision, precision))
         self.device = self.fabric.device
         self.precision = precision
 

@@ -34,7 +34,7 @@ PLAIN_INTERVAL_S = 10.0
 class Progress(Protocol):
     """One running bar."""
 
-    def advance(self, num: int = 1, **metrics: float) -> None:
+    def advance(self, num: int = 1, /, **metrics: float) -> None:
         """Move on by `num` units and show the newest metrics."""
 
 
@@ -108,7 +108,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 
 
 class _Silent:
-    def advance(self, num: int = 1, **metrics: float) -> None:
+    def advance(self, num: int = 1, /, **metrics: float) -> None:
         pass
 
 
@@ -119,10 +119,10 @@ class _Bar:
         self._done = 0
         self._task = bars.add_task(description, total=total, completed=done, rate="", metrics="")
 
-    def advance(self, num: int = 1, **metrics: float) -> None:
+    def advance(self, num: int = 1, /, **metrics: float) -> None:
         self._done += num
         rate = self._done / max(time.monotonic() - self._started_s, 1e-9)
-        shown = {"metrics": _metrics(metrics)} if metrics else {}
+        shown: dict[str, Any] = {"metrics": _metrics(metrics)} if metrics else {}
         self._bars.update(self._task, advance=num, rate=_rate(rate), **shown)
 
     def remove(self) -> None:
@@ -138,7 +138,7 @@ class _Plain:
         self._metrics = ""
         self._line()
 
-    def advance(self, num: int = 1, **metrics: float) -> None:
+    def advance(self, num: int = 1, /, **metrics: float) -> None:
         self._done += num
         self._metrics = _metrics(metrics) or self._metrics
         if time.monotonic() - self._last_s >= PLAIN_INTERVAL_S:
