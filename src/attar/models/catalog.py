@@ -101,9 +101,7 @@ def _find(name: str) -> tuple[Family, str]:
     family, colon, rest = name.partition(":")
     if colon:
         if family not in get_args(Family):
-            raise unknown(
-                "model library", family, get_args(Family), fix="write timm:NAME or torchvision:NAME"
-            )
+            raise unknown("model library", family, get_args(Family), fix="write timm:NAME or torchvision:NAME")
         candidates = [(cast("Family", family), rest)]
     else:
         candidates = [(known, name) for known in get_args(Family)]
@@ -182,9 +180,7 @@ def _set_input_channels(model: nn.Module, channels: int) -> None:
     """Give a torchvision network, which expects 3 channels, a first convolution for `channels`."""
     if channels == 3:
         return
-    path, first = next(
-        (path, module) for path, module in model.named_modules() if isinstance(module, nn.Conv2d)
-    )
+    path, first = next((path, module) for path, module in model.named_modules() if isinstance(module, nn.Conv2d))
     fresh = nn.Conv2d(
         channels,
         first.out_channels,

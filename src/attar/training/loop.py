@@ -182,7 +182,7 @@ class _Training:
         with self.engine.autocast():
             loss = self.strategy.loss(self.model, batch)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.losses.add(batch.epoch, batch.step, len(batch.indices), loss.detach())

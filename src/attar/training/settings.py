@@ -24,25 +24,25 @@ class TrainSettings(Config):
     images; there too the rate falls once, just past half.
     """
 
-    epochs: int = Field(1000, ge=1)
+    epochs: int = Field(default=1000, ge=1)
     """Passes over the training images; the network after the last one is the result."""
-    batch_size: int = Field(256, ge=1)
+    batch_size: int = Field(default=256, ge=1)
     """Images per step; lower it where memory runs out."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     """The optimiser of the network's weights."""
-    learning_rate: float = Field(0.01, gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(default=0.01, gt=0, allow_inf_nan=False)
     """Learning rate before the schedule; lower it where the loss diverges."""
-    momentum: float = Field(0.9, ge=0, lt=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of sgd."""
     nesterov: bool = False
     """Nesterov's form of the momentum of sgd."""
-    weight_decay: float = Field(5e-4, ge=0, allow_inf_nan=False)
+    weight_decay: float = Field(default=5e-4, ge=0, allow_inf_nan=False)
     """L2 penalty (sgd, adam) or decoupled decay (adamw) of all parameters."""
     schedule: Literal["constant", "step", "cosine"] = "step"
     """Learning rate over the epochs: as it is, times 0.1 at each milestone, or down to 0 along a cosine."""
     milestones: tuple[float, ...] = (0.5,)
     """Where the step schedule lowers the rate, as fractions of all epochs."""
-    warmup_epochs: int = Field(0, ge=0)
+    warmup_epochs: int = Field(default=0, ge=0)
     """Epochs over which the rate first rises from 0, step by step."""
     augment: str = "dsa"
     """Augmentation: dsa, dsa-noflip, none, or operations joined by '_' such as flip_crop."""
@@ -50,7 +50,7 @@ class TrainSettings(Config):
     """Apply one operation per draw or all in turn; none: one for the dsa names, all for lists."""
     augment_per: Literal["batch", "image"] = "batch"
     """Whether the images of a batch share one draw of the augmentation or have one each."""
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of each target that is spread evenly over the classes."""
     strategy: str = "ce"
     """How batches are made and what the loss is; `attar list strategies` lists them."""

@@ -1,0 +1,257 @@
+"""Trials: networks trained from scratch on a subject and tested on real images, each once.
+
+A subject is a set to train on: the distilled images, or what they are compared with. A finished trial is one small
+file, so that an interrupted evaluation goes on where it was, and one with more seeds builds on what is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from attar.config import dump
+from attar.data.loading import RealSet, Split, TensorSet, TrainingSet
+from attar.errors import DataError
+from attar.models.catalog import build
+from attar.runtime.engine import Engine
+from attar.runtime.events import Events
+from attar.runtime.files import digest, read_json, write_json
+from attar.runtime.seeding import generator
+from attar.task import Task
+from attar.training.loop import TrainSettings, accuracy, fit
+
+Labels = Literal["hard", "soft"]
+Teacher = Callable[[Tensor], Tensor]
+"""Probabilities (b, classes) for normalised images (b, c, h, w)."""
+
+
+class Distilled(Protocol):
+    """What is judged; see `attar.artifacts.distilled`."""
+
+    @property
+    def task(self) -> Task:
+        """Classes, image shape, normalisation."""
+
+    @property
+    def images(self) -> Tensor:
+        """Normalised images (n, c, h, w)."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Classes int64 (n,)."""
+
+    @property
+    def soft_labels(self) -> Tensor | None:
+        """Probabilities (n, classes)."""
+
+    @property
+    def learning_rate(self) -> float | None:
+        """The rate learnt for training on the images."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes; `total` is all that training needs."""
+
+
+class Source(Protocol):
+    """The real images; see `attar.data.sources`."""
+
+    @property
+    def task(self) -> Task:
+        """Classes, image shape, normalisation."""
+
+    @property
+    def train(self) -> Split:
+        """What was distilled."""
+
+    @property
+    def validation(self) -> Split:
+        """For choosing settings."""
+
+    @property
+    def test(self) -> Split:
+        """For judging."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the images and labels."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something to train on: what it is called, how to get it for a seed, and what it costs."""
+
+    name: str
+    labels: Labels
+    make: Callable[[int], TrainingSet]
+    settings: TrainSettings
+    num_images: int
+    size_bytes: int
+    identity: Any
+    """Plain values that tell its images and labels from those of every other subject."""
+
+
+def distilled_subject(
+    distilled: Distilled, settings: TrainSettings, labels: Labels, name: str = "distilled"
+) -> Subject:
+    """The distilled images with the soft labels stored with them, or with their classes."""
+    targets = distilled.labels if labels == "hard" else distilled.soft_labels
+    assert targets is not None, "asked for soft labels that are not there"
+
+    def make(seed: int) -> TensorSet:
+        data = TensorSet(distilled.images, targets)
+        data.labels = distilled.labels  # a soft label may be highest at another class
+        return data
+
+    return Subject(
+        name=name,
+        labels=labels,
+        make=make,
+        settings=settings,
+        num_images=len(distilled.labels),
+        size_bytes=distilled.sizes["total"],
+        identity=[_content(distilled.images), _content(targets)],
+    )
+
+
+def random_subject(
+    distilled: Distilled, source: Source, settings: TrainSettings, teacher: Teacher | None = None, name: str = "random"
+) -> Subject:
+    """Real images drawn anew for each seed, as many of each class as the distilled set has.
+
+    A teacher gives them soft labels. Making it raises DataError where a class has too few real images.
+    """
+    real = RealSet(source.train, distilled.task.normalization)
+    counts = distilled.labels.bincount(minlength=distilled.task.num_classes)
+
+    def make(seed: int) -> TensorSet:
+        indices = _draw(real, counts, distilled.task, seed)
+        images = real.images(indices)
+        data = TensorSet(images, teacher(images).cpu() if teacher else real.labels[indices])
+        data.labels = real.labels[indices]
+        return data
+
+    return Subject(
+        name=name,
+        labels="soft" if teacher else "hard",
+        make=make,
+        settings=settings,
+        num_images=len(distilled.labels),
+        size_bytes=_real_bytes(distilled.task, len(distilled.labels)),
+        identity=[counts.tolist(), _content(distilled.soft_labels) if teacher else "hard"],
+    )
+
+
+def full_subject(distilled: Distilled, source: Source, settings: TrainSettings) -> Subject:
+    """The whole training split, with its own labels."""
+    real = RealSet(source.train, distilled.task.normalization)
+    return Subject(
+        name="full",
+        labels="hard",
+        make=lambda seed: real,
+        settings=settings,
+        num_images=len(real),
+        size_bytes=_real_bytes(distilled.task, len(real)),
+        identity=len(real),
+    )
+
+
+class Trials:
+    """Trains and tests, and keeps what is finished in a folder.
+
+    Args:
+        task: of the networks.
+        source: its fingerprint is part of what a trial is known by.
+        engine: device and precision.
+        events: log and progress.
+        folder: of the finished trials, and of the checkpoint of the one that runs.
+    """
+
+    def __init__(self, task: Task, source: Source, engine: Engine, events: Events, folder: Path) -> None:
+        self.task, self.engine, self.events, self.folder = task, engine, events, folder
+        self._made_from = source.fingerprint
+
+    def accuracy(self, model: str, subject: Subject, seed: int, judge: TrainingSet, judged_by: str, name: str) -> float:
+        """Accuracy in percent, after the last epoch, of network `model` trained on `subject`.
+
+        Args:
+            model: name of the network; its weights are drawn by `seed`.
+            subject: to train on.
+            seed: of weights, order, augmentation and the subject.
+            judge: to test on.
+            judged_by: names the judge among those of the same source.
+            name: of the training in progress, events and errors.
+        """
+        identity = {
+            "model": model,
+            "subject": subject.name,
+            "images": subject.identity,
+            "train": dump(subject.settings),
+            "seed": seed,
+            "source": self._made_from,
+            "task": self.task.to_json(),
+            "judge": [judged_by, len(judge)],
+            "precision": self.engine.precision,
+        }
+        stem = "-".join((_slug(model), _slug(subject.name), f"seed{seed}", digest(identity)))
+        finished, checkpoint = self.folder / f"{stem}.json", self.folder / f"{stem}.safetensors"
+        if finished.exists():
+            return float(read_json(finished)["accuracy"])
+        network = build(model, self.task, seed=seed)
+        fitted = fit(
+            network,
+            subject.make(seed),
+            subject.settings,
+            seed=seed,
+            engine=self.engine,
+            events=self.events,
+            name=name,
+            stage="evaluate",
+            checkpoint=checkpoint,
+        )
+        reached = accuracy(network, judge, self.engine, events=self.events, name=f"test {name}")
+        write_json(finished, {"accuracy": reached, "train_loss": fitted.losses[-1], "made_by": identity})
+        checkpoint.unlink(missing_ok=True)
+        return reached
+
+    def tidy(self) -> None:
+        """Remove the checkpoints of trials with other settings that were never finished."""
+        for path in self.folder.glob("*.safetensors"):
+            path.unlink()
+
+
+def _draw(real: RealSet, counts: Tensor, task: Task, seed: int) -> Tensor:
+    picked = []
+    for label, count in enumerate(counts.tolist()):
+        members = real.indices_of(label)
+        if len(members) < count:
+            raise DataError(
+                f"class {task.class_names[label]!r} has {len(members)} real training images, the distilled set {count}",
+                expected="at least as many real images, to compare at the same count",
+                fix="a lower --ipc, or leave random out of evaluate.baselines",
+            )
+        rng = generator(seed, "evaluate", "random", label)
+        picked.append(members[torch.randperm(len(members), generator=rng)[:count]])
+    return torch.cat(picked)
+
+
+def _real_bytes(task: Task, num: int) -> int:
+    return num * math.prod(task.shape)
+
+
+def _content(tensor: Tensor | None) -> str:
+    if tensor is None:
+        return "none"
+    return hashlib.sha256(tensor.detach().cpu().contiguous().view(-1).numpy().data).hexdigest()[:16]
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.]+", "-", name)

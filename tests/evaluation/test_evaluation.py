@@ -1,0 +1,283 @@
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from attar import evaluation
+from attar.config import options
+from attar.data.loading import MemorySplit
+from attar.errors import ArtifactError, ConfigError, DataError
+from attar.evaluation import EvaluateSettings, Evaluation, evaluate, verdict
+from attar.records import Record
+from attar.runtime.engine import Engine
+from attar.runtime.events import Events
+from attar.task import Normalization, Task
+from attar.training import trials
+from attar.training.loop import TrainSettings
+
+MODEL = "convnet-d1-w4"
+TASK = Task(("dark", "middling", "bright"), 1, 4, 4, Normalization((0.5,), (0.25,)))
+TRAINING = TrainSettings(epochs=3, batch_size=8, learning_rate=0.05, augment="none")
+
+
+@dataclass
+class MadeDistilled:
+    task: Task
+    images: Tensor
+    labels: Tensor
+    soft_labels: Tensor | None = None
+    learning_rate: float | None = None
+    sizes: Any = None
+
+
+@dataclass
+class MadeSource:
+    task: Task
+    train: MemorySplit
+    validation: MemorySplit
+    test: MemorySplit
+    fingerprint: str = "f"
+
+
+def make_split(num: int, seed: int) -> MemorySplit:
+    labels = torch.arange(num) % 3
+    noise = torch.randint(0, 60, (num, 1, 4, 4), generator=torch.Generator().manual_seed(seed))
+    return MemorySplit((noise + 80 * labels.view(-1, 1, 1, 1)).byte(), labels)
+
+
+def make_source() -> MadeSource:
+    return MadeSource(TASK, make_split(30, 0), make_split(9, 1), make_split(12, 2))
+
+
+def make_distilled(soft: bool = False) -> MadeDistilled:
+    labels = torch.arange(6) % 3
+    images = (labels.view(-1, 1, 1, 1) - 1.0).expand(6, 1, 4, 4) * 1.2
+    soft_labels = torch.nn.functional.one_hot(labels, 3).float() * 0.7 + 0.1 if soft else None
+    return MadeDistilled(TASK, images, labels, soft_labels, 0.02, {"images": 384, "labels": 48, "total": 432})
+
+
+def judge(
+    folder: Path, distilled: MadeDistilled | None = None, source: MadeSource | None = None, **settings: Any
+) -> Evaluation:
+    teacher = settings.pop("teacher", None)
+    training = settings.pop("training", TRAINING)
+    return evaluate(
+        distilled or make_distilled(),
+        source or make_source(),
+        EvaluateSettings(**{"models": [MODEL], "seeds": 2, "full_epochs": 2} | settings),
+        training,
+        engine=Engine("cpu"),
+        events=Events(quiet=True),
+        folder=folder,
+        teacher=teacher,
+    )
+
+
+def test_every_subject_is_measured_in_the_same_way(tmp_path: Path) -> None:
+    result = judge(tmp_path)
+    distilled, random, full = result.records
+    assert [record.subject for record in result.records] == ["distilled", "random", "full"]
+    assert {(record.metric, record.model, record.n, record.seeds) for record in result.records} == {
+        ("test_accuracy", MODEL, 2, (0, 1))
+    }
+    assert (distilled.num_images, distilled.size_bytes) == (6, 432)
+    assert (random.num_images, random.size_bytes) == (6, 6 * 16)
+    assert (full.num_images, full.size_bytes) == (30, 30 * 16)
+    assert distilled.protocol == random.protocol == {**full.protocol, "epochs": 3}
+    assert full.protocol["epochs"] == 2
+    assert distilled.protocol["tested_on"] == "test split, 12 images, after the last epoch"
+    written = json.loads((tmp_path / "evaluation.json").read_text())
+    assert [Record.from_json(values) for values in written["records"]] == list(result.records)
+    assert written["verdict"] == result.verdict
+    assert written["hardware"]["device"] == "cpu"
+
+
+class StopError(Exception):
+    pass
+
+
+def test_a_stopped_evaluation_goes_on_and_ends_with_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge(tmp_path / "unbroken")
+    trained = list[str]()
+    fit = trials.fit
+
+    def counting(*args: Any, name: str, **options: Any) -> Any:
+        trained.append(name)
+        if len(trained) == 4:
+            raise StopError
+        return fit(*args, name=name, **options)
+
+    monkeypatch.setattr(trials, "fit", counting)
+    with pytest.raises(StopError):
+        judge(tmp_path / "broken")
+    assert not (tmp_path / "broken" / "evaluation.json").exists()
+    (tmp_path / "broken" / "evaluation" / "left-by-others.safetensors").touch()
+    judge(tmp_path / "broken")
+    assert trained == [f"{who}/seed {seed}" for who in ("distilled", "random") for seed in (0, 1)] + [
+        "random/seed 1",
+        "full/seed 0",
+        "full/seed 1",
+    ]
+    assert (tmp_path / "broken/evaluation.json").read_bytes() == (tmp_path / "unbroken/evaluation.json").read_bytes()
+    assert not list((tmp_path / "broken" / "evaluation").glob("*.safetensors"))
+
+
+def test_finished_trials_are_used_again_and_only_for_the_same_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = list[str]()
+    fit = trials.fit
+
+    def counting(*args: Any, name: str, **options: Any) -> Any:
+        trained.append(name)
+        return fit(*args, name=name, **options)
+
+    monkeypatch.setattr(trials, "fit", counting)
+
+    def newly_trained(*args: Any, **settings: Any) -> list[str]:
+        trained.clear()
+        judge(tmp_path, *args, **settings)
+        return list(trained)
+
+    assert len(newly_trained()) == 6
+    assert newly_trained() == []
+    assert newly_trained(seeds=3) == ["distilled/seed 2", "random/seed 2", "full/seed 2"]
+    assert newly_trained(full_epochs=3) == ["full/seed 0", "full/seed 1"]
+    changed = make_distilled()
+    changed.images = changed.images + 0.1
+    assert newly_trained(changed) == ["distilled/seed 0", "distilled/seed 1"]
+    assert len(newly_trained(training=TRAINING.model_copy(update={"learning_rate": 0.1}))) == 4 + 2
+    assert len(newly_trained(split="validation")) == 6
+    assert len(newly_trained(None, replace(make_source(), fingerprint="g"))) == 6
+
+
+def test_random_images_are_drawn_anew_by_seed_at_the_same_count() -> None:
+    subject = trials.random_subject(make_distilled(), make_source(), TRAINING)
+    every = torch.arange(6)
+    first, again, other = (subject.make(seed) for seed in (0, 0, 1))
+    assert first.labels.bincount().tolist() == [2, 2, 2]
+    assert torch.equal(first.images(every), again.images(every))
+    assert not torch.equal(first.images(every), other.images(every))
+
+
+def test_too_few_real_images_for_the_count_are_an_error(tmp_path: Path) -> None:
+    source = make_source()
+    source.train = make_split(4, 0)
+    with pytest.raises(DataError, match="class 'middling' has 1 real"):
+        judge(tmp_path, None, source, baselines=["random"])
+
+
+def test_the_learnt_rate_is_used_for_distilled_and_random_alike(tmp_path: Path) -> None:
+    records = judge(tmp_path, use_learned_rate=True, seeds=1).records
+    assert [record.protocol["learning_rate"] for record in records] == [0.02, 0.02, 0.05]
+    without = make_distilled()
+    without.learning_rate = None
+    with pytest.raises(ConfigError, match="without a learnt learning rate"):
+        judge(tmp_path, without, use_learned_rate=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [("distilled", "soft"), ("random", "hard")]),
+        ({"labels": ["hard"]}, [("distilled", "hard"), ("random", "hard")]),
+        (
+            {"labels": ["stored", "hard"]},
+            [("distilled", "soft"), ("distilled, hard labels", "hard"), ("random", "hard")],
+        ),
+        (
+            {"labels": ["stored", "hard"], "teacher": lambda images: torch.full((len(images), 3), 1 / 3)},
+            [
+                ("distilled", "soft"),
+                ("distilled, hard labels", "hard"),
+                ("random", "soft"),
+                ("random, hard labels", "hard"),
+            ],
+        ),
+    ],
+)
+def test_kinds_of_labels(settings: dict[str, Any], expected: list[tuple[str, str]], tmp_path: Path) -> None:
+    result = judge(tmp_path, make_distilled(soft=True), baselines=["random"], seeds=1, **settings)
+    assert [(record.subject, record.protocol["labels"]) for record in result.records] == expected
+    assert ("had soft labels, the random ones hard" in result.verdict) == (
+        expected[0][1] == "soft" and ("random", "soft") not in expected
+    )
+
+
+def test_hard_labels_asked_of_a_set_without_soft_ones_are_its_labels(tmp_path: Path) -> None:
+    result = judge(tmp_path, labels=["stored", "hard"], baselines=[], seeds=1)
+    assert [record.subject for record in result.records] == ["distilled"]
+
+
+def test_several_models_and_the_validation_split(tmp_path: Path) -> None:
+    result = judge(tmp_path, models=[MODEL, "convnet-d2-w4"], baselines=[], seeds=1, split="validation")
+    assert [(record.model, record.metric) for record in result.records] == [
+        (MODEL, "validation_accuracy"),
+        ("convnet-d2-w4", "validation_accuracy"),
+    ]
+    assert result.verdict.count("were not compared") == 2
+
+
+def test_an_empty_split_cannot_judge(tmp_path: Path) -> None:
+    source = make_source()
+    source.validation = make_split(0, 0)
+    with pytest.raises(DataError, match="no validation images"):
+        judge(tmp_path, None, source, split="validation")
+
+
+def test_another_class_order_is_refused(tmp_path: Path) -> None:
+    source = make_source()
+    source.task = replace(TASK, class_names=("dark", "bright", "middling"))
+    with pytest.raises(ArtifactError, match="class 1 is 'middling' there and 'bright' here"):
+        judge(tmp_path, None, source)
+
+
+def make_record(subject: str, values: Sequence[float], labels: str = "hard") -> Record:
+    protocol = {"labels": labels}
+    seeds = range(len(values))
+    return Record.of(
+        "test_accuracy", subject, MODEL, values, seeds=seeds, num_images=6, size_bytes=1, protocol=protocol
+    )
+
+
+@pytest.mark.parametrize(
+    ("distilled", "random", "says"),
+    [
+        ([93, 94, 92], [70, 71, 69], "beat random ones by 23.0 points, 23 times the spread."),
+        ([72, 76, 68], [70, 74, 66], "2.0 points ahead, which is within the spread and no clear win."),
+        ([60, 61, 62], [70, 71, 72], "do not beat random ones (10.0 points behind)."),
+        ([70, 71], [70, 71], "do not beat random ones (0.0 points behind)."),
+        ([80], [70], "10.0 points ahead, but one training of each is no proof."),
+        ([80, 80], [70, 70], "beat random ones by 10.0 points."),
+    ],
+)
+def test_the_verdict_is_plain(distilled: list[float], random: list[float], says: str) -> None:
+    sentence = verdict([make_record("distilled", distilled), make_record("random", random)])
+    assert sentence.endswith(says)
+    assert sentence.startswith(f"With {MODEL}, distilled images reach")
+
+
+def test_the_verdict_tells_apart_what_labels_do() -> None:
+    sentence = verdict([make_record("distilled", [80, 81], "soft"), make_record("random", [70, 71])])
+    assert sentence.endswith("had soft labels, the random ones hard: part of the difference is the labels'.")
+
+
+def test_settings_are_described_and_checked() -> None:
+    assert all(option.meaning for option in options(EvaluateSettings))
+    assert EvaluateSettings(models=("a", "b", "a")).models == ("a", "b")
+    with pytest.raises(ValidationError, match="random"):
+        EvaluateSettings.model_validate({"baselines": ["herding"]})
+    with pytest.raises(ValidationError, match="models"):
+        EvaluateSettings(models=())
+
+
+def test_the_result_has_the_name_that_the_report_reads() -> None:
+    assert evaluation.RESULT == "evaluation.json"
