@@ -1,0 +1,50 @@
+"""The command lines that make a run again."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from attar.report.collect import ReportData
+from attar.report.headline import ACCURACY
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line and what it is for."""
+
+    purpose: str
+    line: str
+
+
+def commands(data: ReportData) -> list[Command]:
+    """Distil, evaluate where there is something to evaluate, and draw the page."""
+    made = [Command("Distil", _distill_command(data))]
+    if data.description:
+        made.append(Command("Evaluate", evaluate_command(data)))
+    return [*made, Command("Draw this page", shlex.join(["attar", "report", data.run]))]
+
+
+def evaluate_command(data: ReportData) -> str:
+    """Command line of the evaluation that the records came from, or of the default one."""
+    run = data.settings.get("run", {})
+    words = ["attar", "evaluate", str(Path(data.run) / "distilled"), "--source", str(run.get("source", "SOURCE"))]
+    accuracies = [record for record in data.records if record.metric == ACCURACY]
+    if accuracies:
+        baselines = dict.fromkeys(r.subject for r in accuracies if r.subject != "distilled")
+        words += ["--models", ",".join(dict.fromkeys(r.model for r in accuracies))]
+        words += ["--seeds", str(accuracies[0].n)]
+        words += ["--baselines", ",".join(baselines)] if baselines else []
+    return shlex.join(words)
+
+
+def _distill_command(data: ReportData) -> str:
+    if command := data.description.get("command"):
+        return shlex.join(map(str, command)) if isinstance(command, list) else str(command)
+    run = data.settings.get("run", {})
+    words = ["attar", "distill", str(run.get("source", "SOURCE"))]
+    for name in ("method", "ipc", "resolution", "seed"):
+        if run.get(name) is not None:
+            words += [f"--{name}", str(run[name])]
+    return shlex.join([*words, "--out", data.run])

@@ -1,0 +1,122 @@
+"""How the pictures stand on the page: which layout suits their number and size, and their data URIs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+
+from attar.report.collect import ReportData
+from attar.report.figures import SMALL_PX, data_uris, sheet_columns, sheet_uri
+from attar.report.formats import count
+from attar.report.pictures import Film, Gallery, round_by_class
+
+BOUQUET_PX = 112
+BOUQUET_COLUMNS = 5
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """The shown images of one class, as data URIs."""
+
+    name: str
+    images: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GalleryView:
+    """The images by class; `layout` is a list of CSS classes, `bouquet` a few small ones for the page's head."""
+
+    rows: tuple[ClassRow, ...]
+    note: str
+    layout: str
+    bouquet: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FilmView:
+    """The animation: a sheet per frame, the names of the tiles on it, and what the player must know as JSON."""
+
+    sheets: tuple[str, ...]
+    tiles: tuple[str, ...]
+    layout: str
+    caption: str
+    last: str
+    player: str
+
+
+def gallery_view(data: ReportData) -> GalleryView | None:
+    """Lay out the images; None where there are none."""
+    gallery = data.gallery
+    if gallery is None:
+        return None
+    rows: dict[int, list[str]] = {}
+    for label, uri in zip(gallery.labels, data_uris(gallery.pixels), strict=True):
+        rows.setdefault(label, []).append(uri)
+    return GalleryView(
+        rows=tuple(ClassRow(data.class_name(label), tuple(images)) for label, images in rows.items()),
+        note=_note(data, gallery),
+        layout=f"{_size_class(gallery)} {_arrangement(gallery)}",
+        bouquet=_bouquet(gallery),
+    )
+
+
+def film_view(data: ReportData) -> FilmView | None:
+    """Lay out the animation; None where there are fewer than two snapshots."""
+    film = data.film
+    if film is None or data.gallery is None or len(film.steps) < 2:
+        return None
+    size_class = _size_class(data.gallery)
+    return FilmView(
+        sheets=tuple(sheet_uri(frame) for frame in film.pixels),
+        tiles=tuple(data.class_name(label) for label in film.labels),
+        layout=size_class if size_class == "small" else f"{size_class} {_columns(len(film.labels))}",
+        caption=_caption(film),
+        last=f"step {count(film.steps[-1])}",
+        player=json.dumps({"steps": film.steps, "columns": sheet_columns(len(film.labels))}),
+    )
+
+
+def _note(data: ReportData, gallery: Gallery) -> str:
+    shown, classes = len(gallery.labels), len(set(gallery.labels))
+    if shown == gallery.num_images:
+        what = f"All {count(shown)} images" if shown > 1 else "The one image"
+    else:
+        what = f"{count(shown)} of {count(gallery.num_images)} images"
+        if classes < gallery.num_classes:
+            what += f", from {count(classes)} of {count(gallery.num_classes)} classes"
+    if not data.description and data.film:
+        return f"{what}, as the last snapshot (step {count(data.film.steps[-1])}) has them."
+    return f"{what}, as 8-bit pixels."
+
+
+def _caption(film: Film) -> str:
+    stretch = f"step {count(film.steps[0])} to step {count(film.steps[-1])} in {len(film.steps)} frames."
+    if len(film.labels) < film.num_images:
+        return f"{len(film.labels)} of the {count(film.num_images)} images of the snapshots, from {stretch}"
+    return f"From {stretch}"
+
+
+def _size_class(gallery: Gallery) -> str:
+    side_px = max(gallery.pixels.shape[1:3])
+    return "small" if side_px <= SMALL_PX // 2 else "medium" if side_px <= SMALL_PX else "large"
+
+
+def _arrangement(gallery: Gallery) -> str:
+    """One image per class: a sheet. A few: blocks side by side. More: a row for each class."""
+    num, most = len(gallery.labels), max(Counter(gallery.labels).values())
+    if most > 1:
+        return f"blocks per-{most}" if most <= 5 else "rows"
+    return f"singles {_columns(num)} phone-{2 if num <= 12 and num % 2 == 0 else 3}"
+
+
+def _columns(num: int) -> str:
+    """Columns that leave no row half empty, where the images are few."""
+    return f"of-{next((n for n in (5, 6, 4, 7) if num % n == 0), 5)}" if num <= 12 else ""
+
+
+def _bouquet(gallery: Gallery) -> tuple[str, ...]:
+    """Full rows of small images, of as many classes as there are."""
+    order = round_by_class(gallery.labels)[: BOUQUET_COLUMNS**2]
+    full = len(order) // BOUQUET_COLUMNS * BOUQUET_COLUMNS
+    return tuple(data_uris(gallery.pixels[order[:full]], BOUQUET_PX))

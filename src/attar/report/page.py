@@ -1,0 +1,152 @@
+"""One self-contained HTML page about a run: `render` is a pure function of what `collect` read.
+
+Nothing is loaded from anywhere: images are data URIs, style and script stand in the page, and the page's
+content security policy admits these two texts by their hashes and nothing else. Every value is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from attar.report.charts import Chart, chart
+from attar.report.collect import STAGES, ReportData, collect
+from attar.report.commands import commands, evaluate_command
+from attar.report.formats import count, duration, setting, size
+from attar.report.headline import by_subject, comparisons, facts, protocols, subject
+from attar.report.layout import film_view, gallery_view
+from attar.runtime.files import write_text
+from attar.version import __version__
+
+SIZES = {"images": "Images", "labels": "Labels", "teacher": "Teacher", "total": "Total"}
+STAGE_TITLES = {
+    "squeeze": "What was learnt from the real images",
+    "relabel": "Labelling the synthetic images",
+    "train": "Training on the result",
+    "evaluate": "Training for the evaluation",
+}
+
+
+def write_report(run: Path, out: Path | None = None) -> Path:
+    """Write the page of a run, by default to `report.html` in it, and return its path.
+
+    Raises:
+        ArtifactError: the folder is not a run folder or a file in it is damaged.
+        ResourceError: the page cannot be written.
+    """
+    path = out or run / "report.html"
+    write_text(path, render(collect(run)))
+    return path
+
+
+def render(data: ReportData) -> str:
+    """Draw the page; the same data gives the same text."""
+    style, script = _part("style.css"), _part("script.js")
+    charts = [chart(curve) for curve in data.curves]
+    view = {
+        "data": data,
+        "policy": _policy(style, script),
+        "style": Markup(style),
+        "script": Markup(script),
+        "version": __version__,
+        "title": _title(data),
+        "subtitle": _subtitle(data),
+        "comparisons": comparisons(data.records),
+        "protocols": protocols(data.records),
+        "facts": facts(data.records),
+        "gallery": gallery_view(data),
+        "film": film_view(data),
+        "film_charts": [made for made in charts if made.stage == "recover"],
+        "stage_charts": _by_stage(charts),
+        "sizes": _sizes(data),
+        "whole": by_subject(data.records).get("full"),
+        "unfinished": [stage.name for stage in data.stages if not stage.complete],
+        "hardware": _merged(stage.hardware for stage in data.stages),
+        "versions": _merged(stage.versions for stage in data.stages),
+        "commands": commands(data),
+        "evaluate_command": evaluate_command(data),
+        "dataset_line": f"datasets.load_dataset({str(Path(data.run) / 'distilled')!r})",
+    }
+    return _environment().get_template("template.html").render(view)
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_part),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(count=count, size=size, duration=duration, setting=setting, subject=subject)
+    return environment
+
+
+def _part(name: str) -> str:
+    return (resources.files("attar.report") / name).read_text("utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    """Images from data URIs, this style, this script, and nothing else."""
+    return (
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _title(data: ReportData) -> str:
+    source = str(data.settings.get("run", {}).get("source") or Path(data.run).name)
+    name = source.rstrip("/").rsplit("/", 1)[-1].removeprefix("hf:").removeprefix("wds:") or source
+    if not data.gallery:
+        return name
+    return f"{name} in {count(data.gallery.num_images)} image{'s' if data.gallery.num_images > 1 else ''}"
+
+
+def _subtitle(data: ReportData) -> list[str]:
+    run, gallery = data.settings.get("run", {}), data.gallery
+    parts = [f"{data.description.get('method') or run.get('method') or ''}"]
+    if ipc := run.get("ipc"):
+        parts.append(f"{ipc} image{'s' if ipc != 1 else ''} per class")
+    if gallery:
+        height, width, channels = gallery.pixels.shape[1:]
+        parts.append(f"{count(len(data.class_names) or gallery.num_classes)} classes")
+        parts.append(f"{width} × {height} px, {'grey' if channels == 1 else 'colour'}")
+    if total := data.sizes_bytes.get("total"):
+        parts.append(size(total))
+    if "seed" in run:
+        parts.append(f"seed {run['seed']}")
+    return [part for part in parts if part]
+
+
+def _by_stage(charts: Sequence[Chart]) -> list[tuple[str, list[Chart]]]:
+    stages = dict.fromkeys([*STAGES, *(c.stage for c in charts)])
+    found = [(name, [c for c in charts if c.stage == name]) for name in stages if name != "recover"]
+    return [(STAGE_TITLES.get(name, name), members) for name, members in found if members]
+
+
+def _sizes(data: ReportData) -> list[tuple[str, int, float]]:
+    """Name, bytes and percent of the total of each part; the total comes last."""
+    total = data.sizes_bytes.get("total") or sum(data.sizes_bytes.values())
+    parts = [(name, num) for name, num in data.sizes_bytes.items() if name != "total"]
+    rows = [*parts, ("total", total)] if total else []
+    return [(SIZES.get(name, name), num, round(100 * num / total, 2)) for name, num in rows]
+
+
+def _merged(tables: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """One table of several: where stages differ, all their values."""
+    merged: dict[str, list[str]] = {}
+    for table in tables:
+        for key, value in table.items():
+            merged.setdefault(str(key), []).append(setting(value))
+    return {key: "; ".join(dict.fromkeys(values)) for key, values in merged.items()}

@@ -1,0 +1,177 @@
+"""Choose and read the pictures of a run: the distilled images and the snapshots of their synthesis.
+
+Of large sets only what will be shown is decoded.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from attar.errors import ArtifactError
+
+MOST_CLASSES = 100
+MOST_IMAGES = 240
+MOST_PER_CLASS = 10
+MOST_FRAMES = 40
+MOST_FILM_TILES = 60
+FILM_PIXELS = 1_000_000
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """Chosen synthetic images: pixels uint8 (n, h, w, c), label of each, and how many there are in all."""
+
+    pixels: Pixels
+    labels: tuple[int, ...]
+    num_images: int
+    num_classes: int
+
+
+@dataclass(frozen=True, eq=False)
+class Film:
+    """Chosen snapshots of the synthesis: pixels uint8 (frames, k, h, w, c) of the same k images."""
+
+    steps: tuple[int, ...]
+    labels: tuple[int, ...]
+    pixels: Pixels
+    num_images: int
+
+
+def read_gallery(folder: Path) -> Gallery | None:
+    """Read images chosen from the parquet shards of `folder`; None where there are none."""
+    import pyarrow.parquet as pq
+    from pyarrow import ArrowException
+
+    shards = sorted(folder.glob("*.parquet"))
+    labels: list[int] = []
+    try:
+        for shard in shards:
+            labels += pq.read_table(shard, columns=["label"])["label"].to_pylist()
+        wanted = choose_images(labels)
+        rows = _images_of(shards, frozenset(wanted))
+        pixels = [rows[index] for index in wanted]
+    except (OSError, KeyError, ArrowException) as error:
+        raise ArtifactError(
+            f"the images of {folder} could not be read: {error}", fix="attar verify names the damaged file"
+        ) from error
+    if not pixels:
+        return None
+    return Gallery(np.stack(pixels), tuple(labels[i] for i in wanted), len(labels), len(set(labels)))
+
+
+def read_film(folder: Path) -> Film | None:
+    """Read at most MOST_FRAMES snapshots, first and last among them, with as many images as FILM_PIXELS allow."""
+    paths = sorted(folder.glob("step-*.safetensors"))
+    if not paths:
+        return None
+    last, labels, _ = _snapshot(paths[-1])
+    chosen = round_by_class(labels)
+    num_frames = min(len(paths), MOST_FRAMES)
+    side_px = min(max(last.shape[1:3]), 128)
+    num_fit = min(MOST_FILM_TILES, max(10, FILM_PIXELS // (num_frames * side_px**2)))
+    keep = chosen[: num_fit - num_fit % len(set(labels)) if len(set(labels)) < num_fit else num_fit]
+    frames = [
+        (step, pixels[keep])
+        for pixels, _, step in (_snapshot(paths[i]) for i in _evenly(len(paths), num_frames))
+        if pixels.shape == last.shape
+    ]
+    return Film(
+        steps=tuple(step for step, _ in frames),
+        labels=tuple(labels[i] for i in keep),
+        pixels=np.stack([pixels for _, pixels in frames]),
+        num_images=len(labels),
+    )
+
+
+def last_frame(film: Film | None) -> Gallery | None:
+    """Take the last snapshot for the gallery, where nothing is distilled yet."""
+    if film is None:
+        return None
+    order = choose_images(film.labels)
+    labels = tuple(film.labels[i] for i in order)
+    return Gallery(film.pixels[-1][order], labels, film.num_images, len(set(film.labels)))
+
+
+def choose_images(labels: Sequence[int]) -> list[int]:
+    """Choose the indices to show, class by class: evenly spaced classes, the first images of each."""
+    by_class: dict[int, list[int]] = defaultdict(list)
+    for index, label in enumerate(labels):
+        by_class[label].append(index)
+    classes = sorted(by_class)
+    shown = [classes[i] for i in _evenly(len(classes), MOST_CLASSES)]
+    each = min(MOST_PER_CLASS, max(1, MOST_IMAGES // max(1, len(shown))))
+    return [index for label in shown for index in by_class[label][:each]]
+
+
+def round_by_class(labels: Sequence[int]) -> list[int]:
+    """Indices ordered so that every class comes once before any comes twice."""
+    seen: dict[int, int] = defaultdict(int)
+    rounds = []
+    for index, label in enumerate(labels):
+        rounds.append((seen[label], label, index))
+        seen[label] += 1
+    return [index for _, _, index in sorted(rounds)]
+
+
+def _images_of(shards: Sequence[Path], wanted: frozenset[int]) -> dict[int, Pixels]:
+    """Decode the wanted images, numbered through all shards; row groups without any are not read."""
+    import pyarrow.parquet as pq
+
+    found: dict[int, Pixels] = {}
+    first = 0
+    for shard in shards:
+        with pq.ParquetFile(shard) as file:
+            for group in range(file.num_row_groups):
+                size = file.metadata.row_group(group).num_rows
+                here = [i for i in range(first, first + size) if i in wanted]
+                first += size
+                if here:
+                    column = file.read_row_group(group, columns=["image"])["image"]
+                    found |= {i: _decode(column[i - first + size].as_py()["bytes"]) for i in here}
+    return found
+
+
+def _decode(data: bytes) -> Pixels:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as image:
+        array = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+    return array if array.ndim == 3 else array[:, :, None]
+
+
+def _snapshot(path: Path) -> tuple[Pixels, list[int], int]:
+    """Pixels (k, h, w, c), the k labels and the step of one snapshot."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            note = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            pixels: Pixels = file.get_tensor("pixels")
+        step = int(note.get("step", path.stem.removeprefix("step-")))
+        labels = [int(label) for label in note.get("labels", range(len(pixels)))]
+        if pixels.ndim != 4 or pixels.dtype != np.uint8 or len(labels) != len(pixels):
+            raise ValueError(f"{pixels.dtype} of shape {pixels.shape} with {len(labels)} labels")
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise ArtifactError(
+            f"{path} is not a snapshot: {error}",
+            expected="`pixels`, uint8 (k, h, w, c), with step and k labels",
+            fix="delete it; the report does without",
+        ) from error
+    return pixels, labels, step
+
+
+def _evenly(num: int, most: int) -> list[int]:
+    """At most `most` of the indices 0..num-1, evenly spaced, both ends among them."""
+    if num <= most:
+        return list(range(num))
+    return [round(i * (num - 1) / (most - 1)) for i in range(most)]

@@ -1,0 +1,107 @@
+"""Where lines and dots lie: inside the plot, at the values that they stand for."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attar.records import Record
+from attar.report.charts import MOST_MEMBERS, MOST_POINTS, Chart, chart, comparison
+from attar.report.collect import Curve, Series
+
+
+def draw(*series: Series) -> Chart:
+    return chart(Curve("recover", "learning_rate", "step", series))
+
+
+def places(path: str) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in re.findall(r"(-?[\d.]+) (-?[\d.]+)", path)]
+
+
+def record(subject: str, *values: float) -> Record:
+    return Record.of(
+        "test_accuracy", subject, "net", values, seeds=range(len(values)), num_images=1, size_bytes=1, protocol={}
+    )
+
+
+@given(
+    st.dictionaries(
+        st.integers(0, 10**6), st.floats(-1e12, 1e12, allow_subnormal=False), min_size=1, max_size=2 * MOST_POINTS
+    )
+)
+def test_every_line_lies_inside_the_plot(points: dict[int, float]) -> None:
+    steps = sorted(points)
+    made = draw(Series("", tuple(map(float, steps)), tuple(points[step] for step in steps)))
+    for line in made.lines:
+        assert all(-1 <= x <= 1001 and -1 <= y <= 1001 for x, y in places(line.path))
+    assert all(0 <= tick.place <= 100 for tick in (*made.x.ticks, *made.y.ticks))
+
+
+def test_a_line_goes_through_its_values() -> None:
+    made = draw(Series("", (0, 5, 10), (4, 6, 8)))
+    (line,) = made.lines
+    (x0, y0), (x1, y1), (x2, y2) = places(line.path)
+    assert (x0, x1, x2) == (0, 500, 1000)
+    assert y0 - y1 == pytest.approx(y1 - y2, abs=0.2)
+    assert y0 == pytest.approx(1000 - 10 * made.y.place(4), abs=0.1)
+    assert "from 4 at step 0 to 8 at step 10" in made.summary
+
+
+def test_a_long_series_is_thinned_with_its_range_behind() -> None:
+    values = tuple(float(step % 2) for step in range(10 * MOST_POINTS))
+    made = draw(Series("", tuple(map(float, range(10 * MOST_POINTS))), values))
+    band, main = made.lines
+    assert (band.kind, main.kind) == ("band", "main")
+    assert len(places(main.path)) == MOST_POINTS
+    assert min(y for _, y in places(band.path)) == pytest.approx(1000 - 10 * made.y.place(1), abs=0.1)
+    readout = json.loads(made.readout)["series"][0]["points"]
+    assert {value for _, value in readout} == {0.5}
+
+
+def test_numbered_items_share_a_tone_under_their_mean() -> None:
+    experts = [Series(f"expert {i}", (0, 1), (float(i), float(i + 2))) for i in range(3)]
+    made = draw(*experts, Series("convnet-d3-w128", (0, 1), (9, 9)))
+    assert [(line.kind, line.tone) for line in made.lines] == [("member", 0)] * 3 + [("main", 0), ("main", 1)]
+    assert made.legend == ((0, "expert: mean of 3"), (1, "convnet-d3-w128"))
+    assert json.loads(made.readout)["series"][0]["points"] == [[0, 1], [1, 3]]
+
+
+def test_of_many_members_some_are_drawn() -> None:
+    made = draw(*(Series(f"expert {i}", (0, 1), (1.0, 2.0)) for i in range(200)))
+    assert sum(line.kind == "member" for line in made.lines) <= MOST_MEMBERS
+    assert made.legend == ((0, "expert: mean of 200"),)
+
+
+def test_values_over_decades_get_a_log_scale() -> None:
+    assert draw(Series("", (0, 1, 2), (1e-5, 1e-3, 1.0))).y.log
+    assert not draw(Series("", (0, 1, 2), (0.0, 1e-3, 1.0))).y.log
+
+
+def test_one_point_and_a_constant_are_drawn() -> None:
+    assert places(draw(Series("", (3,), (7,))).lines[0].path)[0] == (500, 500)
+    assert draw(Series("", (0, 9), (0, 0))).y.ticks
+
+
+def test_a_comparison_places_means_on_one_axis_from_zero() -> None:
+    axis, bars = comparison([record("distilled", 90, 94), record("full", 99.5, 99.9), record("random", 50)])
+    assert (axis.low, axis.high) == (0, 100)
+    assert [bar.mean for bar in bars] == pytest.approx([92, 99.7, 50])
+    assert bars[0].values == (90, 94)
+    assert bars[1].high <= 100
+    assert bars[2].low == bars[2].high == 50
+
+
+def test_a_comparison_of_low_numbers_zooms_in() -> None:
+    axis, bars = comparison([record("distilled", 1.8), record("random", 0.6)])
+    assert axis.high == 2
+    assert bars[0].mean == pytest.approx(90)
+
+
+def test_a_comparison_of_nothing_but_zeros_is_drawn() -> None:
+    axis, bars = comparison([record("random", 0.0, 0.0)])
+    assert axis.high > 0
+    assert bars[0].mean == 0

@@ -1,0 +1,139 @@
+"""The page as text: pure, escaped, self-contained, and honest about what is missing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from attar.report.collect import collect
+from attar.report.page import render, write_report
+
+MakeRun = Callable[..., Path]
+EVIL = "<script>alert('\"1\"')</script><img src=x onerror=alert(2)>"
+
+
+class Page(HTMLParser):
+    """Every tag with its attributes, and the text of each style and script."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.raw: dict[str, list[str]] = {"style": [], "script": []}
+        self.shown = ""
+        self._inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag if tag in self.raw else ""
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.raw[self._inside].append(data)
+        else:
+            self.shown += data
+
+
+def test_the_same_run_gives_the_same_page(make_run: MakeRun) -> None:
+    run = make_run()
+    data = collect(run)
+    assert render(data) == render(data) == render(collect(run))
+    assert render(data).lstrip().startswith("<!doctype html>")
+
+
+def test_names_settings_and_sentences_are_escaped(make_run: MakeRun) -> None:
+    run = make_run(class_names=(EVIL, "b", "c"), source=EVIL)
+    evaluation = json.loads((run / "evaluation.json").read_text("utf-8"))
+    evaluation["verdict"] = EVIL
+    for record in evaluation["records"]:
+        record |= {"model": EVIL, "protocol": {EVIL: EVIL}}
+    evaluation["records"][1]["subject"] = EVIL
+    (run / "evaluation.json").write_text(json.dumps(evaluation), "utf-8")
+    with (run / "events.jsonl").open("a", encoding="utf-8") as file:
+        file.write("\n" + json.dumps({"stage": EVIL, "event": "step", "item": EVIL, "step": 1, EVIL: 1.0}) + "\n")
+        file.write(json.dumps({"stage": "distill", "event": "why", "message": EVIL}) + "\n")
+    page = Page(render(collect(run)))
+    names = [tag for tag, _ in page.tags]
+    assert names.count("script") == names.count("style") == 1
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+    assert page.shown.count(EVIL) > 10
+    assert sum(EVIL in str(attributes.get("alt")) for _, attributes in page.tags) == 1
+
+
+def test_nothing_is_loaded_and_the_policy_admits_this_style_and_script_only(make_run: MakeRun) -> None:
+    page = Page(render(collect(make_run())))
+    for tag, attributes in page.tags:
+        assert "style" not in attributes, f"the policy forbids style attributes, as on <{tag}>"
+        for name in ("src", "href", "srcset", "action", "xlink:href"):
+            assert str(attributes.get(name, "data:")).startswith("data:")
+    (policy,) = (str(a["content"]) for _, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+    for kind in ("style", "script"):
+        digest = hashlib.sha256("".join(page.raw[kind]).encode()).digest()
+        assert f"{kind}-src 'sha256-{base64.b64encode(digest).decode()}'" in policy
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+
+
+def test_the_numbers_are_on_the_page(make_run: MakeRun) -> None:
+    shown = " ".join(Page(render(collect(make_run()))).shown.split())
+    for text in ("digits in 3 images", "93.2 ± 0.6", "70.7 ± 2.2", "98.5 ± 0.2", "n = 3", "+22.5", "4.9 kB", "479×"):
+        assert text in shown
+    for text in ("Some Processor 2.4 GHz", "max_start_epoch", "1 min 37 s", "attar distill digits --method tesla"):
+        assert text in shown
+
+
+def test_the_recorded_command_is_shown(make_run: MakeRun) -> None:
+    run = make_run()
+    path = run / "distilled" / "attar.json"
+    command = ["attar", "distill", "my photos", "--ipc", "1"]
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"command": command}), "utf-8")
+    assert "attar distill 'my photos' --ipc 1" in Page(render(collect(run))).shown
+
+
+def test_a_run_without_evaluation_says_how_to_get_one(make_run: MakeRun) -> None:
+    shown = Page(render(collect(make_run(evaluated=False)))).shown
+    assert "Not evaluated yet" in shown
+    assert "attar evaluate" in shown
+
+
+def test_an_interrupted_run_says_so(make_run: MakeRun) -> None:
+    shown = Page(render(collect(make_run(complete=False, evaluated=False)))).shown
+    assert "Not complete: recover had not ended" in shown
+    assert "as the last snapshot (step 60) has them" in shown
+    assert "attar evaluate" not in shown
+
+
+def test_a_run_that_has_only_started_has_a_page(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("run: {source: 'hf:owner/flowers'}\n", "utf-8")
+    assert "<title>flowers · attar</title>" in render(collect(tmp_path))
+
+
+def test_of_a_thousand_classes_a_stated_part_is_shown(make_run: MakeRun) -> None:
+    names = tuple(f"class number {i}" for i in range(1000))
+    pixels = np.zeros((2000, 2, 2, 1), np.uint8)
+    page = Page(render(collect(make_run(class_names=names, ipc=2, pixels=pixels, num_frames=2))))
+    assert "200 of 2,000 images, from 100 of 1,000 classes" in page.shown
+    assert "60 of the 2,000 images of the snapshots" in page.shown
+
+
+@pytest.mark.parametrize("ipc", [1, 2, 5, 12])
+def test_every_count_has_a_layout(make_run: MakeRun, ipc: int) -> None:
+    text = render(collect(make_run(ipc=ipc)))
+    assert {1: "singles", 2: "blocks per-2", 5: "blocks per-5", 12: "rows"}[ipc] in text
+    assert ("of 36 images" in text) == (ipc == 12)
+
+
+def test_a_page_is_written_beside_the_run_or_where_one_says(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run()
+    assert write_report(run) == run / "report.html"
+    assert write_report(run, tmp_path / "deep" / "page.html").read_bytes() == (run / "report.html").read_bytes()
