@@ -9,6 +9,7 @@ import pytest
 import torch
 from torchvision import datasets
 
+from attar.data import named
 from attar.data.sources import SourceSettings, open_source
 from attar.errors import DataError
 
@@ -98,3 +99,11 @@ def test_the_digits_split_is_the_same_for_everyone() -> None:
     assert first.fingerprint == second.fingerprint
     assert first.test.labels.bincount().tolist() == [36, 37, 35, 37, 36, 36, 36, 36, 35, 36]
     assert torch.equal(first.test.labels, second.test.labels)
+
+
+def test_digits_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    direct = named._bundled_digits()
+    monkeypatch.setattr(named, "_DIGITS_FILE", tmp_path / "gone")
+    for ours, theirs in zip(direct, named._bundled_digits(), strict=True):
+        assert np.array_equal(ours, theirs)
+        assert ours.dtype == theirs.dtype

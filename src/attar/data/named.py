@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from attar.data.examples import Examples, Found
 from attar.data.raster import Encoded, Pixels
@@ -23,6 +26,7 @@ NAMED = MappingProxyType(
     }
 )
 """Names, and what stands behind them."""
+_DIGITS_FILE = Path("datasets", "data", "digits.csv.gz")
 
 
 def read_named(name: str, data_dir: Path | None, download: bool) -> Found:
@@ -34,12 +38,26 @@ def read_named(name: str, data_dir: Path | None, download: bool) -> Found:
 
 
 def _digits() -> Found:
-    from sklearn.datasets import load_digits
+    pixels, labels = _bundled_digits()
+    examples = _of_arrays(np.round(pixels * (255 / 16)).astype(np.uint8), labels.tolist(), "digit")
+    return Found(tuple("0123456789"), {"train": examples}, licence="CC-BY-4.0")
 
-    bunch = load_digits()
-    pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)
-    examples = _of_arrays(pixels, bunch.target.tolist(), "digit")
-    return Found(tuple(map(str, bunch.target_names)), {"train": examples}, licence="CC-BY-4.0")
+
+def _bundled_digits() -> tuple[NDArray[Any], NDArray[Any]]:
+    """Digits (1797, 8, 8) in 0..16 and labels (1797,), as scikit-learn's `load_digits` gives them.
+
+    The file is read where it lies: importing scikit-learn for it takes as long as importing torch.
+    """
+    package = find_spec("sklearn")
+    file = Path(package.origin if package and package.origin else "").parent / _DIGITS_FILE
+    if not file.exists():  # a scikit-learn that keeps it elsewhere
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        return bunch.images, bunch.target
+    with gzip.open(file, "rt") as text:
+        table = np.loadtxt(text, delimiter=",")
+    return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(np.int64)
 
 
 def _cifar(name: str, data_dir: Path | None, download: bool) -> Found:
