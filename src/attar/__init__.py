@@ -14,9 +14,20 @@ from typing import TYPE_CHECKING, Any
 from attar.version import __version__
 
 if TYPE_CHECKING:
-    from attar.api import Distillation, Training, distill, evaluate, load, plan, resume, train
+    from attar.api import Distillation, Training, continual, distill, evaluate, load, plan, resume, train
 
-__all__ = ["Distillation", "Training", "__version__", "distill", "evaluate", "load", "plan", "resume", "train"]
+__all__ = [
+    "Distillation",
+    "Training",
+    "__version__",
+    "continual",
+    "distill",
+    "evaluate",
+    "load",
+    "plan",
+    "resume",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

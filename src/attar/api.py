@@ -22,10 +22,11 @@ from attar.evaluation import evaluate as evaluate_set
 from attar.records import Record
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
+from attar.settings import default_model
 from attar.training.loop import TrainSettings
 
 if TYPE_CHECKING:
-    from attar.plan import Plan
+    from attar.planning import Plan
 
 PathLike = str | Path
 
@@ -156,7 +157,7 @@ def plan(
     quiet: bool = True,
 ) -> Plan:
     """Rehearse what `distill` would do with these arguments: time of each stage, memory, disk."""
-    from attar.plan import plan as rehearse
+    from attar.planning import plan as rehearse
 
     prepared = pipeline.prepare(
         str(source),
@@ -214,7 +215,6 @@ def train(
     """
     from attar.models.catalog import build as build_model
     from attar.runtime.checkpoint import write_tensors
-    from attar.settings import default_model
     from attar.training.loop import accuracy, fit
 
     sections = _sections(
@@ -295,7 +295,6 @@ def evaluate(
         quiet: show no progress.
     """
     from attar.artifacts.card import update_card
-    from attar.settings import default_model
 
     opened = load_distilled(Path(distilled))
     defaults = _settings_that_made(opened, ("evaluate", "train", "source"))
@@ -328,6 +327,69 @@ def evaluate(
     )
     update_card(opened.path, evaluation.records, evaluation.verdict)
     return evaluation
+
+
+def continual(
+    distilled: PathLike,
+    source: PathLike,
+    *,
+    model: str = "auto",
+    steps: int = 5,
+    seeds: int = 1,
+    baseline: bool = True,
+    seed: int = 0,
+    out: PathLike | None = None,
+    settings: Mapping[str, Any] | Iterable[str] = (),
+    data_dir: PathLike | None = None,
+    resolution: int | None = None,
+    device: str = "auto",
+    precision: str = "32-true",
+    quiet: bool = True,
+) -> tuple[Record, ...]:
+    """Class-incremental learning: at each step train from scratch on the distilled images of all classes seen.
+
+    Args:
+        distilled: a distilled dataset, or a run folder that holds one (then its settings are the defaults).
+        source: the real images that it was made from; their test split judges.
+        model: a name from `attar list models`; auto takes the run's, or a ConvNet for the resolution.
+        steps: steps in which the classes arrive.
+        seeds: orders of the classes.
+        baseline: compare with random real images at the same count.
+        seed: first seed.
+        out: where `continual.json` is written; None takes the run folder, or the dataset's parent folder.
+        settings: of the sections `train` and `source`.
+        data_dir: where cifar10 and cifar100 lie.
+        resolution: bring images to this many pixels; None takes the distilled dataset's.
+        device: auto, cpu, cuda or mps.
+        precision: 32-true, bf16-mixed or 16-mixed.
+        quiet: show no progress.
+    """
+    from attar.continual_learning import ContinualSettings
+    from attar.continual_learning import continual as learn_continually
+
+    opened = load_distilled(Path(distilled))
+    defaults = _settings_that_made(opened, ("evaluate", "train", "source"))
+    models = defaults.pop("evaluate").get("models") or ["auto"]
+    defaults["source"].update(_given(data_dir=data_dir, resolution=resolution))
+    sections = _sections({"train": TrainSettings, "source": SourceSettings}, settings, defaults)
+    training, reading = sections["train"], sections["source"]
+    assert isinstance(training, TrainSettings)
+    assert isinstance(reading, SourceSettings)
+    name = models[0] if model == "auto" else model
+    folder = Path(out) if out else opened.path.parent
+    events = Events(folder / "events.jsonl", quiet=quiet)
+    return learn_continually(
+        opened,
+        open_source(str(source), reading, events=events),
+        ContinualSettings(
+            model=default_model(opened.task) if name == "auto" else name, steps=steps, seeds=seeds, random=baseline
+        ),
+        training,
+        seed=seed,
+        engine=Engine(device, precision),
+        events=events,
+        folder=folder,
+    )
 
 
 def is_distilled(data: PathLike) -> bool:
@@ -378,6 +440,7 @@ __all__ = [
     "Distilled",
     "Evaluation",
     "Training",
+    "continual",
     "distill",
     "evaluate",
     "load",

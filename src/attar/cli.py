@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from attar.version import __version__
 from attar.errors import AttarError, unknown
+from attar.version import __version__
 
 if TYPE_CHECKING:
     from attar.api import Distillation
@@ -235,6 +235,54 @@ def evaluate(
         _print_json({"records": [record.to_json() for record in result.records], "verdict": result.verdict})
     else:
         _table(result.records, result.verdict)
+
+
+@app.command(rich_help_panel="Train and judge")
+def continual(
+    distilled: Distilled,
+    source: Annotated[str, typer.Option(help="The real images that it was made from.")],
+    model: Annotated[str, typer.Option(help="A name from `attar list models`.")] = "auto",
+    steps: Annotated[int, typer.Option(min=1, help="Steps in which the classes arrive.")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="Orders of the classes.")] = 1,
+    baseline: Annotated[bool, typer.Option(help="Compare with random real images at the same count.")] = True,
+    out: Out = None,
+    set_: Set = None,
+    data_dir: DataDir = None,
+    resolution: Resolution = None,
+    seed: Seed = None,
+    device: Device = None,
+    precision: Precision = None,
+    workers: Workers = None,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """Let classes arrive step by step; train from scratch on the distilled images of all classes seen."""
+    from attar import api
+
+    _use(workers)
+    records = api.continual(
+        distilled,
+        source,
+        model=model,
+        steps=steps,
+        seeds=seeds,
+        baseline=baseline,
+        out=out,
+        seed=seed or 0,
+        settings=set_ or [],
+        data_dir=data_dir,
+        resolution=resolution,
+        device=device or "auto",
+        precision=precision or "32-true",
+        quiet=quiet,
+    )
+    if json_:
+        _print_json({"records": [record.to_json() for record in records]})
+        return
+    for record in records:
+        step, seen = record.protocol["step"], record.protocol["classes_seen"]
+        score = f"{record.mean:5.1f} ± {record.std:.1f} %  (n={record.n})"
+        typer.echo(f"step {step}: {seen:>4} classes  {record.subject:<10} {score}")
 
 
 @app.command(rich_help_panel="Look and share")

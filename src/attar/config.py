@@ -167,6 +167,8 @@ def _problem(section: str, kind: type[Config], detail: Any) -> str:
 
 def _near(name: str, known: Iterable[str]) -> str:
     names = list(dict.fromkeys(known))
+    if not names:
+        return ": this section has no fields for this method"
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return f"{hint} known: {', '.join(names)}" if hint else f"; known: {', '.join(names)}"

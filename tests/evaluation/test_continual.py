@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attar.config import options
-from attar.continual import ContinualSettings, SeenClasses, continual, seen_classes
+from attar.continual_learning import ContinualSettings, SeenClasses, continual, seen_classes
 from attar.data.loading import MemorySplit, RealSet, TensorSet
 from attar.errors import ConfigError
 from attar.records import Record

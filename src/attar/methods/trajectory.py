@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from attar.config import Config
@@ -58,6 +58,12 @@ class TrajectorySettings(Config):
     """Learning rate of the label logits; used with labels=learnt."""
     lossless: bool = False
     """Keep the pixels within 0..1, so that 8-bit images hold the result up to rounding."""
+
+    @field_validator("augment")
+    @classmethod
+    def _known_augmentation(cls, spec: str) -> str:
+        Augmentation(spec)
+        return spec
 
 
 class TrajectoryMatching(Method):

@@ -39,9 +39,7 @@ class FlatModel:
     def unflatten(self, vector: Tensor) -> dict[str, Tensor]:
         """Parameters by name, as views into `vector` (p,)."""
         pieces = vector.split(self._sizes)
-        return {
-            name: piece.view(shape) for name, piece, shape in zip(self._names, pieces, self._shapes, strict=True)
-        }
+        return {name: piece.view(shape) for name, piece, shape in zip(self._names, pieces, self._shapes, strict=True)}
 
     def vector(self) -> Tensor:
         """Copy the module's own parameters into one vector (p,)."""

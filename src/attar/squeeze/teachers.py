@@ -54,7 +54,17 @@ def make_teacher(
     model = build(settings.model, task, seed=derive(seed, "teacher"))
     training = TrainSettings(**settings.model_dump(include=set(TrainSettings.model_fields)))
     checkpoint = folder / "checkpoint.safetensors"
-    fit(model, data, training, seed=seed, engine=engine, events=events, name="teacher", checkpoint=checkpoint)
+    fit(
+        model,
+        data,
+        training,
+        seed=seed,
+        engine=engine,
+        events=events,
+        name="teacher",
+        stage="squeeze",
+        checkpoint=checkpoint,
+    )
     reached = accuracy(model, validation, engine)
     events.emit("squeeze", "teacher", model=settings.model, validation_accuracy=reached)
     note = {"model": settings.model, "task": task.to_json(), "validation_accuracy": reached}

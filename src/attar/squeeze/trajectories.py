@@ -94,6 +94,7 @@ def _train_expert(
         engine=engine,
         events=events,
         name=path.stem,
+        stage="squeeze",
         checkpoint=parts / "checkpoint.safetensors",
         after_epoch=keep,
     )

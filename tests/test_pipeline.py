@@ -1,0 +1,199 @@
+"""The whole path on the bundled digits, at toy size."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+import attar
+from attar.errors import ArtifactError, AttarError, ConfigError, DataError, DivergedError
+from attar.recover import _Loop
+
+TOY = {
+    "squeeze.model": "convnet-d2-w8",
+    "squeeze.num_experts": 2,
+    "squeeze.epochs": 2,
+    "source.train_per_class": 10,
+    "method.num_steps": 3,
+    "method.expert_epochs": 1,
+    "recover.iterations": 6,
+    "recover.num_snapshots": 3,
+    "train.epochs": 4,
+    "evaluate.seeds": 2,
+    "evaluate.full_epochs": 1,
+}
+
+
+def distil(out: Path, method: str = "tesla", **changes):
+    settings = {**TOY, **changes.pop("settings", {})}
+    if method not in ("tesla", "mtt"):
+        own = ("method.", "recover.", "squeeze.num_experts", "squeeze." if method == "random" else "-")
+        settings = {key: value for key, value in settings.items() if not key.startswith(own)}
+    settings.setdefault("evaluate.models", ["convnet-d2-w8"])
+    return attar.distill("digits", method, 1, recipe="none", out=out, settings=settings, **changes)
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    return distil(tmp_path_factory.mktemp("runs") / "unbroken")
+
+
+def test_one_call_makes_everything(unbroken):
+    tiny = unbroken.load()
+    assert tiny.images.shape == (10, 1, 8, 8)
+    assert tiny.labels.tolist() == list(range(10))
+    assert tiny.learning_rate > 0
+    assert {record.subject for record in unbroken.records} == {"distilled", "random", "full"}
+    assert all(record.n == 2 for record in unbroken.records)
+    assert "distilled images" in unbroken.verdict
+    assert unbroken.report.read_text("utf-8").lower().startswith("<!doctype html>")
+    images, labels = next(iter(tiny.loader(batch_size=4)))
+    assert images.shape == (4, 1, 8, 8)
+    assert labels.shape == (4,)
+
+
+def test_attar_json_holds_nothing_of_the_machine(unbroken):
+    text = (unbroken.distilled / "attar.json").read_text()
+    assert str(unbroken.path.parent) not in text
+    assert json.loads(text)["command"].startswith("attar distill digits --method tesla --ipc 1")
+
+
+def test_the_same_again_does_nothing_anew(unbroken):
+    before = bytes_of(unbroken.distilled)
+    stamp = (unbroken.path / "recover" / "manifest.json").stat().st_mtime_ns
+    again = distil(unbroken.path)
+    assert bytes_of(unbroken.distilled) == before
+    assert again.records == unbroken.records
+    assert (unbroken.path / "recover" / "manifest.json").stat().st_mtime_ns == stamp
+
+
+def test_stage_by_stage_gives_the_same_bytes(unbroken, tmp_path):
+    begun = distil(tmp_path / "run", until="squeeze")
+    assert not begun.distilled.exists()
+    attar.resume(begun.path, "recover")
+    attar.resume(begun.path, "relabel")
+    attar.resume(begun.path)
+    assert bytes_of(begun.distilled) == bytes_of(unbroken.distilled)
+
+
+@pytest.mark.parametrize("stop_at", [0, 1, 4])
+def test_interrupted_recover_goes_on_to_the_same_bytes(unbroken, tmp_path, monkeypatch, stop_at):
+    monkeypatch.setattr("attar.recover.CHECKPOINT_EVERY_S", 0.0)
+    step = _Loop._step
+
+    def interrupted(loop, at):
+        if at == stop_at:
+            raise KeyboardInterrupt
+        return step(loop, at)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_Loop, "_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            distil(tmp_path / "run")
+    done = distil(tmp_path / "run")
+    assert bytes_of(done.distilled) == bytes_of(unbroken.distilled)
+
+
+def test_other_settings_are_refused_by_name_and_fresh_starts_over(tmp_path):
+    distil(tmp_path / "run", until="squeeze")
+    with pytest.raises(ArtifactError, match=r"recover\.iterations: was 6, now 7"):
+        distil(tmp_path / "run", settings={"recover.iterations": 7}, until="squeeze")
+    distil(tmp_path / "run", settings={"recover.iterations": 7}, until="squeeze", fresh=True)
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["recover"]["iterations"] == 7
+
+
+def test_nan_stops_names_step_and_rate_and_keeps_the_last_good_state(tmp_path):
+    with pytest.raises(DivergedError, match="step 1 of 6") as caught:
+        distil(tmp_path / "run", settings={"method.lr_images": 1e30}, until="recover")
+    assert "method.lr_images=" in caught.value.fix
+    assert (tmp_path / "run" / "recover" / "checkpoint.safetensors").exists()
+
+
+@pytest.mark.parametrize("method", ["random", "herding", "kcenter", "kmeans", "mtt"])
+def test_every_method_goes_all_the_way(method, tmp_path):
+    done = distil(tmp_path / "run", method)
+    assert done.load().exact_8bit == (method != "mtt")
+    assert done.records
+
+
+def test_a_coreset_can_have_its_teachers_labels(tmp_path):
+    done = distil(tmp_path / "run", "herding", settings={"relabel.labels": "teacher"})
+    assert done.load().soft_labels.shape == (10, 10)
+    assert {record.protocol["labels"] for record in done.records if record.subject != "full"} == {"soft"}
+
+
+@pytest.mark.parametrize("labels", ["expert", "learnt"])
+def test_tesla_with_soft_labels(labels, tmp_path):
+    done = distil(tmp_path / "run", settings={"method.labels": labels}, until="relabel")
+    assert done.load().soft_labels.sum(1).tolist() == pytest.approx([1.0] * 10, abs=2e-3)
+
+
+def test_auto_says_why(tmp_path, capsys):
+    done = attar.distill(
+        "digits", ipc=1, recipe="none", out=tmp_path / "run", settings=TOY, until="squeeze", quiet=False
+    )
+    assert "tesla for 8 px, 10 classes, 1 image per class" in capsys.readouterr().err
+    assert yaml.safe_load((done.path / "config.yaml").read_text())["run"]["method"] == "tesla"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind", "says"),
+    [
+        ({"method": "telsa"}, ConfigError, "did you mean tesla"),
+        ({"source": "digit"}, AttarError, "digits"),
+        ({"recipe": "nothing"}, ConfigError, "unknown recipe"),
+        ({"settings": {"squeeze.model": "convnot-d3-w128"}}, ConfigError, "convnet"),
+        ({"settings": {"squeeze.model": "convnet-d2-w8-batch"}}, ConfigError, "parameters are all there is"),
+        ({"settings": {"squeeze.model": "convnet-d5-w8"}}, ConfigError, "depth at most 3"),
+        ({"settings": {"method.expert_epochs": 9}}, ConfigError, "no expert goes that far"),
+        ({"settings": {"method.augment": "dsa_x"}}, ConfigError, "augmentation"),
+        ({"settings": {"evaluate.models": ["resnet18-smal"]}}, ConfigError, "resnet18-small"),
+        ({"ipc": 1000}, DataError, "fewer than ipc=1000"),
+        ({"device": "gpu"}, ConfigError, "device"),
+    ],
+)
+def test_mistakes_are_told_before_any_work(wrong, kind, says, tmp_path):
+    call = {"source": "digits", "method": "tesla", "ipc": 1, "recipe": "none", **wrong}
+    settings = {**TOY, **call.pop("settings", {})}
+    with pytest.raises(kind, match=says):
+        attar.distill(**call, out=tmp_path / "run", settings=settings)
+    assert not (tmp_path / "run" / "squeeze").exists()
+
+
+def test_all_mistakes_are_told_at_once(tmp_path):
+    settings = {**TOY, "recover.iteratons": 3, "method.gradient": "exakt", "train.epochs": 0}
+    with pytest.raises(ConfigError) as caught:
+        attar.distill("digits", "tesla", out=tmp_path, recipe="none", settings=settings)
+    assert all(name in str(caught.value) for name in ("iterations", "exact", "train.epochs"))
+
+
+def test_train_and_evaluate_from_python(unbroken, tmp_path):
+    trained = attar.train(unbroken.path, "convnet-d2-w8", source="digits", out=tmp_path / "net", settings={"epochs": 2})
+    assert len(trained.losses) == 2
+    assert set(trained.accuracies) == {"train", "validation"}
+    assert (tmp_path / "net" / "model.safetensors").exists()
+    judged = attar.evaluate(
+        unbroken.path, "digits", models=["convnet-d1-w4"], seeds=1, baselines=["random"], out=tmp_path / "judged"
+    )
+    assert [record.subject for record in judged.records] == ["distilled", "random"]
+    assert not attar.load(unbroken.path).info.get("problems")
+
+
+def test_evaluate_refuses_a_source_with_other_classes(unbroken, tmp_path):
+    with pytest.raises(AttarError, match=r"classes|shape"):
+        attar.evaluate(unbroken.path, "digits", resolution=16, seeds=1, out=tmp_path)
+
+
+def test_continual(unbroken, tmp_path):
+    records = attar.continual(unbroken.path, "digits", steps=2, out=tmp_path, settings={"epochs": 2})
+    assert [(r.protocol["step"], r.subject) for r in records] == [
+        (1, "distilled"),
+        (1, "random"),
+        (2, "distilled"),
+        (2, "random"),
+    ]
