@@ -63,7 +63,7 @@ def test_a_long_series_is_thinned_with_its_range_behind() -> None:
 
 
 def test_numbered_items_share_a_tone_under_their_mean() -> None:
-    experts = [Series(f"expert {i}", (0, 1), (float(i), float(i + 2))) for i in range(3)]
+    experts = [Series(f"expert-{i:04d}", (0, 1), (float(i), float(i + 2))) for i in range(3)]
     made = draw(*experts, Series("convnet-d3-w128", (0, 1), (9, 9)))
     assert [(line.kind, line.tone) for line in made.lines] == [("member", 0)] * 3 + [("main", 0), ("main", 1)]
     assert made.legend == ((0, "expert: mean of 3"), (1, "convnet-d3-w128"))

@@ -8,7 +8,7 @@ import pytest
 
 from attar.records import Record
 from attar.report.formats import duration, setting, size
-from attar.report.headline import comparisons, facts, protocols
+from attar.report.headline import Protocol, comparisons, facts, protocol
 
 
 def record(subject: str, mean: float, images: int, size_bytes: int, **changes: Any) -> Record:
@@ -26,7 +26,7 @@ FULL = record("full", 98.5, 1438, 230_000)
 def test_facts_tell_gain_and_saving() -> None:
     values = [(fact.value, fact.meaning) for fact in facts([RANDOM, FULL, DISTILLED])]
     assert values == [
-        ("+22.5", "points over random real images"),
+        ("22.5", "points ahead of random real images"),
         ("94.6 %", "of the whole set’s accuracy"),
         ("144×", "fewer images"),
         ("46×", "fewer bytes"),
@@ -36,7 +36,7 @@ def test_facts_tell_gain_and_saving() -> None:
 def test_facts_hide_no_loss() -> None:
     heavy = record("distilled", 60.0, 10, 2_300_000)
     values = [(fact.value, fact.meaning) for fact in facts([heavy, RANDOM, FULL])]
-    assert values[0] == ("−10.7", "points over random real images")
+    assert values[0] == ("10.7", "points behind random real images")
     assert values[-1] == ("10×", "more bytes")
 
 
@@ -58,11 +58,14 @@ def test_losses_are_no_accuracies() -> None:
     assert comparisons([loss]) == []
 
 
-def test_protocols_say_when_they_differ() -> None:
-    assert protocols([DISTILLED, RANDOM]) == "All were trained in the same way: epochs: 3."
-    longer = record("full", 98.5, 1438, 230_000, protocol={"epochs": 9})
-    assert "Whole training set on net: epochs: 9." in protocols([DISTILLED, longer])
-    assert protocols([]) == ""
+def test_the_protocol_says_what_differs_and_for_whom() -> None:
+    assert protocol([DISTILLED, RANDOM]) == Protocol({"epochs": "3"}, {})
+    longer = record("full", 98.5, 1438, 230_000, protocol={"epochs": 9, "split": "test"})
+    assert protocol([DISTILLED, RANDOM, longer]).differing == {
+        "epochs": "3 (Distilled, Random real images); 9 (Whole training set)",
+        "split": "none (Distilled, Random real images); test (Whole training set)",
+    }
+    assert protocol([]) == Protocol({}, {})
 
 
 @pytest.mark.parametrize(

@@ -124,8 +124,8 @@ def _bar(record: Record, axis: Axis) -> Bar:
 
 
 def _group(item: str) -> str:
-    """`expert 3` -> `expert`, `distilled/seed 1` -> `distilled`; `convnet-d3-w128` stays."""
-    return re.sub(r"(^|[\s/:#])((seed|run)[\s=:]*)?\d+$", "", item)
+    """`expert-0003` -> `expert`, `distilled/seed 1` -> `distilled`; `convnet-d3-w128` and `resnet-18` stay."""
+    return re.sub(r"((^|[\s/:#])((seed|run)[\s=:]*)?\d+|-\d{4,})$", "", item)
 
 
 def _mean(members: Sequence[Series]) -> Points:

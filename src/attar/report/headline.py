@@ -31,6 +31,14 @@ class Comparison:
     bars: tuple[Bar, ...]
 
 
+@dataclass(frozen=True)
+class Protocol:
+    """How the accuracies were measured: what is common, and what differs with whom it is true of."""
+
+    common: dict[str, str]
+    differing: dict[str, str]
+
+
 def facts(records: Sequence[Record]) -> tuple[Fact, ...]:
     """What the distilled set gains and saves, of the first model that has the numbers."""
     found = by_subject(records)
@@ -39,7 +47,7 @@ def facts(records: Sequence[Record]) -> tuple[Fact, ...]:
     if distilled and random:
         gain = distilled.mean - random.mean
         of = f"{distilled.mean:.1f} against {random.mean:.1f} % with {count(random.num_images)} images each"
-        made.append(Fact(f"{gain:+.1f}".replace("-", "−"), "points over random real images", of))
+        made.append(Fact(f"{abs(gain):.1f}", f"points {'ahead of' if gain >= 0 else 'behind'} random real images", of))
     if distilled and full and full.mean > 0:
         of = f"{distilled.mean:.1f} of {full.mean:.1f} %"
         made.append(Fact(f"{100 * distilled.mean / full.mean:.1f} %", "of the whole set’s accuracy", of))
@@ -74,15 +82,19 @@ def comparisons(records: Sequence[Record]) -> list[Comparison]:
     return made
 
 
-def protocols(records: Sequence[Record]) -> str:
-    """How the accuracies were measured: once if all in the same way, else for each."""
-    ways: dict[str, list[str]] = {}
-    for record in records:
-        if record.metric == ACCURACY and record.protocol:
-            ways.setdefault(setting(record.protocol), []).append(f"{subject(record.subject)} on {record.model}")
-    if len(ways) == 1:
-        return f"All were trained in the same way: {next(iter(ways))}."
-    return "".join(f"{', '.join(whose)}: {way}. " for way, whose in ways.items())
+def protocol(records: Sequence[Record]) -> Protocol:
+    """Compare how the accuracies were measured, field by field."""
+    measured = [record for record in records if record.metric == ACCURACY and record.protocol]
+    common, differing = {}, {}
+    for key in dict.fromkeys(key for record in measured for key in record.protocol):
+        whose: dict[str, list[str]] = {}
+        for record in measured:
+            whose.setdefault(setting(record.protocol.get(key)), []).append(subject(record.subject))
+        if len(whose) == 1:
+            common[key] = next(iter(whose))
+        else:
+            differing[key] = "; ".join(f"{value} ({', '.join(dict.fromkeys(names))})" for value, names in whose.items())
+    return Protocol(common, differing)
 
 
 def subject(name: str) -> str:

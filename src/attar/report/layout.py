@@ -87,7 +87,9 @@ def _note(data: ReportData, gallery: Gallery) -> str:
             what += f", from {count(classes)} of {count(gallery.num_classes)} classes"
     if not data.description and data.film:
         return f"{what}, as the last snapshot (step {count(data.film.steps[-1])}) has them."
-    return f"{what}, as 8-bit pixels."
+    if data.description.get("pixels") == "float32":
+        return f"{what}, shown in 8 bits; training takes their float values."
+    return f"{what}."
 
 
 def _caption(film: Film) -> str:
@@ -106,7 +108,7 @@ def _arrangement(gallery: Gallery) -> str:
     """One image per class: a sheet. A few: blocks side by side. More: a row for each class."""
     num, most = len(gallery.labels), max(Counter(gallery.labels).values())
     if most > 1:
-        return f"blocks per-{most}" if most <= 5 else "rows"
+        return "rows" if most > 5 else f"blocks per-{most}{' dense' if num > 40 * most else ''}"
     return f"singles {_columns(num)} phone-{2 if num <= 12 and num % 2 == 0 else 3}"
 
 

@@ -17,10 +17,10 @@ import jinja2
 from markupsafe import Markup
 
 from attar.report.charts import Chart, chart
-from attar.report.collect import STAGES, ReportData, collect
+from attar.report.collect import STAGES, Curve, ReportData, collect
 from attar.report.commands import commands, evaluate_command
 from attar.report.formats import count, duration, setting, size
-from attar.report.headline import by_subject, comparisons, facts, protocols, subject
+from attar.report.headline import by_subject, comparisons, facts, protocol, subject
 from attar.report.layout import film_view, gallery_view
 from attar.runtime.files import write_text
 from attar.version import __version__
@@ -49,7 +49,7 @@ def write_report(run: Path, out: Path | None = None) -> Path:
 def render(data: ReportData) -> str:
     """Draw the page; the same data gives the same text."""
     style, script = _part("style.css"), _part("script.js")
-    charts = [chart(curve) for curve in data.curves]
+    charts = [chart(curve) for curve in data.curves if _varies(curve)]
     view = {
         "data": data,
         "policy": _policy(style, script),
@@ -59,7 +59,7 @@ def render(data: ReportData) -> str:
         "title": _title(data),
         "subtitle": _subtitle(data),
         "comparisons": comparisons(data.records),
-        "protocols": protocols(data.records),
+        "protocol": protocol(data.records),
         "facts": facts(data.records),
         "gallery": gallery_view(data),
         "film": film_view(data),
@@ -127,6 +127,11 @@ def _subtitle(data: ReportData) -> list[str]:
     if "seed" in run:
         parts.append(f"seed {run['seed']}")
     return [part for part in parts if part]
+
+
+def _varies(curve: Curve) -> bool:
+    """A value that never changes is a setting, and stands among these."""
+    return len({value for series in curve.series for value in series.values}) > 1
 
 
 def _by_stage(charts: Sequence[Chart]) -> list[tuple[str, list[Chart]]]:
