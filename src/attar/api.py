@@ -12,11 +12,10 @@ from torch import nn
 
 from attar import pipeline
 from attar.artifacts.distilled import Distilled, load_distilled
-from attar.artifacts.run import CONFIG
 from attar.config import Config, build, place
 from attar.data.loading import RealSet, TrainingSet
 from attar.data.sources import SourceSettings, open_source
-from attar.errors import ArtifactError, ConfigError
+from attar.errors import ConfigError
 from attar.evaluation import EvaluateSettings, Evaluation
 from attar.evaluation import evaluate as evaluate_set
 from attar.records import Record
@@ -403,16 +402,6 @@ def assignments(settings: Mapping[str, Any] | Iterable[str]) -> list[str]:
     if isinstance(settings, Mapping):
         return [f"{key}={json.dumps(value, default=str)}" for key, value in settings.items()]
     return list(settings)
-
-
-def require_run(path: PathLike) -> Path:
-    """The path, if it is a run folder."""
-    if not (Path(path) / CONFIG).is_file():
-        raise ArtifactError(
-            f"{path} is not a run folder: it has no {CONFIG}",
-            fix="give the folder that `attar distill` wrote, such as runs/digits-tesla-ipc1",
-        )
-    return Path(path)
 
 
 def _settings_that_made(distilled: Distilled, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:

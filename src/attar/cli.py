@@ -69,11 +69,10 @@ def run() -> None:
             raise
         _complain(error)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        typer.secho("interrupted; run the same command again to go on where it stopped", err=True)
-        sys.exit(INTERRUPTED)
+    except SystemExit as leaving:  # typer turns Ctrl-C into this
+        if leaving.code == INTERRUPTED:
+            typer.secho("interrupted; run the same command again to go on where it stopped", err=True)
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -288,7 +287,7 @@ def continual(
 @app.command(rich_help_panel="Look and share")
 def report(run: RunPath, out: Out = None, json_: Json = False) -> None:
     """Write one self-contained HTML page about RUN."""
-    from attar.api import require_run
+    from attar.artifacts.run import require_run
     from attar.report.page import write_report
 
     path = write_report(require_run(run), out)
@@ -453,9 +452,12 @@ def _distill(until: Literal["squeeze", "evaluate"], as_json: bool, workers: int 
 
 def _resume(until: Literal["recover", "relabel"], run: Path, workers: int | None, quiet: bool, as_json: bool) -> None:
     _use(workers)
+    from attar.artifacts.run import require_run
+
+    folder = require_run(run)
     from attar import api
 
-    _show(api.resume(api.require_run(run), until, quiet=quiet), until, as_json)
+    _show(api.resume(folder, until, quiet=quiet), until, as_json)
 
 
 def _show(result: Distillation, until: str, as_json: bool) -> None:

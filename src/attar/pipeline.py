@@ -77,7 +77,7 @@ class Run:
         stage = self.folder.stage(
             "squeeze",
             {
-                "source": {**dump(self.settings.source), "fingerprint": self.source.fingerprint},
+                "source": self.source.fingerprint,
                 "squeeze": dump(section),
                 "seed": self.settings.run.seed,
                 "precision": self.settings.run.precision,

@@ -29,8 +29,8 @@ CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
 STAGES = ("squeeze", "recover", "relabel", "distilled", "evaluation")
 PRODUCTS = ("evaluation.json", "continual.json", "report.html", "events.jsonl", CONFIG)
-UNCOMPARED = ("run.device", "run.workers")
-"""Settings that say where the work is done, not what: they may change between two starts of a run."""
+UNCOMPARED = ("run.device", "source.skip_corrupt", "source.memory_gib", "source.data_dir", "source.download")
+"""Settings that say where and how the work is done, not what; the source's fingerprint holds what was read."""
 
 
 class RunFolder:
@@ -91,12 +91,7 @@ class RunFolder:
     def settings(self) -> dict[str, Any]:
         """The resolved settings that made this folder."""
         try:
-            loaded = yaml.safe_load((self.path / CONFIG).read_text("utf-8"))
-        except FileNotFoundError as error:
-            raise ArtifactError(
-                f"{self.path} is not a run folder: it has no {CONFIG}",
-                fix="give the folder that `attar distill` or `attar squeeze` wrote",
-            ) from error
+            loaded = yaml.safe_load((require_run(self.path) / CONFIG).read_text("utf-8"))
         except yaml.YAMLError as error:
             raise ArtifactError(f"{self.path / CONFIG} is damaged: {error}", fix="start over with --fresh") from error
         if not isinstance(loaded, dict):
@@ -187,6 +182,16 @@ class Stage:
             expected="the same settings, to go on with it",
             fix="choose another --out, or start over with --fresh",
         )
+
+
+def require_run(path: Path) -> Path:
+    """The path, if it is a run folder; else an ArtifactError."""
+    if not (path / CONFIG).is_file():
+        raise ArtifactError(
+            f"{path} is not a run folder: it has no {CONFIG}",
+            fix="give the folder that `attar distill` or `attar squeeze` wrote, such as runs/digits-tesla-ipc1",
+        )
+    return path
 
 
 def versions() -> dict[str, str]:

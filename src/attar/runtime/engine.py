@@ -1,21 +1,23 @@
-"""Device, precision and thread count, through Lightning Fabric."""
+"""Where and in which precision the work runs."""
 
 from __future__ import annotations
 
 import platform
-from typing import Any, Literal, cast, get_args
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import torch
-from lightning_fabric import Fabric
 
 from attar.errors import ConfigError, unknown
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 class Engine:
-    """Where and in which precision the work runs: `fabric.device`, `fabric.autocast()`."""
+    """A device and a precision, checked: raises ConfigError where this machine has no such thing."""
 
     def __init__(self, device: str = "auto", precision: str = "32-true") -> None:
         if device not in get_args(Device):
@@ -28,15 +30,15 @@ class Engine:
             )
         if device == "mps" and not torch.backends.mps.is_available():
             raise ConfigError("no Apple GPU was found", fix="--device cpu, or auto")
-        if precision == "16-mixed" and device in ("cpu", "auto") and not torch.cuda.is_available():
+        self.device = torch.device(_best_device() if device == "auto" else device)
+        if precision == "16-mixed" and self.device.type == "cpu":
             raise ConfigError("float16 training needs a GPU", fix="--precision bf16-mixed or 32-true")
-        self.fabric = Fabric(accelerator=device, devices=1, precision=cast(Precision, precision))
-        self.device = self.fabric.device
         self.precision = precision
 
-    def autocast(self) -> Any:
-        """Context in which a forward pass runs in the chosen precision."""
-        return self.fabric.autocast()
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Context in which a forward pass runs in the chosen precision; weights and losses stay float32."""
+        dtype = _AUTOCAST.get(self.precision)
+        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
@@ -50,9 +52,15 @@ def hardware(device: torch.device) -> dict[str, Any]:
     }
 
 
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 def _processor() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 (a device file, not a path of ours)
-            return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "unknown")
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
         return platform.processor() or "unknown"
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")

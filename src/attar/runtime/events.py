@@ -66,7 +66,7 @@ class Events:
     def say(self, message: str) -> None:
         """Tell the person one line, above any running bar."""
         if not self.quiet:
-            (self._bars.console if self._bars else self._console).print(message, highlight=False)
+            (self._bars.console if self._bars else self._console).print(message, highlight=False, markup=False)
 
     @contextmanager
     def progress(self, description: str, total: int, done: int = 0) -> Iterator[Progress]:

@@ -26,7 +26,15 @@ def writing(path: Path) -> Iterator[None]:
                 f"no space left while writing {path}",
                 fix="free some disk or choose another --out; what was complete is kept, run again to go on",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
+        if error.errno in (
+            errno.EACCES,
+            errno.EPERM,
+            errno.EROFS,
+            errno.ENOTDIR,
+            errno.EISDIR,
+            errno.EEXIST,
+            errno.ENOENT,
+        ):
             raise ResourceError(
                 f"cannot write {path}: {error.strerror}", fix="choose an --out folder that you may write to"
             ) from error

@@ -1,0 +1,192 @@
+"""The command line as a person and as a script meet it: real processes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TOY = [
+    "--recipe", "none",
+    "--set", "squeeze.model=convnet-d2-w8",
+    "--set", "num_experts=2",
+    "--set", "squeeze.epochs=2",
+    "--set", "train_per_class=10",
+    "--set", "num_steps=3",
+    "--set", "expert_epochs=1",
+    "--set", "recover.iterations=6",
+    "--set", "train.epochs=3",
+    "--set", "evaluate.seeds=1",
+    "--set", "evaluate.full_epochs=1",
+]  # fmt: skip
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+
+
+def command(*arguments: str) -> list[str]:
+    return [str(Path(sys.executable).with_name("attar")), *arguments]
+
+
+def attar(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, env=ENVIRONMENT, **options)
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "run"
+    done = attar("distill", "digits", "--ipc", "1", *TOY, "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert "trained on" in done.stdout
+    assert re.search(r"distilled +10 ", done.stdout)
+    assert "report.html" in done.stdout
+    assert "recover: tesla 6/6" in done.stderr
+    return out
+
+
+def test_help_does_not_import_torch():
+    code = """
+import sys
+sys.argv = ['attar', '--help']
+try:
+    from attar.cli import run
+    run()
+finally:
+    print('torch' in sys.modules, 'pydantic' in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.stdout.splitlines()[-1] == "False False"
+    for name in [
+        "distill",
+        "squeeze",
+        "recover",
+        "relabel",
+        "train",
+        "evaluate",
+        "continual",
+        "report",
+        "export",
+        "import",
+        "plan",
+        "verify",
+        "list",
+        "show",
+    ]:
+        assert f" {name} " in done.stdout
+
+
+def test_json_is_alone_on_stdout(run):
+    done = attar("distill", "digits", "--ipc", "1", *TOY, "--out", str(run), "--json")
+    assert json.loads(done.stdout)["records"][0]["subject"] == "distilled"
+
+
+def test_verify_finds_a_flipped_byte(run, tmp_path):
+    exported = tmp_path / "images"
+    assert attar("export", str(run), "--out", str(exported)).returncode == 0
+    made = attar("import", str(exported), "--out", str(tmp_path / "made"))
+    assert made.returncode == 0, made.stderr
+    assert attar("verify", str(tmp_path / "made")).returncode == 0
+    shard = next((tmp_path / "made" / "data").iterdir())
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    damaged = attar("verify", str(tmp_path / "made"))
+    assert damaged.returncode == 4
+    assert shard.name in damaged.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["distill", "digits", "--method", "telsa"], 2, "did you mean tesla"),
+        (["distill", "digits", "--set", "recover.iteratons=3", "--set", "gradient=exakt"], 2, "2 settings"),
+        (["distill", "no/such/folder"], 3, "no/such/folder"),
+        (["report", "."], 4, "not a run folder"),
+        (["verify", "."], 4, ""),
+        (["show", "telsa"], 2, "tesla"),
+        (["distill", "digits", "--method", "random", "--recipe", "none", "--out", "/proc/nowhere"], 6, "cannot write"),
+    ],
+)
+def test_a_mistake_gives_one_clear_error_and_no_traceback(arguments, code, says, tmp_path):
+    done = attar(*arguments, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert says in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback():
+    assert "Traceback" in attar("report", ".", "--debug").stderr
+
+
+def test_show_and_list_as_json():
+    shown = json.loads(attar("show", "tesla", "--json").stdout)
+    fields = {field["name"] for field in shown["sections"]["method"]}
+    assert {"num_steps", "gradient", "lr_images"} <= fields
+    names = [row["name"] for row in json.loads(attar("list", "methods", "--json").stdout)]
+    assert names[:2] == ["tesla", "mtt"]
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(run, tmp_path):
+    kill_and_finish(run, tmp_path / "run", ["expert-0001 0/", "recover: tesla 0/6"], TOY)
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path):
+    arguments = command("distill", "digits", *TOY, "--set", "recover.iterations=100000", "--out", str(tmp_path / "run"))
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    wait_for(process, "recover: tesla 0/")
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command again" in rest
+    assert "Traceback" not in rest
+
+
+@pytest.mark.slow
+def test_killed_at_many_moments(run, tmp_path):
+    moments = ["squeeze: experts 0/", "expert-0000 2/2", "recover: tesla 6/6", "evaluate 0/", "random/seed 0 0/"]
+    kill_and_finish(run, tmp_path / "run", moments, TOY)
+    start = [*TOY, "--out", str(tmp_path / "timed")]
+    for seconds in (0.5, 3.0, 5.0, 5.5, 6.0, 6.5, 7.0):
+        process = subprocess.Popen(command("distill", "digits", *start), stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+        time.sleep(seconds)
+        process.kill()
+        process.wait()
+    assert attar("distill", "digits", *start).returncode == 0
+    assert bytes_of(tmp_path / "timed" / "distilled") == bytes_of(run / "distilled")
+
+
+def kill_and_finish(unbroken: Path, out: Path, moments: list[str], settings: list[str]) -> None:
+    """Kill -9 a run when it prints each of `moments`, start it again each time, and compare the end."""
+    arguments = ["distill", "digits", "--ipc", "1", *settings, "--out", str(out)]
+    for moment in moments:
+        process = subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+        wait_for(process, moment)
+        process.kill()
+        process.communicate()
+    done = attar(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert bytes_of(out / "distilled") == bytes_of(unbroken / "distilled")
+    assert (
+        json.loads((out / "evaluation.json").read_text())["records"]
+        == json.loads((unbroken / "evaluation.json").read_text())["records"]
+    )
+    assert attar("verify", str(out)).returncode == 0
+
+
+def wait_for(process: subprocess.Popen[str], text: str) -> None:
+    """Read stderr until a line begins with `text`."""
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if line.startswith(text):
+            return
+    raise AssertionError(f"{text!r} did not come: {''.join(seen)}")
