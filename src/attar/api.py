@@ -74,6 +74,7 @@ def distill(
     skip_corrupt: bool | None = None,
     device: str | None = None,
     precision: str | None = None,
+    workers: int | None = None,
     until: pipeline.Until = "evaluate",
     fresh: bool = False,
     quiet: bool = True,
@@ -96,6 +97,7 @@ def distill(
         skip_corrupt: leave out images that cannot be read, and list them.
         device: auto, cpu, cuda or mps.
         precision: 32-true, bf16-mixed or 16-mixed.
+        workers: CPU threads.
         until: the last stage to do: squeeze, recover, relabel or evaluate.
         fresh: start over in `out`.
         quiet: show no progress.
@@ -111,7 +113,7 @@ def distill(
         assignments=assignments(settings),
         given={
             "source": _given(data_dir=data_dir, download=download, resolution=resolution, skip_corrupt=skip_corrupt),
-            "run": _given(seed=seed, device=device, precision=precision),
+            "run": _given(seed=seed, device=device, precision=precision, workers=workers),
         },
         quiet=quiet,
     )
@@ -153,6 +155,7 @@ def plan(
     skip_corrupt: bool | None = None,
     device: str | None = None,
     precision: str | None = None,
+    workers: int | None = None,
     quiet: bool = True,
 ) -> Plan:
     """Rehearse what `distill` would do with these arguments: time of each stage, memory, disk."""
@@ -166,7 +169,7 @@ def plan(
         assignments=assignments(settings),
         given={
             "source": _given(data_dir=data_dir, download=download, resolution=resolution, skip_corrupt=skip_corrupt),
-            "run": _given(seed=seed, device=device, precision=precision),
+            "run": _given(seed=seed, device=device, precision=precision, workers=workers),
         },
         quiet=quiet,
     )

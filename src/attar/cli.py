@@ -380,8 +380,7 @@ def plan(
     json_: Json = False,
 ) -> None:
     """Rehearse the run on this machine: hours, memory and disk before you spend them."""
-    flags = _without(locals(), "json_", "workers", "set_")
-    _use(workers)
+    flags = _without(locals(), "json_", "set_")
     from attar import api
 
     found = api.plan(**flags, settings=set_ or [])
@@ -442,8 +441,7 @@ def _root(
         raise typer.Exit
 
 
-def _distill(until: Literal["squeeze", "evaluate"], as_json: bool, workers: int | None, **flags: Any) -> None:
-    _use(workers)
+def _distill(until: Literal["squeeze", "evaluate"], as_json: bool, **flags: Any) -> None:
     from attar import api
 
     flags["settings"] = flags.pop("set_") or []

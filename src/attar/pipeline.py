@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from attar.artifacts.distilled import Distilled, load_distilled, write_distilled
@@ -254,9 +255,8 @@ def start(prepared: Prepared, out: Path | None = None, *, fresh: bool = False, q
     `fresh` deletes what an earlier run left there.
     """
     settings = prepared.settings
-    engine = Engine(settings.run.device, settings.run.precision)
     folder = RunFolder(out or _default_folder(settings))
-    with folder.locked():
+    with folder.locked(), _engine(settings) as engine:
         folder.open(settings.plain(), fresh=fresh)
         events = Events(folder.events_path, quiet=quiet)
         for line in prepared.why:
@@ -270,10 +270,9 @@ def resume(path: Path, *, quiet: bool = False) -> Iterator[Run]:
     """Open an existing run folder with the settings that made it."""
     folder = RunFolder(path)
     settings = restore(folder.settings())
-    with folder.locked():
+    with folder.locked(), _engine(settings) as engine:
         events = Events(folder.events_path, quiet=quiet)
         source = open_source(settings.run.source, settings.source, events=events)
-        engine = Engine(settings.run.device, settings.run.precision)
         yield Run(folder, settings, source, engine, events)
 
 
@@ -341,6 +340,17 @@ def _default_folder(settings: Settings) -> Path:
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in source_name(run.source))
     seed = f"-seed{run.seed}" if run.seed else ""
     return Path("runs") / f"{name}-{run.method}-ipc{run.ipc}{seed}"
+
+
+@contextmanager
+def _engine(settings: Settings) -> Iterator[Engine]:
+    """The engine; while it is in use, torch has the number of threads that is set."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(settings.run.workers or before)
+    try:
+        yield Engine(settings.run.device, settings.run.precision)
+    finally:
+        torch.set_num_threads(before)
 
 
 def _data_files(folder: Path) -> list[str]:

@@ -48,6 +48,9 @@ class RunSettings(Config):
     """Where the work runs."""
     precision: Precision = "32-true"
     """Arithmetic of forward passes in training; synthesis is float32 always."""
+    workers: int | None = Field(None, ge=1)
+    """CPU threads; none takes all. The last bits of a result depend on it. One is fastest for tiny networks on tiny
+    images, and by far where the machine is busy."""
 
     @field_validator("method")
     @classmethod

@@ -29,7 +29,14 @@ CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
 STAGES = ("squeeze", "recover", "relabel", "distilled", "evaluation")
 PRODUCTS = ("evaluation.json", "continual.json", "report.html", "events.jsonl", CONFIG)
-UNCOMPARED = ("run.device", "source.skip_corrupt", "source.memory_gib", "source.data_dir", "source.download")
+UNCOMPARED = (
+    "run.device",
+    "run.workers",
+    "source.skip_corrupt",
+    "source.memory_gib",
+    "source.data_dir",
+    "source.download",
+)
 """Settings that say where and how the work is done, not what; the source's fingerprint holds what was read."""
 
 
