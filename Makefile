@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check slow report clean help
+.PHONY: help demo test check slow clean
 
 help:  ## what there is to do
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /	/'
 
 demo: $(STAMP)  ## distil the bundled digits into one image per class, judge them, write the report
 	@$(BIN)/attar distill digits --ipc 1 --out runs/demo
@@ -22,13 +22,16 @@ check: $(STAMP)  ## style, types, and which room may import which
 	@$(BIN)/lint-imports --no-cache
 
 slow: $(STAMP)  ## the tests that need minutes; those on real photographs want ATTAR_DATA
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -m slow --durations 5
 
 clean:  ## delete the environment and the caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "attar needs Python 3.11 or newer; found $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing attar into $(VENV); the first time torch comes along, which takes a while"
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e . --group dev
 	@touch $(STAMP)

@@ -143,7 +143,7 @@ class Run:
             self.source,
             self.settings.evaluate,
             self.settings.train,
-            seed=self.settings.run.seed,
+            seed=self.settings.run.seed * self.settings.evaluate.seeds,  # runs with other seeds share no training
             engine=self.engine,
             events=self.events,
             folder=self.folder.path,
