@@ -75,3 +75,11 @@ def test_images_left_out_of_every_batch_get_no_gradient():
     for index in set(range(6)) - used:
         assert not found.images[index].any()
     assert all(found.images[index].any() for index in used)
+
+
+@pytest.mark.parametrize("every", [2, 3, 7, 50])
+def test_recomputing_from_checkpoints_changes_no_bit(every):
+    problem = matching_problem(7, 2)
+    wanted, found = adjoint(*problem), adjoint(*problem, checkpoint_every=every)
+    for name in ("loss", "images", "targets", "rate"):
+        assert torch.equal(getattr(found, name), getattr(wanted, name)), name

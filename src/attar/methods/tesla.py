@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import Literal, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from attar.losses.trajectory import Matching, MatchingGradient
@@ -32,6 +33,9 @@ class TeslaSettings(TrajectorySettings):
     gradient: Literal["exact", "published"] = "exact"
     """exact: the true gradient, by the adjoint recursion; published: the authors' formula, which leaves out
     how each step depends on the batches before it."""
+    checkpoint_every: int = Field(1, ge=1)
+    """Keep every k-th of the N+1 parameter vectors and compute those between again: less memory for large
+    networks and many steps, at one more gradient a step. 1 keeps all."""
 
 
 class Tesla(TrajectoryMatching):
@@ -44,29 +48,46 @@ class Tesla(TrajectoryMatching):
 
     def matching_gradient(self, problem: Matching, images: Tensor, targets: Tensor, rate: Tensor) -> MatchingGradient:
         """Sweep forward without graphs, then backward with one."""
-        exact = cast(TeslaSettings, self.settings).gradient == "exact"
-        return adjoint(problem, images, targets, rate, exact=exact)
+        settings = cast(TeslaSettings, self.settings)
+        return adjoint(
+            problem,
+            images,
+            targets,
+            rate,
+            exact=settings.gradient == "exact",
+            checkpoint_every=settings.checkpoint_every,
+        )
 
 
 def adjoint(
-    problem: Matching, images: Tensor, targets: Tensor, rate: Tensor, *, exact: bool = True
+    problem: Matching,
+    images: Tensor,
+    targets: Tensor,
+    rate: Tensor,
+    *,
+    exact: bool = True,
+    checkpoint_every: int = 1,
 ) -> MatchingGradient:
-    """Loss and gradient with memory for one step's graph and the N+1 parameter vectors."""
-    images, targets, rate = images.detach(), targets.detach(), rate.detach()
-    thetas = [problem.start.detach()]
-    for i, picked in enumerate(problem.batches):
-        theta = thetas[-1].requires_grad_()
-        (g,) = torch.autograd.grad(problem.step_loss(i, theta, images[picked], targets[picked]), theta)
-        thetas.append(theta.detach() - rate * g)
+    """Loss and gradient with memory for one step's graph and the kept parameter vectors.
 
-    lam = problem.distance_gradient(thetas[-1])
-    by_images, by_targets, by_rate = (
-        torch.zeros_like(images),
-        torch.zeros_like(targets),
-        torch.zeros_like(rate),
-    )
+    Of θ₀..θ_N every `checkpoint_every`-th is kept and those between are computed again, at most
+    N / checkpoint_every + checkpoint_every vectors at a time for one more gradient a step; 1 keeps all.
+    """
+    images, targets, rate = images.detach(), targets.detach(), rate.detach()
+    num = len(problem.batches)
+    kept = {0: problem.start.detach()}
+    for first in range(0, num, checkpoint_every):
+        last = min(first + checkpoint_every, num)
+        kept[last] = _descend(problem, images, targets, rate, kept[first], first, last)[-1]
+
+    lam = problem.distance_gradient(kept[num])
+    by_images, by_targets, by_rate = torch.zeros_like(images), torch.zeros_like(targets), torch.zeros_like(rate)
+    thetas: list[Tensor] = []
     for i, picked in reversed(list(enumerate(problem.batches))):
-        theta = thetas[i].detach().requires_grad_()
+        if not thetas:
+            first = i - i % checkpoint_every
+            thetas = [kept[first], *_descend(problem, images, targets, rate, kept[first], first, i)]
+        theta = thetas.pop().detach().requires_grad_()
         x, y = images[picked].requires_grad_(), targets[picked].requires_grad_()
         (g,) = torch.autograd.grad(problem.step_loss(i, theta, x, y), theta, create_graph=True)
         s = g @ lam
@@ -78,4 +99,18 @@ def adjoint(
         by_images.index_add_(0, picked, by_x, alpha=-float(rate))
         by_targets.index_add_(0, picked, by_y, alpha=-float(rate))
         by_rate -= s.detach()
-    return MatchingGradient(problem.distance(thetas[-1]), by_images, by_targets, by_rate)
+    return MatchingGradient(problem.distance(kept[num]), by_images, by_targets, by_rate)
+
+
+def _descend(
+    problem: Matching, images: Tensor, targets: Tensor, rate: Tensor, theta: Tensor, first: int, last: int
+) -> list[Tensor]:
+    """Parameters after each of the steps first..last-1 of SGD from `theta`, without graphs."""
+    thetas = []
+    for i in range(first, last):
+        picked = problem.batches[i]
+        theta = theta.detach().requires_grad_()
+        (g,) = torch.autograd.grad(problem.step_loss(i, theta, images[picked], targets[picked]), theta)
+        theta = theta.detach() - rate * g
+        thetas.append(theta)
+    return thetas
