@@ -104,6 +104,18 @@ def test_only_finite_numbers_become_curves() -> None:
     assert loss.series[0].values == (0.7, 0.5)
 
 
+def test_curves_of_an_earlier_evaluation_are_left_out(make_run: MakeRun) -> None:
+    run = make_run()
+    epoch = {"stage": "evaluate", "event": "epoch", "time_s": 9.0, "loss": 0.5}
+    kept = collect(run).records[0]
+    with (run / "events.jsonl").open("a", encoding="utf-8") as file:
+        file.write("\n")
+        for item in (f"{kept.subject}/seed {kept.seeds[0]}", "distilled on another/seed 0", "distilled, step 1/seed 0"):
+            file.write(json.dumps({**epoch, "item": item, "step": 1}) + "\n")
+    evaluated = [curve for curve in collect(run).curves if curve.stage == "evaluate"]
+    assert [series.item for curve in evaluated for series in curve.series] == ["distilled/seed 0"]
+
+
 def test_a_page_is_drawn_without_torch(make_run: MakeRun) -> None:
     run = make_run()
     code = (

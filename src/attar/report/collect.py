@@ -93,6 +93,7 @@ def collect(run: Path) -> ReportData:
     events = read_events(run / "events.jsonl")
     description = _mapping(_json_if_there(run / "distilled" / "attar.json"))
     evaluation = _mapping(_json_if_there(run / "evaluation.json"))
+    records = tuple(Record.from_json(record) for record in evaluation.get("records", ()))
     film = read_film(run / "recover" / "snapshots")
     names = _mapping(description.get("task")).get("class_names", ())
     return ReportData(
@@ -101,10 +102,10 @@ def collect(run: Path) -> ReportData:
         class_names=tuple(str(name) for name in names),
         why=next((str(e.get("message", "")) for e in reversed(events) if e.get("event") == "why"), ""),
         stages=tuple(_stage(run, name) for name in STAGES if (run / name / "manifest.json").exists()),
-        curves=curves(events),
+        curves=curves(_of_these(events, records)),
         gallery=read_gallery(run / "distilled" / "data") or last_frame(film),
         film=film,
-        records=tuple(Record.from_json(record) for record in evaluation.get("records", ())),
+        records=records,
         verdict=str(evaluation.get("verdict", "")),
         sizes_bytes={str(k): int(v) for k, v in _mapping(description.get("sizes")).items() if _is_number(v)},
         description=description,
@@ -127,6 +128,31 @@ def curves(events: Sequence[Mapping[str, Any]]) -> tuple[Curve, ...]:
         for (stage, metric, unit), items in found.items()
     ]
     return tuple(sorted(made, key=lambda curve: STAGES.index(curve.stage) if curve.stage in STAGES else len(STAGES)))
+
+
+def _of_these(events: Sequence[Mapping[str, Any]], records: Sequence[Record]) -> list[Mapping[str, Any]]:
+    """Leave out the trainings of other evaluations in the same folder, and the longer tail of one of the same name."""
+    if not records:
+        return list(events)
+    last_epoch = {item: _epochs(record) for record in records for item in _items(record, records)}
+    return [event for event in events if event.get("stage") != "evaluate" or _belongs(event, last_epoch)]
+
+
+def _items(record: Record, records: Sequence[Record]) -> list[str]:
+    """What `evaluate` calls the trainings behind a record."""
+    several = any(other.model != record.model for other in records)
+    title = f"{record.subject} on {record.model}" if several else record.subject
+    return [f"{title}/seed {seed}" for seed in record.seeds]
+
+
+def _epochs(record: Record) -> float:
+    epochs = record.protocol.get("epochs")
+    return epochs if _is_number(epochs) else math.inf
+
+
+def _belongs(event: Mapping[str, Any], last_epoch: Mapping[str, float]) -> bool:
+    step, item = event.get("step"), str(event.get("item"))
+    return item in last_epoch and not (_is_number(step) and step > last_epoch[item])
 
 
 def _series(item: str, points: Mapping[float, float]) -> Series:
