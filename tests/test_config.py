@@ -1,3 +1,5 @@
+from typing import Literal
+
 import pytest
 from pydantic import Field
 
@@ -66,3 +68,17 @@ def test_values_are_yaml(text, value):
 def test_differences_name_the_leaf():
     found = config.differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4})
     assert found == ["a.c: was 2, now 3", "d: was none, now 4"]
+
+
+def test_types_are_told_in_words():
+    class Shown(Config):
+        """Shown."""
+
+        mode: Literal["one", "all"] | None = None
+        """Which."""
+        sizes: tuple[int, ...] = (1,)
+        """How large."""
+        rate: float | None = None
+        """How fast."""
+
+    assert [option.type for option in config.options(Shown)] == ["one | all | none", "list of int", "float | none"]

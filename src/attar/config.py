@@ -8,7 +8,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, get_args
+from types import UnionType
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -179,10 +180,20 @@ def _all_fields(sections: Mapping[str, type[Config]]) -> list[str]:
 
 
 def _type_name(info: FieldInfo) -> str:
-    annotation: Any = info.annotation
-    if getattr(annotation, "__name__", None) and not get_args(annotation):
-        return str(annotation.__name__)
-    return str(annotation).replace("typing.", "").replace("NoneType", "None").replace("Literal", "one of ")
+    return _type_text(info.annotation)
+
+
+def _type_text(annotation: Any) -> str:
+    parts = get_args(annotation)
+    if annotation is None or annotation is type(None):
+        return "none"
+    if get_origin(annotation) is Literal:
+        return " | ".join(map(str, parts))
+    if get_origin(annotation) in (Union, UnionType):
+        return " | ".join(map(_type_text, parts))
+    if get_origin(annotation) is tuple and parts[1:] == (...,):
+        return f"list of {_type_text(parts[0])}"
+    return getattr(annotation, "__name__", None) or str(annotation)
 
 
 def _value_text(value: Any) -> str:

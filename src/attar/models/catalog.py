@@ -50,6 +50,11 @@ def build(name: str, task: Task, *, seed: int = 0) -> nn.Module:
     return model
 
 
+def require_known(name: str) -> None:
+    """Raise ConfigError, naming the nearest, where no network has this name."""
+    _find(name)
+
+
 def names(family: Family) -> list[str]:
     """Names of one family for `attar list models`; attar's own are examples of their patterns."""
     match family:
@@ -122,7 +127,7 @@ def _has(family: Family, name: str) -> bool:
 
 
 def _unknown_model(name: str, families: list[Family]) -> ConfigError:
-    known = [known for family in families for known in names(family)]
+    known = dict.fromkeys(known for family in families for known in names(family))
     near = difflib.get_close_matches(name.rpartition(":")[2], known, n=4, cutoff=0.5)
     return ConfigError(
         f"unknown model {name!r}",
