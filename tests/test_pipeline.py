@@ -1,14 +1,20 @@
 """The whole path on the bundled digits, at toy size."""
 
+import itertools
 import json
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 import attar
 from attar.errors import ArtifactError, AttarError, ConfigError, DataError, DivergedError
+from attar.methods.tesla import Tesla
 from attar.recover import _Loop
+from attar.settings import resolve
 
 TOY = {
     "squeeze.model": "convnet-d2-w8",
@@ -107,9 +113,16 @@ def test_other_settings_are_refused_by_name_and_fresh_starts_over(tmp_path):
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["recover"]["iterations"] == 7
 
 
-def test_nan_stops_names_step_and_rate_and_keeps_the_last_good_state(tmp_path):
-    with pytest.raises(DivergedError, match="step 1 of 6") as caught:
-        distil(tmp_path / "run", settings={"method.lr_images": 1e30}, until="recover")
+def test_nan_stops_names_step_and_rate_and_keeps_the_last_good_state(tmp_path, monkeypatch):
+    matching, calls = Tesla.gradient, itertools.count()
+
+    def broken(self, *arguments):
+        gradients, metrics = matching(self, *arguments)
+        return gradients, {**metrics, "loss": float("nan")} if next(calls) == 2 else metrics
+
+    monkeypatch.setattr(Tesla, "gradient", broken)
+    with pytest.raises(DivergedError, match="loss is no longer a finite number at step 2 of 6") as caught:
+        distil(tmp_path / "run", until="recover")
     assert "method.lr_images=" in caught.value.fix
     assert (tmp_path / "run" / "recover" / "checkpoint.safetensors").exists()
 
@@ -197,3 +210,61 @@ def test_continual(unbroken, tmp_path):
         (2, "distilled"),
         (2, "random"),
     ]
+
+
+def test_an_evaluation_outside_a_run_gets_a_folder_of_its_own(unbroken, tmp_path):
+    shutil.copytree(unbroken.distilled, tmp_path / "tiny")
+    quick = {"train.epochs": 1}
+    attar.evaluate(tmp_path / "tiny", "digits", models=["convnet-d1-w4"], seeds=1, baselines=["random"], settings=quick)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny", "tiny-evaluation"]
+    assert (tmp_path / "tiny-evaluation" / "evaluation.json").is_file()
+
+
+def test_the_command_in_the_card_names_the_networks(unbroken):
+    assert "squeeze.model" in unbroken.load().info["command"]
+    words = shlex.split(unbroken.load().info["command"])
+    pairs = [word for flag, word in itertools.pairwise(words) if flag == "--set"]
+    settings = resolve({"run": {"source": "digits", "method": "tesla", "ipc": 1}}, pairs).plain()
+    made = yaml.safe_load((unbroken.path / "config.yaml").read_text("utf-8"))
+    assert {name: settings[name] for name in made if name != "run"} == {n: v for n, v in made.items() if n != "run"}
+
+
+def test_images_that_leave_the_range_stop_the_run_at_that_step(tmp_path):
+    with pytest.raises(DivergedError, match="at step 0 of 6") as caught:
+        distil(tmp_path / "run", settings={"method.lr_images": 1e12})
+    assert "--set method.lr_images=" in caught.value.fix
+
+
+def test_no_images_to_judge_by_is_told_before_any_work(tmp_path):
+    make_classes(tmp_path / "images", per_class=1)
+    with pytest.raises(DataError, match="no test images to judge by"):
+        attar.distill(tmp_path / "images", "random", 1, recipe="none", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_without_validation_images_still_gives_the_network(tmp_path):
+    make_classes(tmp_path / "images", per_class=3)
+    settings = {"epochs": 1, "validation_fraction": 0.0}
+    trained = attar.train(tmp_path / "images", "convnet-d1-w4", settings=settings)
+    assert list(trained.accuracies) == ["train"]
+
+
+def test_a_left_out_image_stands_in_the_event_log(tmp_path):
+    make_classes(tmp_path / "images", per_class=6)
+    (tmp_path / "images" / "red" / "0.png").write_bytes(b"no image")
+    done = distil_folder(tmp_path / "images", tmp_path / "run", skip_corrupt=True)
+    events = [json.loads(line) for line in (done.path / "events.jsonl").read_text("utf-8").splitlines()]
+    (skipped,) = [event["images"] for event in events if event["event"] == "skipped"]
+    assert [Path(name).name for name in skipped] == ["0.png"]
+
+
+def make_classes(folder: Path, per_class: int) -> None:
+    for name, colour in (("red", (200, 0, 0)), ("blue", (0, 0, 200))):
+        (folder / name).mkdir(parents=True)
+        for i in range(per_class):
+            Image.new("RGB", (8, 8), (*colour[:1], i, *colour[2:])).save(folder / name / f"{i}.png")
+
+
+def distil_folder(source: Path, out: Path, **options):
+    settings = {"evaluate.models": ["convnet-d1-w4"], "evaluate.seeds": 1, "train.epochs": 1, "evaluate.full_epochs": 1}
+    return attar.distill(source, "random", 1, recipe="none", out=out, settings=settings, **options)

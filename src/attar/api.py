@@ -12,6 +12,7 @@ from torch import nn
 
 from attar import pipeline
 from attar.artifacts.distilled import Distilled, load_distilled
+from attar.artifacts.run import CONFIG
 from attar.config import Config, build, place
 from attar.data.loading import RealSet, TrainingSet
 from attar.data.sources import SourceSettings, open_source
@@ -117,6 +118,8 @@ def distill(
         },
         quiet=quiet,
     )
+    if until == "evaluate":
+        pipeline.require_judged(prepared)
     with pipeline.start(prepared, Path(out) if out else None, fresh=fresh, quiet=quiet) as run:
         return advance(run, until)
 
@@ -254,7 +257,7 @@ def train(
         checkpoint=Path(out) / "checkpoint.safetensors" if out else None,
     )
     accuracies = {"train": accuracy(network, images, engine)}
-    if real:
+    if real and len(real.validation):
         accuracies["validation"] = accuracy(network, RealSet(real.validation, task.normalization), engine)
     if out:
         note = {"model": name, "task": task.to_json(), "seed": seed, "accuracies": accuracies}
@@ -288,7 +291,8 @@ def evaluate(
         seeds: trainings of each network on each set.
         baselines: of `random` (real images at the same count) and `full` (the whole training split).
         seed: first seed.
-        out: where `evaluation.json` is written; None takes the run folder, or the dataset's parent folder.
+        out: where `evaluation.json` is written; None takes the run folder, or NAME-evaluation beside a dataset
+            that is in no run.
         settings: of the sections `evaluate`, `train` and `source`.
         data_dir: where cifar10 and cifar100 lie.
         resolution: bring images to this many pixels; None takes the distilled dataset's.
@@ -314,7 +318,7 @@ def evaluate(
     assert isinstance(reading, SourceSettings)
     names = tuple(default_model(opened.task) if name == "auto" else name for name in judging.models)
     judging = judging.model_copy(update={"models": names})
-    folder = Path(out) if out else opened.path.parent
+    folder = Path(out) if out else _judged_in(opened)
     events = Events(folder / "events.jsonl", quiet=quiet)
     real = open_source(str(source), reading, events=events)
     evaluation = evaluate_set(
@@ -358,7 +362,8 @@ def continual(
         seeds: orders of the classes.
         baseline: compare with random real images at the same count.
         seed: first seed.
-        out: where `continual.json` is written; None takes the run folder, or the dataset's parent folder.
+        out: where `continual.json` is written; None takes the run folder, or NAME-evaluation beside a dataset
+            that is in no run.
         settings: of the sections `train` and `source`.
         data_dir: where cifar10 and cifar100 lie.
         resolution: bring images to this many pixels; None takes the distilled dataset's.
@@ -378,7 +383,7 @@ def continual(
     assert isinstance(training, TrainSettings)
     assert isinstance(reading, SourceSettings)
     name = models[0] if model == "auto" else model
-    folder = Path(out) if out else opened.path.parent
+    folder = Path(out) if out else _judged_in(opened)
     events = Events(folder / "events.jsonl", quiet=quiet)
     return learn_continually(
         opened,
@@ -405,6 +410,11 @@ def assignments(settings: Mapping[str, Any] | Iterable[str]) -> list[str]:
     if isinstance(settings, Mapping):
         return [f"{key}={json.dumps(value, default=str)}" for key, value in settings.items()]
     return list(settings)
+
+
+def _judged_in(distilled: Distilled) -> Path:
+    folder = distilled.path.resolve()
+    return folder.parent if (folder.parent / CONFIG).is_file() else folder.with_name(f"{folder.name}-evaluation")
 
 
 def _settings_that_made(distilled: Distilled, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:

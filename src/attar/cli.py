@@ -280,8 +280,7 @@ def continual(
         return
     for record in records:
         step, seen = record.protocol["step"], record.protocol["classes_seen"]
-        score = f"{record.mean:5.1f} ± {record.std:.1f} %  (n={record.n})"
-        typer.echo(f"step {step}: {seen:>4} classes  {record.subject:<10} {score}")
+        typer.echo(f"step {step}: {seen:>4} classes  {record.subject:<10} {record.score:>14}  (n={record.n})")
 
 
 @app.command(rich_help_panel="Look and share")
@@ -389,11 +388,12 @@ def plan(
         totals = {"total_s": found.total_s, "memory_bytes": found.memory_bytes, "disk_bytes": found.disk_bytes}
         _print_json({"stages": stages, **totals})
         return
+    width = max(len(estimate.stage) for estimate in found.estimates)
     for estimate in found.estimates:
-        each = f"{estimate.units:>9,} {estimate.unit} at {1000 * estimate.unit_s:,.1f} ms"
-        typer.echo(f"{estimate.stage:<28} {_duration(estimate.total_s):>9}  {each}")
-    typer.echo(f"{'in all':<28} {_duration(found.total_s):>9}")
-    typer.echo(f"memory about {found.memory_bytes / 2**30:.1f} GiB, disk about {found.disk_bytes / 2**20:,.1f} MiB")
+        each = f"{estimate.units:>9,} {estimate.unit} at {1000 * estimate.unit_s:,.1f} ms" if estimate.units else ""
+        typer.echo(f"{estimate.stage:<{width}} {_duration(estimate.total_s):>9}  {each}".rstrip())
+    typer.echo(f"{'in all':<{width}} {_duration(found.total_s):>9}")
+    typer.echo(f"memory about {_size(found.memory_bytes)}, disk about {_size(found.disk_bytes)}")
 
 
 @app.command("list", rich_help_panel="Find your way")
@@ -412,6 +412,8 @@ def list_(
     if json_:
         _print_json([{"name": name, "summary": summary} for name, summary in rows])
         return
+    if not rows:
+        typer.echo(f"none of the {what} has {match!r} in its name", err=True)
     width = max((len(name) for name, _ in rows), default=0)
     for name, summary in rows:
         typer.echo(f"{typer.style(name.ljust(width), bold=True)}  {summary}")
@@ -501,29 +503,40 @@ def _table(records: tuple[Record, ...] | list[Record], verdict: str) -> None:
         cells = [record.subject, record.model, f"{record.num_images:,}", f"{record.size_bytes:,}"]
         if not several:
             del cells[1]
-        table.add_row(*cells, f"{record.mean:.1f} ± {record.std:.1f} %  (n={record.n})")
+        table.add_row(*cells, f"{record.score}  (n={record.n})")
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
-    console.print(verdict, highlight=False, markup=False)
+    console.print(verdict, highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
 
 def _print_description(shown: dict[str, Any]) -> None:
     typer.secho(shown["name"], bold=True, nl=False)
     typer.echo(f"  {shown['summary']}")
     for key, value in shown["notes"].items():
-        typer.echo(f"{key}: {value}")
+        if value:
+            typer.echo(f"{key}: {value}")
     for section, fields in shown["sections"].items():
+        if not fields:
+            continue
         typer.echo("")
         typer.secho(f"{section}:", bold=True)
         for field in fields:
-            typer.echo(f"  {section}.{field['name']} = {field['default']}    ({field['type']})")
-            typer.echo(f"      {field['meaning']}")
+            kind = f"    ({field['type']})" if field["type"] else ""
+            typer.echo(f"  {section}.{field['name']} = {field['default']}{kind}")
+            if field["meaning"]:
+                typer.echo(f"      {field['meaning']}")
 
 
 def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _size(num_bytes: float) -> str:
+    if num_bytes >= 2**30:
+        return f"{num_bytes / 2**30:.1f} GiB"
+    return f"{num_bytes / 2**20:.0f} MiB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:.0f} KiB"
 
 
 def _complain(error: AttarError) -> None:

@@ -20,6 +20,7 @@ from pydantic import Field, field_validator
 from attar.config import Config, dump
 from attar.data.loading import RealSet
 from attar.errors import ConfigError, DataError
+from attar.models.catalog import build
 from attar.records import Record
 from attar.runtime.engine import Engine, hardware
 from attar.runtime.events import Events
@@ -110,6 +111,8 @@ def evaluate(
     tested_on = f"{settings.split} split, {len(judge)} images, after the last epoch"
     protocol = {"tested_on": tested_on, "precision": engine.precision}
     subjects = _subjects(distilled, source, settings, training, teacher)
+    for model in settings.models:
+        build(model, distilled.task)  # a name or size that does not fit is told now, not between two trainings
     seeds = range(seed, seed + settings.seeds)
     records = []
     with events.progress("evaluate", len(settings.models) * len(subjects) * len(seeds)) as bar:
@@ -130,13 +133,18 @@ def evaluate(
 def judging_set(distilled: Distilled, source: Source, split: Literal["test", "validation"]) -> RealSet:
     """The real images that judge, on the scale of the distilled ones; raises DataError where there are none."""
     judge = RealSet(source.test if split == "test" else source.validation, distilled.task.normalization)
-    if not len(judge):
+    require_judges(len(judge), split)
+    return judge
+
+
+def require_judges(num: int, split: Literal["test", "validation"]) -> None:
+    """Raise DataError where the split that judges has no images."""
+    if not num:
         raise DataError(
             f"the source has no {split} images to judge by",
             expected=f"a {split} split with at least one image",
             fix="--set source.validation_fraction=0.1" if split == "validation" else "--set evaluate.split=validation",
         )
-    return judge
 
 
 def verdict(records: Sequence[Record]) -> str:
@@ -147,10 +155,10 @@ def verdict(records: Sequence[Record]) -> str:
 
 
 def _compare(distilled: Record, random: Record | None) -> str:
-    reached = f"With {distilled.model}, distilled images reach {_score(distilled)}"
+    reached = f"With {distilled.model}, distilled images reach {distilled.score}"
     if random is None:
         return f"{reached}; they were not compared with random real images."
-    against = f"{reached} and random real images at the same count {_score(random)}"
+    against = f"{reached} and random real images at the same count {random.score}"
     return f"{against}: {_judge(distilled, random)}{_label_note(distilled, random)}"
 
 
@@ -158,7 +166,8 @@ def _judge(distilled: Record, random: Record) -> str:
     gain = distilled.mean - random.mean
     spread = math.sqrt((distilled.std**2 + random.std**2) / 2)
     if gain <= 0:
-        return f"distilled images do not beat random ones ({abs(gain):.1f} points behind)."
+        behind = f"{-gain:.1f} points behind" if gain else "no difference"
+        return f"distilled images do not beat random ones ({behind})."
     if min(distilled.n, random.n) < 2:
         return f"distilled images are {gain:.1f} points ahead, but one training of each is no proof."
     if gain < CLEAR_SPREADS * spread:
@@ -172,10 +181,6 @@ def _label_note(distilled: Record, random: Record) -> str:
     if ours == theirs:
         return ""
     return f" The distilled images had {ours} labels, the random ones {theirs}: part of the difference is the labels'."
-
-
-def _score(record: Record) -> str:
-    return f"{record.mean:.1f} ± {record.std:.1f} %" if record.n > 1 else f"{record.mean:.1f} %"
 
 
 def _subjects(

@@ -20,7 +20,7 @@ from attar.config import dump
 from attar.data.loading import RealSet
 from attar.data.sources import Source, open_source
 from attar.errors import ConfigError, DataError
-from attar.evaluation import Evaluation
+from attar.evaluation import Evaluation, require_judges
 from attar.models.catalog import build as build_model
 from attar.models.flat import FlatModel
 from attar.recover import RESULT, read_distillate, recover
@@ -201,7 +201,7 @@ class Run:
             "precision": run.precision,
             "settings": settings,
             "knowledge": {name: note["sha256"] for name, note in squeezed.manifest()["files"].items()},
-            "command": command(self.settings),
+            "command": command(self.settings, source.task),
         }
 
 
@@ -248,6 +248,12 @@ def prepare(
     return Prepared(_check_models(with_models(settings, opened.task), opened), opened, tuple(why))
 
 
+def require_judged(prepared: Prepared) -> None:
+    """Fail before the first stage, not after the last, where there will be no images to judge by."""
+    source, split = prepared.source, prepared.settings.evaluate.split
+    require_judges(source.num_test if split == "test" else len(source.validation), split)
+
+
 @contextmanager
 def start(prepared: Prepared, out: Path | None = None, *, fresh: bool = False, quiet: bool = False) -> Iterator[Run]:
     """Open the run folder `out` (None: one under `runs/`) for these settings and hold its lock.
@@ -262,6 +268,8 @@ def start(prepared: Prepared, out: Path | None = None, *, fresh: bool = False, q
         for line in prepared.why:
             events.say(line)
             events.emit("distill", "why", message=line)
+        if prepared.source.skipped:
+            events.emit("distill", "skipped", images=prepared.source.skipped)
         yield Run(folder, settings, prepared.source, engine, events)
 
 
@@ -327,8 +335,8 @@ def _check_models(settings: Settings, source: Source) -> Settings:
     if (needs_real or "random" in settings.evaluate.baselines) and int(counts[least]) < settings.run.ipc:
         who = settings.run.method if needs_real else "the baseline `random`"
         raise DataError(
-            f"class {source.task.class_names[least]!r} has {int(counts[least])} training images, fewer than "
-            f"ipc={settings.run.ipc}",
+            f"class {source.task.class_names[least]!r} has {int(counts[least])} training "
+            f"image{'s' * (int(counts[least]) != 1)}, fewer than ipc={settings.run.ipc}",
             expected=f"at least ipc real images of every class, as {who} needs them",
             fix=f"--ipc {int(counts[least])} or less" + ("" if needs_real else ", or --set evaluate.baselines=[full]"),
         )

@@ -59,6 +59,11 @@ class Record:
             protocol=protocol,
         )
 
+    @property
+    def score(self) -> str:
+        """An accuracy for a person: `94.0 ± 0.4 %`, without a spread where there is one value only."""
+        return f"{self.mean:.1f} ± {self.std:.1f} %" if self.n > 1 else f"{self.mean:.1f} %"
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""
         return asdict(self)

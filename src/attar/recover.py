@@ -17,7 +17,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attar.config import Config
+from attar.artifacts.description import IMAGE_LIMIT
+from attar.config import Config, dump
 from attar.errors import ArtifactError, DivergedError
 from attar.methods.base import Distillate, Method, RealImages, Synthetic
 from attar.runtime.checkpoint import read_tensors, write_tensors
@@ -148,6 +149,7 @@ class _Loop:
             value.grad = gradients.get(name)
         self.optimizer.step()
         self.method.project(self.synthetic)
+        self._require_in_range(step)
         return metrics
 
     def _require_finite(self, step: int, gradients: Mapping[str, Tensor], metrics: Mapping[str, float]) -> None:
@@ -156,13 +158,28 @@ class _Loop:
         if not bad:
             return
         self._save(step)
-        rates = ", ".join(f"method.lr_{n.removeprefix('log_')}={r / 3:g}" for n, r in self.rates.items() if r)
         raise DivergedError(
             f"{' and '.join(bad)} is no longer a finite number at step {step} of {self.settings.iterations}",
             expected="finite losses and gradients",
-            fix=f"lower the learning rates, for example --set {rates.replace(', ', ' --set ')}; "
-            f"the state before this step is kept in {self.folder / CHECKPOINT}",
+            fix=f"{self._lower_rates()}; the state before this step is kept in {self.folder / CHECKPOINT}",
         )
+
+    def _require_in_range(self, step: int) -> None:
+        """A method that normalises its networks stays finite long after its images have left any sense."""
+        images = self.synthetic.variables["images"].detach()
+        most = float(images.abs().max()) if images.numel() else 0.0
+        if not most <= IMAGE_LIMIT:
+            raise DivergedError(
+                f"image values reach {most:.3g} at step {step} of {self.settings.iterations}",
+                expected=f"normalised values within -{IMAGE_LIMIT:g}..{IMAGE_LIMIT:g}; real images stay within about 3",
+                fix=self._lower_rates(),
+            )
+
+    def _lower_rates(self) -> str:
+        used = {self.rates.get(name) for name in self.synthetic.variables}
+        rates = {key: rate for key, rate in dump(self.method.settings).items() if key.startswith("lr_") and rate}
+        lower = [f"--set method.{key}={rate / 3:g}" for key, rate in rates.items() if rate in used]
+        return f"lower the learning rates and start over: {' '.join(lower)} --fresh"
 
     def _save(self, step: int) -> None:
         tensors = {f"variable.{name}": value for name, value in self.synthetic.variables.items()}

@@ -19,6 +19,7 @@ from attar.errors import ConfigError, unknown
 from attar.evaluation import EvaluateSettings
 from attar.methods import method as method_named
 from attar.methods.base import Method
+from attar.models.catalog import require_known
 from attar.recover import RecoverSettings
 from attar.relabel import RelabelSettings
 from attar.runtime.engine import Precision
@@ -144,6 +145,7 @@ def resolve(
     placed, problems = place(sections_of(kind), assignments)
     values = merge(kind.defaults, values, placed)
     sections = _sections(kind, values)
+    problems += _unknown_models(values)
     return Settings(_checked(kind, build(sections, values, problems)), kind)
 
 
@@ -163,18 +165,16 @@ def source_name(source: str) -> str:
     return Path(source).resolve().name if Path(source).exists() else source
 
 
-def command(settings: Settings) -> str:
+def command(settings: Settings, task: Task) -> str:
     """The command that makes this run again: what differs from the recipe that fits, or the defaults, as --set."""
     run = settings.run
     recipe = fitting_recipe(run.source, run.method, run.ipc)
-    plain = resolve({"run": {"source": run.source, "method": run.method, "ipc": run.ipc}}, recipe=recipe).plain()
+    given = {"run": {"source": run.source, "method": run.method, "ipc": run.ipc}}
+    plain = with_models(resolve(given, recipe=recipe), task).plain()
     words = ["attar", "distill", source_name(run.source), "--method", run.method, "--ipc", str(run.ipc)]
     for section, values in settings.plain().items():
         for key, value in values.items():
-            if value != plain[section].get(key) and "auto" not in (
-                plain[section].get(key),
-                *_first(plain[section].get(key)),
-            ):
+            if key not in plain[section] or value != plain[section][key]:
                 words += _flag(section, key, value)
     return shlex.join(words)
 
@@ -245,13 +245,26 @@ def _flag(section: str, key: str, value: Any) -> list[str]:
         return ["--data-dir", "DIR"]
     if key in ("device",):
         return []
-    if f"{section}.{key}" in ("run.seed", "run.precision", "source.resolution"):
+    if f"{section}.{key}" in ("source.skip_corrupt", "source.download"):
+        return [f"--{key.replace('_', '-')}"]
+    if f"{section}.{key}" in ("run.seed", "run.precision", "run.workers", "source.resolution") and value is not None:
         return [f"--{key}", str(value)]
     return ["--set", f"{section}.{key}={json.dumps(value)}"]
 
 
-def _first(value: Any) -> list[Any]:
-    return list(value[:1]) if isinstance(value, list | tuple) else []
+def _unknown_models(values: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Problems of the networks' names; of the wrong type they are told by `build`."""
+    problems = []
+    judged = values.get("evaluate", {}).get("models") or ()
+    named = [("squeeze.model", values.get("squeeze", {}).get("model"))]
+    named += [("evaluate.models", name) for name in (judged if isinstance(judged, list | tuple) else ())]
+    for where, name in named:
+        if isinstance(name, str) and name != "auto":
+            try:
+                require_known(name)
+            except ConfigError as error:
+                problems.append(f"{where}: {error.found}; {error.expected}")
+    return problems
 
 
 def _parse_recipe(name: str, text: str) -> Recipe:

@@ -254,7 +254,7 @@ def make_record(subject: str, values: Sequence[float], labels: str = "hard") -> 
         ([93, 94, 92], [70, 71, 69], "beat random ones by 23.0 points, 23 times the spread."),
         ([72, 76, 68], [70, 74, 66], "2.0 points ahead, which is within the spread and no clear win."),
         ([60, 61, 62], [70, 71, 72], "do not beat random ones (10.0 points behind)."),
-        ([70, 71], [70, 71], "do not beat random ones (0.0 points behind)."),
+        ([70, 71], [70, 71], "do not beat random ones (no difference)."),
         ([80], [70], "10.0 points ahead, but one training of each is no proof."),
         ([80, 80], [70, 70], "beat random ones by 10.0 points."),
     ],

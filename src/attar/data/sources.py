@@ -67,6 +67,7 @@ class Source:
         train: images to learn from.
         validation: images to choose settings with; empty where `validation_fraction` is 0.
         licence: as the source states it, or None.
+        num_test: images of the test split as listed, none of them decoded.
         skipped: images that couldn't be read; grows when the test split is opened.
         fingerprint: short hash of the training and validation images, all labels and the settings that matter.
         description: one line for a person.
@@ -77,6 +78,7 @@ class Source:
     task: Task
     train: Split
     validation: Split
+    num_test: int
     licence: str | None
     skipped: list[str]
     fingerprint: str
@@ -141,6 +143,7 @@ def open_source(
         task=task,
         train=train.split,
         validation=validation.split,
+        num_test=len(test.indices),
         licence=found.licence,
         skipped=skipped,
         fingerprint=digest([task.class_names, task.shape, train.digest, validation.digest, test.listing()]),

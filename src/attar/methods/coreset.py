@@ -101,7 +101,7 @@ class Random(Coreset):
 
     name = "random"
     summary = "random real images of each class: the baseline that every method must beat"
-    source = "-"
+    source = ""
     Settings = RandomSettings
     knowledge = "none"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -69,7 +69,7 @@ class TrajectorySettings(Config):
 class TrajectoryMatching(Method):
     """Base of the trajectory methods; `matching_gradient` is theirs."""
 
-    Settings = TrajectorySettings
+    Settings: ClassVar[type[Config]] = TrajectorySettings
     knowledge = "trajectories"
     separable = False
 
