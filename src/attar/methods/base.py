@@ -57,7 +57,7 @@ class Trajectories(Protocol):
     flat: FlatModel
     """The experts' network as a function of a parameter vector."""
     learning_rate: float
-    """The rate that the experts were trained with."""
+    """The step size of plain SGD that comes nearest to how the experts were trained."""
     num_experts: int
     num_epochs: int
 

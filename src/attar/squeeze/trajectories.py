@@ -110,7 +110,7 @@ class Experts:
 
     def __init__(self, folder: Path, task: Task, settings: ExpertSettings, engine: Engine) -> None:
         self.flat = FlatModel(build(settings.model, task).to(engine.device).eval())
-        self.learning_rate = settings.learning_rate
+        self.learning_rate = settings.learning_rate / (1 - settings.momentum)  # what a step of plain SGD would take
         self.num_experts, self.num_epochs = settings.num_experts, settings.epochs
         self._folder, self._device = folder, engine.device
 
