@@ -111,6 +111,8 @@ def test_verify_finds_a_flipped_byte(run, tmp_path):
         (["report", "."], 4, "not a run folder"),
         (["verify", "."], 4, ""),
         (["show", "telsa"], 2, "tesla"),
+        (["distill", "digits", "--recipe", sys.executable], 2, "can't be read as a recipe"),
+        (["distill", "digits", "--recipe", "none", "--set", "squeeze.model=resnt18"], 2, "did you mean resnet18"),
         (["distill", "digits", "--method", "random", "--recipe", "none", "--out", "/proc/nowhere"], 6, "cannot write"),
     ],
 )
@@ -120,6 +122,16 @@ def test_a_mistake_gives_one_clear_error_and_no_traceback(arguments, code, says,
     assert "Traceback" not in done.stderr
     assert says in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_behind_stdout_is_no_error_of_attar():
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command("list", "methods"), stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        )
+    assert done.returncode == 6
+    assert "No space left" in done.stderr
 
 
 def test_debug_shows_the_traceback():

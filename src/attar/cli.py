@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from attar.errors import AttarError, unknown
+from attar.errors import AttarError, ResourceError, unknown
 from attar.version import __version__
 
 if TYPE_CHECKING:
@@ -79,6 +80,9 @@ def run() -> None:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            _complain(ResourceError(str(error), fix="free some disk, or mend the permissions, and run again"))
+            sys.exit(ResourceError.exit_code)
         typer.secho(f"error of attar itself: {type(error).__name__}: {error}", fg="red", err=True)
         typer.echo("to fix: please report it with what the same command prints with --debug", err=True)
         sys.exit(1)
@@ -513,8 +517,9 @@ def _print_description(shown: dict[str, Any]) -> None:
     typer.secho(shown["name"], bold=True, nl=False)
     typer.echo(f"  {shown['summary']}")
     for key, value in shown["notes"].items():
-        if value:
-            typer.echo(f"{key}: {value}")
+        if value and key != "about":
+            text = ", ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else value
+            typer.echo(f"{key}: {text}")
     for section, fields in shown["sections"].items():
         if not fields:
             continue

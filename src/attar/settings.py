@@ -236,7 +236,10 @@ def load_recipe(name: str) -> Recipe:
         return known[name]
     path = Path(name)
     if path.is_file():
-        return _parse_recipe(path.stem, path.read_text("utf-8"))
+        try:
+            return _parse_recipe(path.stem, path.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} can't be read as a recipe: {error}", expected="a YAML file in UTF-8") from error
     raise unknown("recipe", name, known, fix="name one of them, or give the path of a YAML file")
 
 

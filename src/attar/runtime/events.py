@@ -28,6 +28,8 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
+from attar.runtime.files import writing
+
 PLAIN_INTERVAL_S = 10.0
 
 
@@ -59,9 +61,10 @@ class Events:
         if self.path is None:
             return
         line = json.dumps({"stage": stage, "event": event, "time_s": round(time.time(), 3), **fields})
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
 
     def say(self, message: str) -> None:
         """Tell the person one line, above any running bar."""
