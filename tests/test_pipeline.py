@@ -268,3 +268,25 @@ def make_classes(folder: Path, per_class: int) -> None:
 def distil_folder(source: Path, out: Path, **options):
     settings = {"evaluate.models": ["convnet-d1-w4"], "evaluate.seeds": 1, "train.epochs": 1, "evaluate.full_epochs": 1}
     return attar.distill(source, "random", 1, recipe="none", out=out, settings=settings, **options)
+
+
+def test_redo_keeps_the_experts_and_takes_other_settings_of_what_is_done_again(tmp_path):
+    done = distil(tmp_path / "run", until="relabel")
+    expert = done.path / "squeeze" / "expert-0000.safetensors"
+    before, stamp = bytes_of(done.distilled), expert.stat().st_mtime_ns
+    distil(done.path, settings={"method.gradient": "published"}, redo="recover", until="relabel")
+    assert expert.stat().st_mtime_ns == stamp
+    assert bytes_of(done.distilled) != before
+    assert yaml.safe_load((done.path / "config.yaml").read_text())["method"]["gradient"] == "published"
+    with pytest.raises(ArtifactError, match=r"squeeze\.epochs"):
+        distil(done.path, settings={"squeeze.epochs": 3}, redo="recover")
+    distil(done.path, redo="recover", until="relabel")
+    assert bytes_of(done.distilled) == before
+
+
+def test_a_trained_network_is_not_overwritten(unbroken, tmp_path):
+    attar.train(unbroken.path, "convnet-d2-w8", out=tmp_path, settings={"epochs": 1})
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(ArtifactError, match="trained network already"):
+        attar.train(unbroken.path, "convnet-d2-w8", out=tmp_path, settings={"epochs": 2})
+    assert (tmp_path / "model.safetensors").read_bytes() == before

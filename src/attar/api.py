@@ -16,7 +16,7 @@ from attar.artifacts.run import CONFIG
 from attar.config import Config, build, place
 from attar.data.loading import RealSet, TrainingSet
 from attar.data.sources import SourceSettings, open_source
-from attar.errors import ConfigError
+from attar.errors import ArtifactError, ConfigError
 from attar.evaluation import EvaluateSettings, Evaluation
 from attar.evaluation import evaluate as evaluate_set
 from attar.records import Record
@@ -78,6 +78,7 @@ def distill(
     workers: int | None = None,
     until: pipeline.Until = "evaluate",
     fresh: bool = False,
+    redo: pipeline.Redo | None = None,
     quiet: bool = True,
 ) -> Distillation:
     """Distil a source of images into `ipc` synthetic images per class, judge the result, and write its report.
@@ -101,6 +102,8 @@ def distill(
         workers: CPU threads.
         until: the last stage to do: squeeze, recover, relabel or evaluate.
         fresh: start over in `out`.
+        redo: recover or relabel: start over from that stage on, with other settings if need be, and keep what the
+            stages before it made.
         quiet: show no progress.
 
     Raises:
@@ -120,7 +123,7 @@ def distill(
     )
     if until == "evaluate":
         pipeline.require_judged(prepared)
-    with pipeline.start(prepared, Path(out) if out else None, fresh=fresh, quiet=quiet) as run:
+    with pipeline.start(prepared, Path(out) if out else None, fresh=fresh, redo=redo, quiet=quiet) as run:
         return advance(run, until)
 
 
@@ -233,6 +236,10 @@ def train(
     training, reading = sections["train"], sections["source"]
     assert isinstance(training, TrainSettings)
     assert isinstance(reading, SourceSettings)
+    if out and (Path(out) / "model.safetensors").exists():
+        raise ArtifactError(
+            f"{out} holds a trained network already", fix="choose another --out, or delete it to train again"
+        )
     events = Events(Path(out) / "events.jsonl" if out else None, quiet=quiet)
     images: TrainingSet
     if is_distilled(data):
@@ -332,6 +339,10 @@ def evaluate(
         folder=folder,
     )
     update_card(opened.path, evaluation.records, evaluation.verdict)
+    if (folder / CONFIG).is_file():
+        from attar.report.page import write_report
+
+        write_report(folder)
     return evaluation
 
 

@@ -55,6 +55,10 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps. [defau
 Precision = Annotated[str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed. [default: 32-true]")]
 Workers = Annotated[int | None, typer.Option(min=1, help="CPU threads for computing and decoding. [default: all]")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over: delete what an earlier run left there.")]
+Redo = Annotated[
+    Literal["recover", "relabel"] | None,
+    typer.Option(help="Start over from this stage on, keeping what the stages before it made."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout; progress goes to stderr.")]
 
@@ -105,6 +109,7 @@ def distill(
     precision: Precision = None,
     workers: Workers = None,
     fresh: Fresh = False,
+    redo: Redo = None,
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:

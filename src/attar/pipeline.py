@@ -43,6 +43,7 @@ from attar.settings import (
 from attar.squeeze import open_knowledge, squeeze
 
 Until = Literal["squeeze", "recover", "relabel", "evaluate"]
+Redo = Literal["recover", "relabel"]
 ORDER: tuple[Until, ...] = ("squeeze", "recover", "relabel", "evaluate")
 MEMORY_ADVICE = {
     "squeeze": "lower squeeze.batch_size, take a narrower squeeze.model, or lower --resolution",
@@ -255,15 +256,22 @@ def require_judged(prepared: Prepared) -> None:
 
 
 @contextmanager
-def start(prepared: Prepared, out: Path | None = None, *, fresh: bool = False, quiet: bool = False) -> Iterator[Run]:
+def start(
+    prepared: Prepared,
+    out: Path | None = None,
+    *,
+    fresh: bool = False,
+    redo: Redo | None = None,
+    quiet: bool = False,
+) -> Iterator[Run]:
     """Open the run folder `out` (None: one under `runs/`) for these settings and hold its lock.
 
-    `fresh` deletes what an earlier run left there.
+    `fresh` deletes what an earlier run left there; `redo` what its stages from that one on left.
     """
     settings = prepared.settings
     folder = RunFolder(out or _default_folder(settings))
     with folder.locked(), _engine(settings) as engine:
-        folder.open(settings.plain(), fresh=fresh)
+        folder.open(settings.plain(), fresh=fresh, redo=redo)
         events = Events(folder.events_path, quiet=quiet)
         for line in prepared.why:
             events.say(line)

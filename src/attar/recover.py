@@ -179,7 +179,7 @@ class _Loop:
         used = {self.rates.get(name) for name in self.synthetic.variables}
         rates = {key: rate for key, rate in dump(self.method.settings).items() if key.startswith("lr_") and rate}
         lower = [f"--set method.{key}={rate / 3:g}" for key, rate in rates.items() if rate in used]
-        return f"lower the learning rates and start over: {' '.join(lower)} --fresh"
+        return f"lower the learning rates and do this stage again: {' '.join(lower)} --redo recover"
 
     def _save(self, step: int) -> None:
         tensors = {f"variable.{name}": value for name, value in self.synthetic.variables.items()}

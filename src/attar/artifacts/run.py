@@ -12,6 +12,7 @@ refused with what differs; the same key resumes, or is skipped where it is compl
 from __future__ import annotations
 
 import fcntl
+import json
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,12 +24,19 @@ import yaml
 
 from attar.config import differences
 from attar.errors import ArtifactError
+from attar.runtime.events import read_events
 from attar.runtime.files import digest, read_json, sha256, write_json, write_text, writing
 
 CONFIG = "config.yaml"
+EVENTS = "events.jsonl"
 MANIFEST = "manifest.json"
 STAGES = ("squeeze", "recover", "relabel", "distilled", "evaluation")
-PRODUCTS = ("evaluation.json", "continual.json", "report.html", "events.jsonl", CONFIG)
+PRODUCTS = ("evaluation.json", "continual.json", "report.html")
+DECIDED_BEFORE = {
+    "recover": ("source.", "squeeze.", "run.source", "run.seed", "run.precision"),
+    "relabel": ("source.", "squeeze.", "run.", "method.", "recover."),
+}
+"""Settings, by the stage that is done again, that the stages before it were made with."""
 UNCOMPARED = (
     "run.device",
     "run.workers",
@@ -49,7 +57,7 @@ class RunFolder:
     @property
     def events_path(self) -> Path:
         """The event log."""
-        return self.path / "events.jsonl"
+        return self.path / EVENTS
 
     @property
     def distilled(self) -> Path:
@@ -71,23 +79,23 @@ class RunFolder:
                 ) from error
             yield
 
-    def open(self, settings: Mapping[str, Any], *, fresh: bool = False) -> None:
-        """Claim the folder for these settings.
+    def open(self, settings: Mapping[str, Any], *, fresh: bool = False, redo: str | None = None) -> None:
+        """Claim the folder for these settings; `fresh` starts over, `redo` from the stage of that name on.
 
-        Raises ArtifactError where it was made with others (each difference named), or holds files that
-        attar did not make.
+        Raises ArtifactError where it was made with others (each difference named) that what is kept depends on,
+        or holds files that attar did not make.
         """
         config = self.path / CONFIG
-        if config.exists() and fresh:
-            self._clear()
-        elif config.exists():
-            changed = differences(_comparable(self.settings()), _comparable(settings))
-            if changed:
+        if config.exists():
+            changed = [] if fresh else differences(_comparable(self.settings()), _comparable(settings))
+            if changed := [change for change in changed if redo is None or change.startswith(DECIDED_BEFORE[redo])]:
                 raise ArtifactError(
                     f"{self.path} was made with other settings:\n" + "\n".join(f"  - {c}" for c in changed),
                     expected="the same settings, to go on with it",
-                    fix="choose another --out, or start over with --fresh",
+                    fix="choose another --out, or start over with --fresh (--redo recover keeps what squeeze made)",
                 )
+            if fresh or redo:
+                self._clear(STAGES[0] if redo is None else redo)
         elif foreign := _foreign(self.path):
             raise ArtifactError(
                 f"{self.path} is not empty and not a run of attar: it holds {', '.join(foreign[:5])}",
@@ -109,12 +117,15 @@ class RunFolder:
         """The stage of this name under these settings; raises ArtifactError where it was made with others."""
         return Stage(self.path / name, name, settings, tuple(parents))
 
-    def _clear(self) -> None:
-        """Delete what attar made here, and nothing else."""
-        for name in STAGES:
+    def _clear(self, first: str) -> None:
+        """Delete what attar made here from the stage `first` on, and nothing else."""
+        kept = STAGES[: STAGES.index(first)]
+        for name in STAGES[len(kept) :]:
             shutil.rmtree(self.path / name, ignore_errors=True)
         for name in PRODUCTS:
             (self.path / name).unlink(missing_ok=True)
+        lines = [json.dumps(event) for event in read_events(self.events_path) if event.get("stage") in kept]
+        write_text(self.events_path, "".join(line + "\n" for line in lines))
 
 
 class Stage:
@@ -221,7 +232,7 @@ def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _foreign(path: Path) -> list[str]:
-    known = {*STAGES, *PRODUCTS, ".lock"}
+    known = {*STAGES, *PRODUCTS, CONFIG, EVENTS, ".lock"}
     if not path.is_dir():
         return []
     return sorted(entry.name for entry in path.iterdir() if entry.name not in known and not entry.name.endswith(".tmp"))
