@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -152,7 +153,8 @@ def test_a_killed_run_goes_on_to_the_same_bytes(run, tmp_path):
 
 def test_ctrl_c_says_how_to_go_on(tmp_path):
     arguments = command("distill", "digits", *TOY, "--set", "recover.iterations=100000", "--out", str(tmp_path / "run"))
-    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, preexec_fn=heed)
     wait_for(process, "recover: tesla 0/")
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=60)
