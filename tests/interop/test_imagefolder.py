@@ -128,7 +128,7 @@ def test_bad_folders_are_told(tmp_path: Path) -> None:
 def test_nothing_is_replaced_unasked(tmp_path: Path, exact: Distilled) -> None:
     out = tmp_path / "out"
     export_imagefolder(exact, out)
-    with pytest.raises(ResourceError, match="not empty"):
+    with pytest.raises(ArtifactError, match="--overwrite"):
         export_imagefolder(exact, out)
     export_imagefolder(exact, out, overwrite=True)
     with pytest.raises(ArtifactError, match="not empty"):

@@ -9,7 +9,7 @@ import torch
 
 from attar.artifacts.distilled import Distilled
 from attar.artifacts.verify import verify
-from attar.errors import ArtifactError, ResourceError
+from attar.errors import ArtifactError
 from attar.interop.tensors import export_tensors, import_tensors
 from attar.task import Task
 
@@ -117,7 +117,7 @@ def test_missing_files_are_told(tmp_path: Path, task: Task) -> None:
 
 def test_nothing_is_replaced_unasked(tmp_path: Path, floats: Distilled, exact: Distilled) -> None:
     export_tensors(floats, tmp_path / "out")
-    with pytest.raises(ResourceError, match="not empty"):
+    with pytest.raises(ArtifactError, match="--overwrite"):
         export_tensors(exact, tmp_path / "out")
     export_tensors(exact, tmp_path / "out", overwrite=True)
     assert not (tmp_path / "out/soft_labels_best.pt").exists()

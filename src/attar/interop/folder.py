@@ -40,8 +40,9 @@ class Note:
 def exporting(distilled: Distilled, out: Path, lost: Sequence[str], *, overwrite: bool) -> Iterator[Path]:
     """Yield the folder to fill; it becomes `out`, with its note, when the block ends well.
 
-    A non-empty `out` is refused (ResourceError); with `overwrite`, unless it is an export itself.
+    A non-empty `out` is refused (ArtifactError); with `overwrite` too (ResourceError), unless it is an export itself.
     """
+    require_new(out, overwrite=overwrite)
     with new_folder(out, replacing=NOTE if overwrite else None) as building:
         yield building
         write_json(
@@ -76,12 +77,12 @@ def read_note(folder: Path) -> Note | None:
 
 
 def require_new(out: Path, *, overwrite: bool) -> None:
-    """Raise ArtifactError where an import would replace what is there, unless asked to."""
+    """Raise ArtifactError where an export or import would replace what is there, unless asked to."""
     if not overwrite and out.is_dir() and any(out.iterdir()):
         raise ArtifactError(
             f"{out} is already there and not empty",
             expected="a folder that is new or empty",
-            fix="choose another folder, or ask to overwrite it",
+            fix="choose another folder, or replace it with --overwrite",
         )
 
 
