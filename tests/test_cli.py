@@ -177,6 +177,22 @@ def test_killed_at_many_moments(run, tmp_path):
     assert bytes_of(tmp_path / "timed" / "distilled") == bytes_of(run / "distilled")
 
 
+@pytest.mark.slow
+def test_killed_in_the_middle_of_recover_goes_on_from_the_checkpoint(tmp_path):
+    arguments = ["distill", "digits", "--ipc", "1", *TOY, "--set", "recover.iterations=1500"]
+    assert attar(*arguments, "--out", str(tmp_path / "unbroken")).returncode == 0
+    broken = [*arguments, "--out", str(tmp_path / "broken")]
+    process = subprocess.Popen(command(*broken), stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+    while not (tmp_path / "broken" / "recover" / "checkpoint.safetensors").exists():
+        assert process.poll() is None, "the run ended before its first checkpoint: give it more iterations"
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    done = attar(*broken)
+    assert re.search(r"going on at step [1-9]\d* of 1500", done.stderr), done.stderr
+    assert bytes_of(tmp_path / "broken" / "distilled") == bytes_of(tmp_path / "unbroken" / "distilled")
+
+
 def kill_and_finish(unbroken: Path, out: Path, moments: list[str], settings: list[str]) -> None:
     """Kill -9 a run when it prints each of `moments`, start it again each time, and compare the end."""
     arguments = ["distill", "digits", "--ipc", "1", *settings, "--out", str(out)]
