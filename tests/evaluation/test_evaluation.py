@@ -105,26 +105,11 @@ def test_every_subject_is_measured_in_the_same_way(tmp_path: Path) -> None:
     assert written["hardware"]["device"] == "cpu"
 
 
-class StopError(Exception):
-    pass
-
-
 def test_a_stopped_evaluation_goes_on_and_ends_with_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, stopped_at: Callable[..., list[str]]
 ) -> None:
     judge(tmp_path / "unbroken")
-    trained = list[str]()
-    fit = trials.fit
-
-    def counting(*args: Any, name: str, **options: Any) -> Any:
-        trained.append(name)
-        if len(trained) == 4:
-            raise StopError
-        return fit(*args, name=name, **options)
-
-    monkeypatch.setattr(trials, "fit", counting)
-    with pytest.raises(StopError):
-        judge(tmp_path / "broken")
+    trained = stopped_at(4, lambda: judge(tmp_path / "broken"))
     assert not (tmp_path / "broken" / "evaluation.json").exists()
     (tmp_path / "broken" / "evaluation" / "left-by-others.safetensors").touch()
     judge(tmp_path / "broken")

@@ -1,6 +1,6 @@
 """Other people's formats, both ways.
 
-imagefolder.py  tensors.py  webdataset.py    a format each: export, read, import
+imagefolder.py  tensors.py  webdataset.py    a format each: export, read
 fkd.py          soft labels that were stored for views of an image folder    unpacking.py   an archive of them
 foreign.py      recognise a format        loaded.py   what was read        settings.py  scales.py   what values are
 torchfile.py    images.py                 files of people one does not know
