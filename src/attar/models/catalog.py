@@ -6,6 +6,9 @@
                                          152 too; batch where no NORM is named
     vgg11-small[-NORM]                   VGG that ends in one linear layer, from 32 px; 13, 16 and 19 too; instance
     alexnet-small[-NORM]                 AlexNet-like, from 8 px; none where no NORM is named
+    resnet32-cifar[-NORM]                thin ResNet of three stages, any 6n + 2 layers: 20, 44, 56, 110 too; batch
+    wrn-16-8[-NORM]                      wide ResNet of 6n + 4 layers (wrn-20-8: of bottlenecks), its factor; batch
+    densenet-40-12[-NORM]                DenseNet, its layers and growth; densenet-bc-100-12 with bottlenecks; batch
     vit-tiny[-pP], bnvit-tiny[-pP]       ViT-Tiny with LayerNorm or BatchNorm, in patches of P px; vit-dD-wW[-pP]
                                          and bnvit-dD-wW[-pP] for any depth and width
     torchvision:NAME, timm:NAME, NAME    a bare name is looked up in torchvision first, then in timm
@@ -26,7 +29,9 @@ from torch import Tensor, nn
 
 from attar.errors import ConfigError, unknown
 from attar.models.alexnet import SmallAlexNet
+from attar.models.cifar_resnet import cifar_resnet, wide_resnet
 from attar.models.convnet import NORMS, ConvNet, Norm
+from attar.models.densenet import densenet
 from attar.models.resnet import DEPTHS, small_resnet
 from attar.models.vgg import SmallVgg
 from attar.models.vit import PATTERN as _VIT
@@ -36,10 +41,6 @@ from attar.task import Task
 
 Family = Literal["attar", "torchvision", "timm"]
 
-_CONVNET = re.compile(r"convnet-d(\d+)-w(\d+)(?:-(\w+))?")
-_SMALL_RESNET = re.compile(r"resnet(\d+)-small(?:-(\w+))?")
-_SMALL_VGG = re.compile(r"vgg(\d+)-small(?:-(\w+))?")
-_SMALL_ALEXNET = re.compile(r"alexnet-small(?:-(\w+))?")
 _OPTIONS: dict[str, dict[str, bool]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
@@ -87,8 +88,11 @@ def names(family: Family) -> list[str]:
         case "attar":
             convnets = ["convnet-d3-w128", *(f"convnet-d3-w128-{norm}" for norm in NORMS), "convnet-d4-w128"]
             resnets = [*(f"resnet{depth}-small" for depth in DEPTHS), "resnet18-small-instance"]
-            others = ["vgg11-small", "vgg11-small-batch", "alexnet-small", "alexnet-small-instance"]
-            return [*convnets, *resnets, *others, "vit-tiny", "bnvit-tiny"]
+            others = ["vgg11-small", "vgg11-small-batch", "vgg16-small-batch", "vgg19-small-batch"]
+            others += ["alexnet-small", "alexnet-small-instance"]
+            cifar = [*(f"resnet{depth}-cifar" for depth in (20, 32, 44, 56, 110)), "wrn-16-8", "wrn-20-8", "wrn-28-10"]
+            cifar += ["densenet-40-12", "densenet-bc-100-12"]
+            return [*convnets, *resnets, *others, *cifar, "vit-tiny", "bnvit-tiny"]
         case "torchvision":
             from torchvision import models
 
@@ -142,7 +146,7 @@ def num_parameters(model: nn.Module) -> int:
 
 def _has(family: Family, name: str) -> bool:
     if family == "attar":
-        return any(pattern.fullmatch(name) for pattern in (_CONVNET, _SMALL_RESNET, _SMALL_VGG, _SMALL_ALEXNET, _VIT))
+        return any(pattern.fullmatch(name) for pattern in _OWN)
     if family == "torchvision":
         return name in names("torchvision")
     import timm
@@ -157,32 +161,57 @@ def _unknown_model(name: str, families: list[Family]) -> ConfigError:
         f"unknown model {name!r}",
         expected=(f"did you mean {' or '.join(near)}? " if near else "")
         + "known: convnet-dDEPTH-wWIDTH[-NORM], resnetDEPTH-small[-NORM], vgg11-small[-NORM], alexnet-small[-NORM], "
-        "[bn]vit-tiny[-pPATCH], [bn]vit-dDEPTH-wWIDTH[-pPATCH], and every model of torchvision and timm",
+        "resnetDEPTH-cifar[-NORM], wrn-DEPTH-FACTOR[-NORM], densenet[-bc]-DEPTH-GROWTH[-NORM], [bn]vit-tiny[-pPATCH], "
+        "[bn]vit-dDEPTH-wWIDTH[-pPATCH], and every model of torchvision and timm",
         fix="`attar list models` lists all of them",
     )
 
 
 def _own(name: str, task: Task) -> nn.Module:
-    if small := _SMALL_RESNET.fullmatch(name):
-        size_px = min(task.height_px, task.width_px)
-        return small_resnet(int(small[1]), task.num_classes, task.channels, size_px, _norm(name, small[2], "batch"))
-    if vgg := _SMALL_VGG.fullmatch(name):
-        return SmallVgg(task.num_classes, *task.shape, depth=int(vgg[1]), norm=_norm(name, vgg[2], "instance"))
-    if alexnet := _SMALL_ALEXNET.fullmatch(name):
-        return SmallAlexNet(task.num_classes, *task.shape, norm=_norm(name, alexnet[1], "none"))
-    if _VIT.fullmatch(name):
-        return vit(name, task.num_classes, *task.shape)
-    parts = _CONVNET.fullmatch(name)
-    assert parts is not None  # find lets no other name through
-    norm = _norm(name, parts[3], "instance")
+    make, parts = next((make, parts) for pattern, make in _OWN.items() if (parts := pattern.fullmatch(name)))
+    return make(parts, task)
+
+
+def _convnet(parts: re.Match[str], task: Task) -> nn.Module:
+    norm = _norm(parts, "instance")
     depth, width = int(parts[1]), int(parts[2])
     if min(depth, width) < 1:
-        raise ConfigError(f"{name} has no layers", expected="a depth and a width of at least 1")
+        raise ConfigError(f"{parts[0]} has no layers", expected="a depth and a width of at least 1")
     return ConvNet(task.num_classes, *task.shape, depth=depth, width=width, norm=norm)
 
 
-def _norm(name: str, given: str | None, default: Norm) -> Norm:
+def _small_resnet(parts: re.Match[str], task: Task) -> nn.Module:
+    size_px = min(task.height_px, task.width_px)
+    return small_resnet(int(parts[1]), task.num_classes, task.channels, size_px, _norm(parts, "batch"))
+
+
+def _small_vgg(parts: re.Match[str], task: Task) -> nn.Module:
+    return SmallVgg(task.num_classes, *task.shape, depth=int(parts[1]), norm=_norm(parts, "instance"))
+
+
+def _small_alexnet(parts: re.Match[str], task: Task) -> nn.Module:
+    return SmallAlexNet(task.num_classes, *task.shape, norm=_norm(parts, "none"))
+
+
+def _cifar_resnet(parts: re.Match[str], task: Task) -> nn.Module:
+    return cifar_resnet(parts[0], int(parts[1]), task, _norm(parts, "batch"))
+
+
+def _wide_resnet(parts: re.Match[str], task: Task) -> nn.Module:
+    return wide_resnet(parts[0], int(parts[1]), int(parts[2]), task, _norm(parts, "batch"))
+
+
+def _densenet(parts: re.Match[str], task: Task) -> nn.Module:
+    return densenet(parts[0], int(parts[2]), int(parts[3]), task, _norm(parts, "batch"), compact=bool(parts[1]))
+
+
+def _vit(parts: re.Match[str], task: Task) -> nn.Module:
+    return vit(parts[0], task.num_classes, *task.shape)
+
+
+def _norm(parts: re.Match[str], default: Norm) -> Norm:
     """The normalisation that a name ends in; raises ConfigError where there is no such one."""
+    name, given = parts[0], parts["norm"]
     if given is not None and given not in NORMS:
         raise unknown("normalisation", given, NORMS, fix=f"write {name.removesuffix(given)}instance, for example")
     return cast("Norm", given or default)
@@ -280,3 +309,16 @@ _FAMILIES: dict[Family, Callable[[str, Task], nn.Module]] = {
     "torchvision": _torchvision,
     "timm": _timm,
 }
+
+_NORM = r"(?:-(?P<norm>\w+))?"
+_OWN: dict[re.Pattern[str], Callable[[re.Match[str], Task], nn.Module]] = {
+    re.compile(r"convnet-d(\d+)-w(\d+)" + _NORM): _convnet,
+    re.compile(r"resnet(\d+)-small" + _NORM): _small_resnet,
+    re.compile(r"vgg(\d+)-small" + _NORM): _small_vgg,
+    re.compile(r"alexnet-small" + _NORM): _small_alexnet,
+    re.compile(r"resnet(\d+)-cifar" + _NORM): _cifar_resnet,
+    re.compile(r"wrn-(\d+)-(\d+)" + _NORM): _wide_resnet,
+    re.compile(r"densenet(-bc)?-(\d+)-(\d+)" + _NORM): _densenet,
+    _VIT: _vit,
+}
+"""Patterns of attar's own names, and what makes a network of the parts that they find."""

@@ -8,8 +8,8 @@ map, averaged over space; no gradient flows into z_C and F_C. An exit is a bottl
 with stride k down to the size of the last map, 1x1 to its width), each with BatchNorm and ReLU, then an average over
 space and a linear layer.
 
-Networks with stages: those with layer1, layer2, ... (ResNets of attar, torchvision and timm), with `stages` (timm), and
-those whose `features` are one sequence with pooling (ConvNet, VGG, AlexNet). Others are refused.
+Networks with stages: those with layer1, layer2, ... (ResNets of attar, torchvision and timm, attar's DenseNets), with
+`stages` (timm), and those whose `features` are one sequence with pooling (ConvNet, VGG, AlexNet). Others are refused.
 
 Source: Zhang et al., "Be Your Own Teacher", ICCV 2019; alpha 0.3, tau 3 and no tau² as in the authors' code, which has
 left the features out; lam 0.03 as in code that follows it. Their exits are of separable convolutions in that code, and

@@ -11,6 +11,11 @@ In an epoch each image is new once and so is seen twice: an epoch takes twice th
 same. With CutMix or MixUp the shared half keeps the partners, boxes and shares that it had when it was new, under fresh
 crops and mirrors: so z_{t-1} and z_t are of the same mixture. (Neither paper nor code says what they do.)
 
+The paper's networks are vgg16-small-batch, vgg19-small-batch, resnet18-small, resnet50-small, resnet32-cifar,
+resnet110-cifar, wrn-16-8, wrn-20-8 and densenet-40-12 (densenet-bc-40-12 in the authors' code); its settings for CIFAR
+are sgd, nesterov, learning_rate 0.05, weight_decay 5e-4, batch_size 128 (theirs is n: 64), epochs 240, milestones 150,
+180 and 210.
+
 Source: Shen et al., "Self-Distillation from the Last Mini-Batch for Consistency Regularization", CVPR 2022, eq. 4-6.
 Differs from the authors' code: both halves go through the network together, as the paper draws it; theirs are two
 passes, so that BatchNorm sees each half by itself (`apart`), and their batch size is n.
