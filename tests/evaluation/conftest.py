@@ -16,7 +16,7 @@ class StopError(Exception):
 
 @pytest.fixture
 def stopped_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], Any]], list[str]]:
-    """`stopped_at(n, judge)` stops `judge` as its n-th training begins; gives the names of all trainings, later ones too."""
+    """`stopped_at(n, judge)` stops `judge` as its n-th training begins and names all trainings, later ones too."""
 
     def stop(number: int, judge: Callable[[], Any]) -> list[str]:
         trained = list[str]()
