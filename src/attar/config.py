@@ -6,10 +6,10 @@ The resolved YAML, `attar show` and the docs table are all read off these classe
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import UnionType
-from typing import Any, ClassVar, Literal, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -38,6 +38,9 @@ class Config(BaseModel):
     @classmethod
     def _fill(cls, values: Any) -> Any:
         return {**cls.changed, **values} if isinstance(values, Mapping) else values
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 @dataclass(frozen=True)
@@ -81,17 +84,27 @@ def build(
         if section not in sections:
             problems.append(f"unknown section {section!r}; known: {', '.join(sections)}")
     for section, kind in sections.items():
-        try:
-            built[section] = kind.model_validate(dict(values.get(section, {})))
-        except ValidationError as error:
-            problems += [_problem(section, kind, detail) for detail in error.errors()]
+        made, found = validated(kind, values.get(section, {}), section)
+        problems += found
+        if made is not None:
+            built[section] = made
     if problems:
-        count = "a setting is" if len(problems) == 1 else f"{len(problems)} settings are"
-        raise ConfigError(
-            f"{count} not valid:\n" + "\n".join(f"  - {problem}" for problem in problems),
-            fix="`attar show NAME` lists every field of a method with type, default and meaning",
-        )
+        raise not_valid(problems, "`attar show NAME` lists every field of a method with type, default and meaning")
     return built
+
+
+def validated(kind: type[ConfigT], values: Mapping[str, Any], where: str) -> tuple[ConfigT | None, list[str]]:
+    """A config of these values, or None and every problem, each named from `where` on, which may be empty."""
+    try:
+        return kind.model_validate(dict(values)), []
+    except ValidationError as error:
+        return None, [_problem(where, kind, detail) for detail in error.errors()]
+
+
+def not_valid(problems: Sequence[str], fix: str) -> ConfigError:
+    """The one error for all that is wrong with settings."""
+    count = "a setting is" if len(problems) == 1 else f"{len(problems)} settings are"
+    return ConfigError(f"{count} not valid:\n" + "\n".join(f"  - {problem}" for problem in problems), fix=fix)
 
 
 def place(
@@ -171,13 +184,15 @@ def dump(config: Config) -> dict[str, Any]:
 
 def _problem(section: str, kind: type[Config], detail: Any) -> str:
     path = ".".join(str(part) for part in detail["loc"])
-    where = f"{section}.{path}" if path else section
+    where = ".".join(filter(None, (section, path)))
     if detail["type"] == "extra_forbidden":
         for part in detail["loc"][:-1]:
-            kind = _group(kind.model_fields[part]) or kind
+            kind = _group(kind.model_fields[part]) or kind if part in kind.model_fields else kind
         return f"{where}: no such field{_near(str(detail['loc'][-1]), kind.model_fields)}"
     message = detail["msg"].removeprefix("Value error, ")
-    return f"{where}: {message} (found {_value_text(detail['input'])})" if path else f"{where}: {message}"
+    if path and detail["type"] != "missing":
+        return f"{where}: {message} (found {_value_text(detail['input'])})"
+    return f"{where}: {message}" if where else message
 
 
 def _near(name: str, known: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ import torch
 from attar.artifacts.description import WHITENING
 from attar.artifacts.distilled import Distilled, load_distilled, write_distilled
 from attar.artifacts.recovered import read_chunks
-from attar.artifacts.run import MANIFEST, RunFolder, Stage, versions
+from attar.artifacts.run import CONFIG, MANIFEST, RunFolder, Stage, versions
 from attar.artifacts.whitening import open_whitening, write_whitening
 from attar.config import dump, merge, place
 from attar.data.loading import RealSet
@@ -50,6 +50,7 @@ from attar.settings import (
     with_models,
 )
 from attar.squeeze import decisive, open_knowledge, squeeze
+from attar.squeeze.teachers import load_teacher
 from attar.training.soft import Teacher
 
 Until = Literal["squeeze", "recover", "relabel", "evaluate"]
@@ -450,6 +451,21 @@ def _whitened(source: Source, settings: Settings, folder: RunFolder, engine: Eng
     return whitened(source, open_whitening(kept, math.prod(shape), epsilon))
 
 
+def teacher_of(distilled: Distilled, engine: Engine) -> Teacher | None:
+    """Who makes soft labels for this dataset: the teacher that came with it, or what its run squeezed."""
+    if distilled.label_kind == "hard":
+        return None
+    if distilled.teacher_files:
+        return load_teacher(distilled.teacher_files, distilled.task, engine)
+    run = distilled.path.resolve().parent
+    if not (run / CONFIG).is_file():
+        return None
+    settings = restore(RunFolder(run).settings())
+    found = open_knowledge(settings.sections["squeeze"], distilled.task, run / "squeeze", engine)
+    chosen: Teacher | None = labeller(found, settings.relabel)
+    return chosen
+
+
 def _default_folder(settings: Settings) -> Path:
     run = settings.run
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in source_name(run.source))
@@ -458,16 +474,21 @@ def _default_folder(settings: Settings) -> Path:
 
 
 @contextmanager
-def _engine(settings: Settings) -> Iterator[Engine]:
-    """The engine; while it is in use, torch has the number of threads that is set."""
+def sharing_engine(device: str, precision: str, workers: int | None) -> Iterator[Engine]:
+    """The engine of all processes; while it is in use, torch has this number of threads in each, or what it had."""
     before, processes = torch.get_num_threads(), launched()
-    torch.set_num_threads(settings.run.workers or before)
+    torch.set_num_threads(workers or before)
     processes.join()
     try:
-        yield Engine(settings.run.device, settings.run.precision, processes)
+        yield Engine(device, precision, processes)
     finally:
         processes.leave()
         torch.set_num_threads(before)
+
+
+def _engine(settings: Settings) -> AbstractContextManager[Engine]:
+    run = settings.run
+    return sharing_engine(run.device, run.precision, run.workers)
 
 
 def _locked(folder: RunFolder, engine: Engine) -> AbstractContextManager[None]:

@@ -36,7 +36,7 @@ from attar.training.optimizers import give_state, take_state
 from attar.training.settings import TrainSettings, learning_rate, make_optimizer
 from attar.training.strategies import Batch, Teaches, find, strategies
 
-__all__ = ["FitResult", "TrainSettings", "TrainingSet", "accuracy", "fit"]
+__all__ = ["FitResult", "TrainSettings", "TrainingSet", "accuracy", "check", "fit"]
 
 CHECKPOINT_EVERY_S = 20.0
 MAX_EVENTS = 100
@@ -128,6 +128,14 @@ def accuracy(
             right += (predicted == data.labels[indices].to(engine.device)).sum()
             bar.advance()
     return 100 * int(right) / len(data)
+
+
+def check(
+    model: nn.Module, data: TrainingSet, settings: TrainSettings, engine: Engine, teacher: Teaches | None = None
+) -> None:
+    """Raise ConfigError where `fit` would, before its first step: what does not go together."""
+    training = _Training(model, data, settings, 0, engine, Events(quiet=True), "check", "train", None, teacher)
+    training.strategy.release()
 
 
 class _Training:

@@ -29,6 +29,7 @@ from attar.runtime.seeding import generator
 from attar.task import Task
 from attar.training.loop import TrainSettings, accuracy, fit
 from attar.training.soft import Teacher, labelled_by, soft_set
+from attar.training.strategies import Teaches
 
 Labels = Literal["hard", "soft"]
 
@@ -68,7 +69,9 @@ class Subject:
     num_images: int
     size_bytes: int
     identity: Any
-    """Plain values that tell its images and labels from those of every other subject."""
+    """Plain values that tell its images and labels from those of every other subject, and its teacher."""
+    teacher: Teaches | None = None
+    """Who teaches, for the strategy kd."""
 
 
 def distilled_subject(
@@ -156,10 +159,13 @@ class Trials:
         engine: device and precision.
         events: log and progress.
         folder: of the finished trials, and of the checkpoint of the one that runs.
+        stage: of the events: who trains.
     """
 
-    def __init__(self, task: Task, source: Source, engine: Engine, events: Events, folder: Path) -> None:
-        self.task, self.engine, self.events, self.folder = task, engine, events, folder
+    def __init__(
+        self, task: Task, source: Source, engine: Engine, events: Events, folder: Path, stage: str = "evaluate"
+    ) -> None:
+        self.task, self.engine, self.events, self.folder, self.stage = task, engine, events, folder, stage
         self._made_from = source.fingerprint
 
     def accuracy(self, model: str, subject: Subject, seed: int, judge: TrainingSet, judged_by: str, name: str) -> float:
@@ -173,6 +179,42 @@ class Trials:
             judged_by: names the judge among those of the same source.
             name: of the training in progress, events and errors.
         """
+        finished, identity = self._path(model, subject, seed, judge, judged_by)
+        if finished.exists():
+            return float(read_json(finished)["accuracy"])
+        checkpoint = finished.with_suffix(".safetensors")
+        network = build(model, self.task, seed=seed)
+        fitted = fit(
+            network,
+            subject.make(seed),
+            subject.settings,
+            seed=seed,
+            engine=self.engine,
+            events=self.events,
+            name=name,
+            stage=self.stage,
+            checkpoint=checkpoint,
+            teacher=subject.teacher,
+        )
+        reached = accuracy(network, judge, self.engine, events=self.events, name=f"test {name}")
+        write_json(finished, {"accuracy": reached, "train_loss": fitted.losses[-1], "made_by": identity})
+        checkpoint.unlink(missing_ok=True)
+        return reached
+
+    def finished(self, model: str, subject: Subject, seed: int, judge: TrainingSet, judged_by: str) -> float | None:
+        """That accuracy where the training is finished, None otherwise; see `accuracy`."""
+        path, _ = self._path(model, subject, seed, judge, judged_by)
+        return float(read_json(path)["accuracy"]) if path.exists() else None
+
+    def tidy(self) -> None:
+        """Remove the checkpoints of trials with other settings that were never finished."""
+        for path in self.folder.glob("*.safetensors"):
+            path.unlink()
+
+    def _path(
+        self, model: str, subject: Subject, seed: int, judge: TrainingSet, judged_by: str
+    ) -> tuple[Path, dict[str, Any]]:
+        """Where a finished trial stands, and all that it is known by."""
         identity = {
             "model": model,
             "subject": subject.name,
@@ -185,30 +227,7 @@ class Trials:
             "precision": self.engine.precision,
         }
         stem = "-".join((_slug(model), _slug(subject.name), f"seed{seed}", digest(identity)))
-        finished, checkpoint = self.folder / f"{stem}.json", self.folder / f"{stem}.safetensors"
-        if finished.exists():
-            return float(read_json(finished)["accuracy"])
-        network = build(model, self.task, seed=seed)
-        fitted = fit(
-            network,
-            subject.make(seed),
-            subject.settings,
-            seed=seed,
-            engine=self.engine,
-            events=self.events,
-            name=name,
-            stage="evaluate",
-            checkpoint=checkpoint,
-        )
-        reached = accuracy(network, judge, self.engine, events=self.events, name=f"test {name}")
-        write_json(finished, {"accuracy": reached, "train_loss": fitted.losses[-1], "made_by": identity})
-        checkpoint.unlink(missing_ok=True)
-        return reached
-
-    def tidy(self) -> None:
-        """Remove the checkpoints of trials with other settings that were never finished."""
-        for path in self.folder.glob("*.safetensors"):
-            path.unlink()
+        return self.folder / f"{stem}.json", identity
 
 
 def _draw(real: RealSet, counts: Tensor, task: Task, seed: int) -> Tensor:

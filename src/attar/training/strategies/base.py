@@ -79,6 +79,8 @@ class Strategy:
     """Name of its group of fields in `train`."""
     views: int = 1
     """Augmentations of each image in a batch; `batch_size` counts them all."""
+    repeats: int = 1
+    """Batches of an epoch that each image is in."""
     extra: nn.Module | None = None
     """Trained along with the network and dropped at the end; set by `prepare`."""
 
@@ -86,6 +88,11 @@ class Strategy:
         self.settings, self.num_images = settings, num_images
         self.batch_size = max(1, settings.batch_size // self.views)
         """Images of a batch, each of which is shown in all views."""
+
+    @property
+    def showings(self) -> int:
+        """How often each image goes through the network in an epoch: in so many batches, under so many views."""
+        return self.repeats * self.views
 
     def prepare(self, model: nn.Module, example: Callable[[], Tensor], teacher: Teaches | None) -> None:
         """Get ready to train `model`, of which `example()` (1, c, h, w) is an input on its device.

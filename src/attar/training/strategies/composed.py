@@ -69,6 +69,7 @@ class _Sum(Strategy):
             part.batch_size = self.batch_size
         first = self.parts[0]
         self._sampler = next((part for part in self.parts if type(part).batches is not Strategy.batches), first)
+        self.repeats = self._sampler.repeats
         self._judge = next((part for part in self.parts if type(part).supervised is not Strategy.supervised), first)
 
     def prepare(self, model: nn.Module, example: Callable[[], Tensor], teacher: Teaches | None) -> None:

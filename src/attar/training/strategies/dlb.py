@@ -52,6 +52,7 @@ class LastBatch(Strategy):
     summary = "half of each batch is of the last one and agrees with what was predicted there; images are seen twice"
     source = "Shen et al. 2022, Self-Distillation from the Last Mini-Batch for Consistency Regularization (CVPR)"
     group = "dlb"
+    repeats = 2
 
     _indices = torch.zeros(0, dtype=torch.int64)
     _logits = torch.zeros(0, 0)
