@@ -105,6 +105,7 @@ def cli_page() -> str:
 
 def settings_page() -> str:
     """Every setting of every section and method: type, default, meaning."""
+    from attar.catalogue import study_options
     from attar.config import options
     from attar.interop.settings import ForeignSettings
     from attar.methods import methods
@@ -126,6 +127,9 @@ def settings_page() -> str:
         head = "| setting | default | meaning |\n|---|---|---|\n" if fields else ""
         parts.append(f"\n## {title}\n\n{about}\n\n{head}")
         parts += [f"| `{one.name}` | `{one.default}` | {_setting(one)} |\n" for one in fields]
+    parts.append("\n## study\n\nThe file of a [study](../studies.md). `train` holds the fields of [train](#train).\n\n")
+    parts.append("| field | default | meaning |\n|---|---|---|\n")
+    parts += [f"| `{one.name}` | `{one.default}` | {_setting(one)} |\n" for one in study_options()]
     return "".join(parts)
 
 

@@ -14,7 +14,20 @@ from typing import TYPE_CHECKING, Any
 from attar.version import __version__
 
 if TYPE_CHECKING:
-    from attar.api import Distillation, Training, compare, continual, distill, evaluate, load, plan, resume, train
+    from attar.api import (
+        Distillation,
+        Training,
+        compare,
+        continual,
+        distill,
+        evaluate,
+        load,
+        plan,
+        plan_study,
+        resume,
+        study,
+        train,
+    )
 
 __all__ = [
     "Distillation",
@@ -26,7 +39,9 @@ __all__ = [
     "evaluate",
     "load",
     "plan",
+    "plan_study",
     "resume",
+    "study",
     "train",
 ]
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from attar import pipeline
 from attar.artifacts.distilled import Distilled, load_distilled
-from attar.artifacts.run import CONFIG, RunFolder
+from attar.artifacts.run import CONFIG
 from attar.config import Config, build, dump, merge, place
 from attar.data.loading import RealSet, TrainingSet
 from attar.data.sources import SourceSettings, open_source, whitened
@@ -21,22 +21,24 @@ from attar.errors import ArtifactError, ConfigError
 from attar.evaluation import EvaluateSettings, Evaluation
 from attar.evaluation import evaluate as evaluate_set
 from attar.methods import method as method_named
+from attar.pipeline import teacher_of
 from attar.records import Record
-from attar.relabel import labeller
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
-from attar.settings import default_model, restore, sections_of, source_name
-from attar.squeeze import open_knowledge
+from attar.settings import default_model, sections_of, source_name
 from attar.squeeze.expert_files import list_experts
 from attar.squeeze.teachers import load_teacher
 from attar.training.loop import TrainSettings
-from attar.training.soft import Teacher, soft_set
+from attar.training.soft import soft_set
 
 if TYPE_CHECKING:
     from attar.data.sources import Source as OpenSource
     from attar.interop.opening import Opened
     from attar.planning import Plan
     from attar.report.several import Group
+    from attar.studies.result import StudyResult
+    from attar.studies.running import StudyPlan
+    from attar.studies.settings import StudySettings
     from attar.task import Task
 
 PathLike = str | Path
@@ -430,7 +432,7 @@ def evaluate(
         engine=engine,
         events=events,
         folder=folder,
-        teacher=_teacher_of(opened, engine),
+        teacher=teacher_of(opened, engine),
     )
     if foreign is None:
         update_card(opened.path, evaluation.records, evaluation.verdict)
@@ -509,7 +511,7 @@ def continual(
         engine=engine,
         events=events,
         folder=folder,
-        teacher=_teacher_of(opened, engine),
+        teacher=teacher_of(opened, engine),
     )
     if (folder / CONFIG).is_file():
         from attar.report.page import write_report
@@ -536,6 +538,60 @@ def compare(runs: Sequence[PathLike], out: PathLike | None = None) -> tuple[Grou
     return grouped(judged)
 
 
+def study(
+    file: PathLike,
+    *,
+    out: PathLike | None = None,
+    settings: Mapping[str, Any] | Iterable[str] = (),
+    data_dir: PathLike | None = None,
+    jobs: int = 1,
+    device: str = "auto",
+    precision: str = "32-true",
+    workers: int | None = None,
+    quiet: bool = True,
+) -> StudyResult:
+    """Train a grid of strategies, networks, variants, wrong labels and seeds, and compare the strategies.
+
+    The same call again goes on where it was interrupted. A file that has changed keeps what was trained with the same
+    settings, and trains the rest.
+
+    Args:
+        file: a name from `attar list studies`, or a YAML file; `attar show study` lists its fields.
+        out: folder; None makes one under `runs/`.
+        settings: of the file, such as `{"seeds": 5, "train.epochs": 20}`.
+        data_dir: folder of a source that goes by its name, such as cifar10 or imagenet-1k.
+        jobs: processes that share the trainings, each with one thread unless `workers` says otherwise.
+        device: auto, cpu, cuda or mps.
+        precision: 32-true, bf16-mixed or 16-mixed.
+        workers: CPU threads of each process.
+        quiet: show no progress.
+
+    Raises ConfigError with all that is wrong in the file, before any training; DivergedError, after all others have
+    ended, where trainings left the finite numbers.
+    """
+    from attar.studies.running import Machine, run_study
+
+    given, folder = _opened_study(file, out, settings, data_dir)
+    return run_study(given, folder, Machine(device, precision, jobs, workers), quiet=quiet)
+
+
+def plan_study(
+    file: PathLike,
+    *,
+    out: PathLike | None = None,
+    settings: Mapping[str, Any] | Iterable[str] = (),
+    data_dir: PathLike | None = None,
+    device: str = "auto",
+    precision: str = "32-true",
+    quiet: bool = True,
+) -> StudyPlan:
+    """Count what `study` would train with these arguments, and train nothing."""
+    from attar.studies import running
+
+    given, folder = _opened_study(file, out, settings, data_dir)
+    return running.plan_study(given, folder, running.Machine(device, precision), quiet=quiet)
+
+
 def is_distilled(data: PathLike) -> bool:
     """Whether a path is a distilled dataset or a run folder with one."""
     path = Path(data)
@@ -547,6 +603,16 @@ def assignments(settings: Mapping[str, Any] | Iterable[str]) -> list[str]:
     if isinstance(settings, Mapping):
         return [f"{key}={json.dumps(value, default=str)}" for key, value in settings.items()]
     return list(settings)
+
+
+def _opened_study(
+    file: PathLike, out: PathLike | None, settings: Mapping[str, Any] | Iterable[str], data_dir: PathLike | None
+) -> tuple[StudySettings, Path]:
+    """A study's settings and its folder."""
+    from attar.studies.settings import read_study
+
+    given = {"data_dir": str(data_dir)} if data_dir else {}
+    return read_study(str(file), assignments(settings), given), Path(out or Path("runs") / f"study-{Path(file).stem}")
 
 
 def _foreign(
@@ -611,7 +677,7 @@ def _training_images(
     """What is trained on, and the source whose validation split judges, where there is one."""
     if is_distilled(data):
         distilled = load_distilled(Path(data))
-        images = soft_set(distilled, _teacher_of(distilled, engine), engine.device)
+        images = soft_set(distilled, teacher_of(distilled, engine), engine.device)
         real = open_source(str(source), opening, events=events) if source else None
         if real:
             real.task.require_same(distilled.task, "the source", "the distilled dataset")
@@ -637,21 +703,6 @@ def _store(made: Training, out: Path, note: dict[str, Any], task: Task) -> None:
 def _judged_in(distilled: Distilled) -> Path:
     folder = distilled.path.resolve()
     return folder.parent if (folder.parent / CONFIG).is_file() else folder.with_name(f"{folder.name}-evaluation")
-
-
-def _teacher_of(distilled: Distilled, engine: Engine) -> Teacher | None:
-    """Who makes soft labels for this dataset: the teacher that came with it, or what its run squeezed."""
-    if distilled.label_kind == "hard":
-        return None
-    if distilled.teacher_files:
-        return load_teacher(distilled.teacher_files, distilled.task, engine)
-    run = distilled.path.resolve().parent
-    if not (run / CONFIG).is_file():
-        return None
-    settings = restore(RunFolder(run).settings())
-    found = open_knowledge(settings.sections["squeeze"], distilled.task, run / "squeeze", engine)
-    chosen: Teacher | None = labeller(found, settings.relabel)
-    return chosen
 
 
 def _settings_that_made(distilled: Distilled, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -686,5 +737,7 @@ __all__ = [
     "evaluate",
     "experts",
     "load",
+    "plan_study",
+    "study",
     "train",
 ]

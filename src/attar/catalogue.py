@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 from typing import Any, Literal, get_args
 
-from attar.config import Config, options
+from attar.config import Config, Option, options
 from attar.errors import unknown
 from attar.interop.settings import ForeignSettings
 from attar.methods import methods
 from attar.settings import Recipe, recipes, sections_of
+from attar.studies.settings import StudySettings, read_study, studies
 from attar.training.settings import TrainSettings
 from attar.training.strategies import Strategy, strategies
 
-Kind = Literal["methods", "recipes", "datasets", "models", "strategies"]
+Kind = Literal["methods", "recipes", "datasets", "models", "strategies", "studies"]
 
 
 def names(kind: Kind) -> list[tuple[str, str]]:
@@ -34,6 +35,8 @@ def names(kind: Kind) -> list[tuple[str, str]]:
             return [(name, family) for family in get_args(Family) for name in models(family)]
         case "strategies":
             return [(name, found.summary) for name, found in strategies().items()]
+        case "studies":
+            return [(name, read_study(name).about) for name in studies()]
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -58,11 +61,20 @@ def describe(name: str) -> dict[str, Any]:
     if name in known_sections:
         kind_of = known_sections[name]
         return _described(name, (kind_of.__doc__ or "").split("\n")[0], {}, {name: kind_of}, {})
+    if name == "study":
+        summary = "the fields of a study's file (`attar study FILE`); `train` holds those of `attar show train`"
+        fields = [vars(option) for option in study_options()]
+        return {"name": name, "summary": summary, "notes": {}, "sections": {"study": fields}}
     found_strategies = strategies()
     if name in found_strategies:
         return _strategy(found_strategies[name])
-    known = [*found_methods, *found_strategies, *found_recipes, *known_sections]
+    known = [*found_methods, *found_strategies, *found_recipes, *known_sections, "study"]
     raise unknown("method, strategy, recipe or section", name, known)
+
+
+def study_options() -> list[Option]:
+    """Fields of a study's file, without those of its section `train`, which are a section of their own."""
+    return [option for option in options(StudySettings) if not option.name.startswith("train.")]
 
 
 def _strategy(kind: type[Strategy]) -> dict[str, Any]:

@@ -288,6 +288,40 @@ def train(
 
 
 @app.command(rich_help_panel="Train and judge")
+def study(
+    file: Annotated[str, typer.Argument(help="A name from `attar list studies`, or a YAML file.")],
+    out: Out = None,
+    set_: Set = None,
+    data_dir: DataDir = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Processes that share the trainings, with one thread each or --workers.")
+    ] = 1,
+    plan_: Annotated[bool, typer.Option("--plan", help="Count the trainings, and train nothing.")] = False,
+    device: Device = None,
+    precision: Precision = None,
+    workers: Workers = None,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """Compare training strategies: a grid of strategies, networks, variants, wrong labels and seeds, from FILE.
+
+    The same command again goes on where it stopped; a grid that has grown trains only what is new.
+    """
+    from attar import api
+
+    where = {"device": device or "auto", "precision": precision or "32-true", "quiet": quiet}
+    asked: dict[str, Any] = {"out": out, "settings": set_ or [], "data_dir": data_dir, **where}
+    if plan_:
+        planned = api.plan_study(file, **asked)
+        _print_json(vars(planned)) if json_ else typer.echo(f"{planned}\n{planned.held_equal}")
+        return
+    result = api.study(file, jobs=jobs, workers=workers, **asked)
+    from attar.printing import print_study, study_json
+
+    _print_json(study_json(result)) if json_ else print_study(result)
+
+
+@app.command(rich_help_panel="Train and judge")
 def evaluate(
     distilled: Distilled,
     source: Annotated[str, typer.Option(help="The real images that it was made from.")],
@@ -390,11 +424,16 @@ def continual(
 
 @app.command(rich_help_panel="Look and share")
 def report(run: RunPath, out: Out = None, json_: Json = False) -> None:
-    """Write one self-contained HTML page about RUN."""
+    """Write one self-contained HTML page about RUN, or about a study's folder."""
     from attar.artifacts.run import require_run
     from attar.report.page import write_report
 
-    path = write_report(require_run(run), out)
+    if (run / "study.json").is_file():
+        from attar.report.study import write_study_report
+
+        path = write_study_report(run, out)
+    else:
+        path = write_report(require_run(run), out)
     _print_json({"report": str(path)}) if json_ else typer.echo(f"report: {path}")
 
 
@@ -548,13 +587,13 @@ def plan(
 @app.command("list", rich_help_panel="Find your way")
 def list_(
     what: Annotated[
-        Literal["methods", "recipes", "datasets", "models", "strategies"],
+        Literal["methods", "recipes", "datasets", "models", "strategies", "studies"],
         typer.Argument(help="What to list."),
     ],
     match: Annotated[str, typer.Argument(help="Only names that hold this text.")] = "",
     json_: Json = False,
 ) -> None:
-    """List methods, recipes, datasets, models or strategies."""
+    """List methods, recipes, datasets, models, strategies or studies."""
     from attar import catalogue
 
     rows = [row for row in catalogue.names(what) if match in row[0]]

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from attar.contrast import MEANING, signed
 from attar.report.compare import RowView, group_view
 from attar.report.several import Group, Row, rows
+from attar.report.study import noise_text
+
+if TYPE_CHECKING:
+    from attar.studies.result import StudyResult
 
 COLUMNS = ("run", "method", "ipc", "labels", "network", "distilled", "random real", "ahead", "bytes", "made in")
 WORDS = ("run", "method", "labels", "network")
@@ -38,6 +43,41 @@ def comparison_json(groups: Sequence[Group]) -> list[dict[str, Any]]:
     return [{"because": list(group.because), "rows": [_plain(row) for row in rows(group)]} for group in groups]
 
 
+def print_study(result: StudyResult) -> None:
+    """A line for each record of a study with its difference to the baseline, and what they say."""
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    found = {id(contrast.record): contrast for contrast in result.contrasts}
+    made = [(record, found.get(id(record))) for record in result.records]
+    cells = {
+        "strategy": [str(record.protocol["name"]) for record, _ in made],
+        "variant": [str(record.protocol["variant"]) for record, _ in made],
+        "network": [record.model for record, _ in made],
+        "wrong labels": [noise_text(record.protocol["label_noise"]) for record, _ in made],
+        "images seen": [f"{record.protocol['images_seen']:,}" for record, _ in made],
+        result.records[0].metric.replace("_", " "): [f"{record.score} (n={record.n})" for record, _ in made],
+        "difference": [signed(contrast.points) if contrast else "" for _, contrast in made],
+        "95 %": [contrast.interval if contrast else "" for _, contrast in made],
+        "verdict": [contrast.verdict if contrast else "" for _, contrast in made],
+    }
+    console.print(_drawn(cells, ("strategy", "variant", "network", "verdict"), ("variant", "network", "wrong labels")))
+    lines = [*result.summary, MEANING if result.contrasts else "", result.held_equal]
+    for line in filter(None, lines):
+        console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+    console.print(f"report: {result.report}", highlight=False, markup=False, soft_wrap=True)
+
+
+def study_json(result: StudyResult) -> dict[str, Any]:
+    """Plain values of a study's result."""
+    return {
+        "study": str(result.path),
+        "records": [record.to_json() for record in result.records],
+        "contrasts": [contrast.to_json() for contrast in result.contrasts],
+        "summary": list(result.summary),
+        "held_equal": result.held_equal,
+        "report": str(result.report) if result.report else None,
+    }
+
+
 def _table(found: Sequence[RowView]) -> Table:
     cells = {
         "run": [row.name for row in found],
@@ -51,14 +91,17 @@ def _table(found: Sequence[RowView]) -> Table:
         "bytes": [row.bytes for row in found],
         "made in": [row.made_in for row in found],
     }
-    for name in ("labels", "network"):
-        if len(set(cells[name])) == 1:
-            del cells[name]
+    return _drawn(cells, WORDS, ("labels", "network"))
+
+
+def _drawn(cells: dict[str, list[str]], left: Sequence[str], dropped: Sequence[str]) -> Table:
+    """A table of these columns, words to the `left`; those to be `dropped` stay where their cells differ."""
+    kept = {name: values for name, values in cells.items() if name not in dropped or len(set(values)) > 1}
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in cells:
-        words = name in WORDS
+    for name in kept:
+        words = name in left
         table.add_column(name, justify="left" if words else "right", overflow="fold", no_wrap=not words)
-    for row in zip(*cells.values(), strict=True):
+    for row in zip(*kept.values(), strict=True):
         table.add_row(*row)
     return table
 

@@ -30,6 +30,9 @@ TOY_RUN = {
 }
 
 
+STUDY = "{data: {source: digits}, models: [auto], strategies: [ce, dlb], seeds: 2}"
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory) -> Path:
     """Class folders of some digits."""
@@ -77,7 +80,8 @@ def pooled(tmp_path_factory) -> Path:
 
 def places_in(tmp_path: Path, made: Path, folder: Path, line: str) -> Places:
     """Copies of what the words in capitals stand for."""
-    found = Places(folder, tmp_path / "run", tmp_path / "exported", tmp_path / "out")
+    found = Places(folder, tmp_path / "run", tmp_path / "exported", tmp_path / "out", tmp_path / "FILE.yaml")
+    found.study.write_text(STUDY, "utf-8")
     shutil.copytree(made, found.run)
     if " compare " in line:
         shutil.copytree(made, f"{found.run}-other")
@@ -107,7 +111,7 @@ def test_a_command_of_a_page_runs_at_toy_size(line, folder, made, tmp_path, monk
 
 @pytest.mark.parametrize("line", RUN_HERE, ids=str)
 def test_a_command_is_one_that_attar_takes_and_has_a_toy_size(line, tmp_path):
-    anywhere = Places(tmp_path, tmp_path, tmp_path, tmp_path)
+    anywhere = Places(*[tmp_path] * 5)
     command = typer.main.get_command(cli.app)
     for words in (re.sub(r"^torchrun .* -m ", "", line).split()[1:], toy(line, anywhere)):
         if words[0] != "--help":
@@ -154,7 +158,7 @@ attar = 3
 
 
 def test_a_command_that_nobody_knows_is_noticed(tmp_path):
-    anywhere = Places(tmp_path, tmp_path, tmp_path, tmp_path)
+    anywhere = Places(*[tmp_path] * 5)
     with pytest.raises(AssertionError, match="nobody knows"):
         toy("conda install attar", anywhere)
     assert cannot("conda install attar") is None

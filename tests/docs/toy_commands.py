@@ -9,6 +9,7 @@ from pathlib import Path
 
 from attar.methods import methods
 from attar.settings import recipes
+from attar.studies.settings import studies
 
 ROOT = Path(__file__).parents[2]
 RECIPES = recipes()
@@ -27,6 +28,14 @@ CANNOT = {
 QUICK = ("--help", "list", "show", "verify", "report", "export", "import", "push")
 TOY_MODELS = {"trajectories": "convnet-d2-w8", "teacher": "convnet-d2-w8-batch", "pool": "convnet-d2-w8-batch"}
 OF_A_TRAINING = ["train.epochs=2"]
+OF_A_STUDY = [
+    "data.source=digits",
+    "data.train_per_class=12",
+    'models=["convnet-d2-w8-batch"]',
+    "train.epochs=2",
+    "train.milestones=[0.5]",
+    "seeds=1",
+]
 OF_A_JUDGEMENT = [*OF_A_TRAINING, "evaluate.full_epochs=1"]
 OF_TEACHERS = ["squeeze.epochs=2", "squeeze.warmup_epochs=0", "squeeze.more_models=[]", "squeeze.weights=null"]
 OF_KNOWLEDGE = {
@@ -56,6 +65,8 @@ class Places:
     """PATH: other people's images."""
     out: Path
     """DIR, OUT: an empty folder."""
+    study: Path
+    """FILE.yaml: a study."""
 
 
 def commands() -> dict[str, list[str]]:
@@ -108,10 +119,21 @@ def toy(line: str, places: Places) -> list[str]:
     if words[0] == "evaluate":
         judged = ["--models", "convnet-d2-w8", "--seeds", "1", "--resolution", "8"]
         return [*words, *judged, *_sets(OF_A_JUDGEMENT), *_out(words, places)]
+    if words[0] == "study":
+        name = words[1] if words[1] in studies() else str(places.study)
+        return [words[0], name, *_without_jobs(words[2:]), *_sets(OF_A_STUDY), *_out(words, places)]
     if words[0] in ("train", "continual"):
         smaller = ["--model", "convnet-d2-w8", "--resolution", "8", *_sets(OF_A_TRAINING)]
         return [*words, *smaller, *_out(words, places)]
     return [*words, "--dry-run"] if words[0] == "push" else words
+
+
+def _without_jobs(words: list[str]) -> list[str]:
+    """One process, as starting more takes longer than what they would do; tests/studies has several."""
+    if "--jobs" not in words:
+        return words
+    at = words.index("--jobs")
+    return [*words[:at], *words[at + 2 :]]
 
 
 def _wanted(words: list[str]) -> tuple[str, str | None]:

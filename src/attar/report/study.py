@@ -1,0 +1,224 @@
+"""The page of a study: differences to the baseline, accuracy by wrong labels, every number. Needs no torch."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from attar.contrast import MEANING, Contrast, signed, to_baseline
+from attar.records import Record
+from attar.report.axes import Axis, axis_of
+from attar.report.charts import Chart, Spread, spread_chart
+from attar.report.collect import mapping
+from attar.report.formats import count, setting
+from attar.report.headline import unbroken
+from attar.report.page import draw
+from attar.runtime.files import read_json, write_text
+from attar.verdict import BULLET
+
+RESULT, PAGE = "study.json", "report.html"
+AXES = ("tested_on", "precision", "labels", "name", "variant", "images_seen", "showings", "label_noise", "strategy")
+"""Of a record's protocol, what stands elsewhere on the page."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the figure of differences; places are percents of its axis."""
+
+    name: str
+    points: str
+    interval: str
+    verdict: str
+    mean: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Differences that are measured from one baseline training: of one variant and part of wrong labels."""
+
+    title: str
+    baseline: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Forest:
+    """All differences of one network."""
+
+    model: str
+    axis: Axis
+    zero: float
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the table."""
+
+    model: str
+    name: str
+    variant: str
+    noise: str
+    seen: str
+    epochs: str
+    score: str
+    n: int
+    points: str
+    interval: str
+    verdict: str
+    baseline: bool
+
+
+def write_study_report(folder: Path, out: Path | None = None) -> Path:
+    """Write the page of a study that is finished, by default to report.html in its folder, and return its path."""
+    path = out or folder / PAGE
+    write_text(path, render_study(mapping(read_json(folder / RESULT)), folder))
+    return path
+
+
+def render_study(values: Mapping[str, Any], folder: Path) -> str:
+    """Draw the page from what study.json says; the same values give the same text."""
+    records = [Record.from_json(record) for record in values["records"]]
+    baseline = str(values["baseline"])
+    compared = to_baseline(records, baseline)
+    sentences = [unbroken(line) for line in values["summary"]]
+    view = {
+        "title": values["about"] or f"Training strategies on {_name(values)}",
+        "kind": "study of training strategies",
+        "subtitle": _subtitle(values, records),
+        "sentences": [line for line in sentences if not line.startswith(BULLET)],
+        "points": [line.removeprefix(BULLET) for line in sentences if line.startswith(BULLET)],
+        "baseline": baseline,
+        "held_equal": values["held_equal"],
+        "meaning": MEANING,
+        "forests": forests(compared),
+        "charts": noise_charts(records),
+        "rows": lines(records, compared, baseline),
+        "common": _common(records),
+        "sets": _sets(values),
+        "hardware": {str(key): value for key, value in mapping(values["hardware"]).items()},
+        "tested_on": records[0].protocol["tested_on"],
+        "command_line": shlex.join(["attar", "study", str(folder / "study.yaml"), "--out", str(folder)]),
+    }
+    return draw("study.html", view)
+
+
+def forests(compared: Sequence[Contrast]) -> list[Forest]:
+    """The differences of each network on one axis, those of one variant and part of wrong labels together."""
+    made = []
+    for model in dict.fromkeys(contrast.record.model for contrast in compared):
+        mine = [contrast for contrast in compared if contrast.record.model == model]
+        ends = [end for c in mine for end in (c.points, c.low, c.high) if end is not None]
+        axis = axis_of([*ends, 0.0])
+        groups = [list(members) for _, members in groupby(mine, lambda contrast: _place(contrast.record))]
+        made.append(Forest(model, axis, axis.place(0.0), tuple(_group(members, axis) for members in groups)))
+    return made
+
+
+def noise_charts(records: Sequence[Record]) -> list[Chart]:
+    """Accuracy by the part of wrong labels, for each network and variant that was trained with several."""
+    charts = []
+    for model, variant in dict.fromkeys((record.model, record.protocol["variant"]) for record in records):
+        lines: dict[str, list[Spread]] = {}
+        for record in records:
+            if (record.model, record.protocol["variant"]) == (model, variant):
+                spread = Spread(100 * record.protocol["label_noise"], record.mean, record.std)
+                lines.setdefault(record.protocol["name"], []).append(spread)
+        several = {name: sorted(spreads, key=lambda s: s.place) for name, spreads in lines.items() if len(spreads) > 1}
+        if several:
+            title = f"Accuracy by wrong labels, {variant}"
+            charts.append(spread_chart(model, title, "% of the training labels wrong", several))
+    return charts
+
+
+def lines(records: Sequence[Record], compared: Sequence[Contrast], baseline: str) -> list[Line]:
+    """Every record, with its difference to the baseline."""
+    found = {id(contrast.record): contrast for contrast in compared}
+    return [_line(record, found.get(id(record)), baseline) for record in records]
+
+
+def noise_text(noise: float) -> str:
+    """`40 %`, or nothing."""
+    return f"{100 * noise:g}\u00a0%" if noise else "none"
+
+
+def _group(members: Sequence[Contrast], axis: Axis) -> Group:
+    first = members[0]
+    noise = first.record.protocol["label_noise"]
+    wrong = f", {noise_text(noise)} of the labels wrong" if noise else ""
+    rows = tuple(
+        Row(
+            name=contrast.record.protocol["name"],
+            points=signed(contrast.points),
+            interval=contrast.interval,
+            verdict=contrast.verdict,
+            mean=axis.place(contrast.points),
+            low=None if contrast.low is None else axis.place(contrast.low),
+            high=None if contrast.high is None else axis.place(contrast.high),
+        )
+        for contrast in members
+    )
+    title = f"{first.record.protocol['variant']}{wrong}"
+    return Group(title, f"{first.baseline.protocol['name']} {unbroken(first.baseline.score)}", rows)
+
+
+def _line(record: Record, contrast: Contrast | None, baseline: str) -> Line:
+    own = record.protocol
+    return Line(
+        model=record.model,
+        name=own["name"],
+        variant=own["variant"],
+        noise=noise_text(own["label_noise"]),
+        seen=count(own["images_seen"]),
+        epochs=count(own["epochs"]),
+        score=unbroken(record.score.removesuffix(" %")),
+        n=record.n,
+        points=signed(contrast.points) if contrast else "",
+        interval=contrast.interval if contrast else "",
+        verdict=contrast.verdict if contrast else "",
+        baseline=own["name"] == baseline,
+    )
+
+
+def _subtitle(values: Mapping[str, Any], records: Sequence[Record]) -> list[str]:
+    num = sum(record.n for record in records)
+    images = f"{count(records[0].num_images)} training images"
+    return [
+        _name(values),
+        images,
+        ", ".join(dict.fromkeys(record.model for record in records)),
+        f"{count(num)} trainings",
+    ]
+
+
+def _name(values: Mapping[str, Any]) -> str:
+    """Of what was trained on, without the place where it lies."""
+    data = mapping(mapping(values["settings"]).get("data"))
+    return str(data.get("distilled") or data.get("source", "")).rstrip("/").rsplit("/", 1)[-1]
+
+
+def _common(records: Sequence[Record]) -> dict[str, str]:
+    """Train settings that all trainings have."""
+    first = records[0].protocol
+    return {
+        key: setting(value)
+        for key, value in first.items()
+        if key not in AXES and all(record.protocol.get(key) == value for record in records)
+    }
+
+
+def _sets(values: Mapping[str, Any]) -> dict[str, str]:
+    """The named sets of train settings, where they set something."""
+    settings = mapping(values["settings"])
+    sets = {**mapping(settings.get("strategies")), **mapping(settings.get("variants"))}
+    return {str(name): setting(own) for name, own in sets.items() if own}
+
+
+def _place(record: Record) -> tuple[Any, ...]:
+    return record.model, record.protocol["variant"], record.protocol["label_noise"]

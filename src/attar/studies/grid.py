@@ -1,0 +1,155 @@
+"""The cells of a study: which network is trained how, on what seeds; and what is held equal among strategies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from attar.config import Config, merge, not_valid, validated
+from attar.studies.settings import FIX, PartSettings, StudySettings, seeds_of
+from attar.training.settings import TrainSettings
+from attar.training.strategies import find, strategies
+
+OWN = {"strategy": "strategies", "label_noise": "noise"}
+"""Train settings that are axes of the grid, and the fields that they are there."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One network, strategy, variant and part of wrong labels: a training for each of `seeds`."""
+
+    model: str
+    strategy: str
+    """As the study names it."""
+    variant: str
+    noise: float
+    seeds: tuple[int, ...]
+    settings: TrainSettings
+
+    @property
+    def name(self) -> str:
+        """For progress, events and errors."""
+        wrong = [f"{100 * self.noise:g} % wrong labels"] if self.noise else []
+        return ", ".join([self.strategy, self.variant, *wrong, self.model])
+
+
+def cells_of(study: StudySettings) -> list[Cell]:
+    """Every cell once, in the order of the file; raises one ConfigError with all settings that cannot be."""
+    problems = _problems_of_sets(study) + _problems_of_parts(study)
+    made: dict[tuple[str, str, str, float], Cell] = {}
+    if not problems:
+        for part in study.grid or (PartSettings(),):
+            for cell in _cells(study, part, problems):
+                key = (cell.model, cell.strategy, cell.variant, cell.noise)
+                before = made.get(key, cell)
+                made[key] = replace(cell, seeds=tuple(dict.fromkeys(before.seeds + cell.seeds)))
+    if problems:
+        raise not_valid(list(dict.fromkeys(problems)), FIX)
+    return sorted(made.values(), key=lambda cell: _place(study, cell))
+
+
+def showings(settings: TrainSettings) -> int:
+    """How often a strategy shows each image in an epoch."""
+    return find(settings.strategy, strategies())(settings, 2).showings
+
+
+def images_seen(settings: TrainSettings, num_images: int) -> int:
+    """Images that go through the network in a training on so many, each view counted; of dlb half a batch fewer."""
+    return num_images * showings(settings) * settings.epochs
+
+
+def at_equal_images(settings: TrainSettings) -> TrainSettings:
+    """The same schedule over as many images seen as a strategy sees that shows each image once an epoch.
+
+    Raises ValueError where the epochs cannot be divided so.
+    """
+    times = showings(settings)
+    if times == 1:
+        return settings
+    for name in ("epochs", "warmup_epochs"):
+        if getattr(settings, name) % times:
+            raise ValueError(
+                f"train.{name} {getattr(settings, name)} is for an image shown once an epoch, and {settings.strategy} "
+                f"shows it {times} times: it must divide by {times}, or equal: epochs"
+            )
+    parts = tuple(place if place < 1 else place / settings.epochs for place in settings.milestones)
+    fewer = {"epochs": settings.epochs // times, "warmup_epochs": settings.warmup_epochs // times, "milestones": parts}
+    return TrainSettings.model_validate({**settings.model_dump(), **fewer})
+
+
+def _cells(study: StudySettings, part: PartSettings, problems: list[str]) -> Iterable[Cell]:
+    axes = (
+        part.models or study.models,
+        part.strategies or tuple(study.strategies),
+        part.variants or tuple(study.variants),
+        study.noise if part.noise is None else part.noise,
+    )
+    seeds = seeds_of(study.seeds if part.seeds is None else part.seeds)
+    for model, strategy, variant, noise in product(*axes):
+        settings, found = _settings(study, strategy, variant, noise)
+        where = f"{strategy} with {variant}"
+        problems += [f"{where}: {problem}" for problem in found]
+        if settings is not None:
+            yield Cell(model, strategy, variant, noise, seeds, settings)
+
+
+def _settings(
+    study: StudySettings, strategy: str, variant: str, noise: float
+) -> tuple[TrainSettings | None, list[str]]:
+    own = _merged({"strategy": strategy}, study.strategies[strategy], study.variants[variant])
+    values = _merged(_given(study.train), own, {"label_noise": noise})
+    settings, problems = validated(TrainSettings, values, "")
+    if settings is None or study.equal == "epochs" or "epochs" in own:
+        return settings, problems
+    try:
+        return at_equal_images(settings), problems
+    except ValueError as error:
+        return None, [str(error)]
+
+
+def _problems_of_sets(study: StudySettings) -> list[str]:
+    """What is wrong with each set of train settings by itself."""
+    common = _given(study.train)
+    problems = _axes("train", common)
+    for where, sets in (("strategies", study.strategies), ("variants", study.variants)):
+        for name, values in sets.items():
+            own = _merged({"strategy": name} if where == "strategies" else {}, values)
+            _, found = validated(TrainSettings, _merged(common, own), f"{where}.{name}")
+            problems += found
+            problems += _axes(f"{where}.{name}", values, () if where == "strategies" else ("strategy",))
+    if study.baseline not in study.strategies:
+        problems.append(f"baseline: {study.baseline} is none of the strategies {', '.join(study.strategies)}")
+    return problems
+
+
+def _axes(where: str, values: Mapping[str, Any], axes: Sequence[str] = tuple(OWN)) -> list[str]:
+    axes = (*axes, "label_noise")
+    return [f"{where}.{key}: give it under `{OWN[key]}`" for key in dict.fromkeys(axes) if key in values]
+
+
+def _problems_of_parts(study: StudySettings) -> list[str]:
+    """Names in the grid that the study does not have."""
+    known = {"models": study.models, "strategies": tuple(study.strategies), "variants": tuple(study.variants)}
+    return [
+        f"grid.{number}.{field}: no {name!r} among the study's: {', '.join(names)}"
+        for number, part in enumerate(study.grid)
+        for field, names in known.items()
+        for name in getattr(part, field) or ()
+        if name not in names
+    ]
+
+
+def _place(study: StudySettings, cell: Cell) -> tuple[int, float, int, int]:
+    """Rows of one network together, then of one part of wrong labels, then of one variant."""
+    variant = list(study.variants).index(cell.variant)
+    return study.models.index(cell.model), cell.noise, variant, list(study.strategies).index(cell.strategy)
+
+
+def _given(config: Config) -> dict[str, Any]:
+    return config.model_dump(exclude_unset=True)
+
+
+def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    return merge(*({"train": layer} for layer in layers))["train"]

@@ -1,0 +1,87 @@
+"""The page of a study is a pure function of study.json: every number is on it, and nothing of a file is markup."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attar.contrast import to_baseline
+from attar.records import Record
+from attar.report.study import forests, lines, noise_charts, render_study
+
+EVIL = "<script>alert(1)</script>"
+
+
+def record(name: str, *values: float, variant: str = "plain", noise: float = 0.0, model: str = "net") -> Record:
+    protocol: dict[str, Any] = {"tested_on": "test split, 100 images", "name": name, "variant": variant}
+    protocol |= {"label_noise": noise, "images_seen": 1200, "epochs": 12, "optimizer": "sgd"}
+    seeds = range(len(values))
+    return Record.of("test_accuracy", name, model, values, seeds=seeds, num_images=100, size_bytes=1, protocol=protocol)
+
+
+@pytest.fixture
+def records() -> list[Record]:
+    return [
+        record("ce", 50.0, 51.0, 52.0),
+        record("dlb", 54.0, 55.5, 56.0),
+        record("ce", 40.0, 41.5, 42.0, noise=0.4),
+        record("dlb", 45.0, 45.5, 47.0, noise=0.4),
+        record(EVIL, 49.0, variant=EVIL),
+        record("ce", 50.0, 51.0, model="other"),
+        record("dlb", 50.5, 51.5, model="other"),
+    ]
+
+
+def page(records: list[Record]) -> str:
+    values = {
+        "about": EVIL,
+        "records": [one.to_json() for one in records],
+        "baseline": "ce",
+        "summary": ["Accuracy beside ce: 3 comparisons.", "- dlb: +4.6 points."],
+        "held_equal": "Every training sees 1,200 images.",
+        "hardware": {"device": "cpu"},
+        "settings": {"data": {"source": "/somewhere/pictures"}, "variants": {EVIL: {"cutmix": 0.5}}},
+    }
+    return render_study(values, Path("runs/study"))
+
+
+def test_every_number_is_there_and_markup_is_text(records: list[Record]) -> None:
+    drawn = page(records)
+    assert EVIL not in drawn
+    assert drawn.count("&lt;script&gt;") >= 4
+    text = re.sub(r"<[^>]+>", " ", drawn)
+    for one in records:
+        assert one.score.removesuffix(" %").replace(" ± ", "\u00a0±\u00a0") in text
+    assert "40\u00a0%" in text
+    assert "pictures" in text
+    assert "somewhere" not in text.partition("Make it again")[0]
+    assert drawn == page(records)
+
+
+def test_differences_lie_on_one_axis_about_zero(records: list[Record]) -> None:
+    first, second = forests(to_baseline(records, "ce"))
+    assert (first.model, second.model) == ("net", "other")
+    assert [group.title for group in first.groups] == ["plain", "plain, 40\u00a0% of the labels wrong"]
+    row = first.groups[0].rows[0]
+    assert row.low is not None
+    assert row.high is not None
+    assert 0 <= row.low < row.mean < row.high <= 100
+    assert first.zero < row.mean
+    assert (row.points, row.verdict) == ("+4.2", "better")
+
+
+def test_wrong_labels_are_drawn_where_there_are_several_parts(records: list[Record]) -> None:
+    (chart,) = noise_charts(records)
+    assert [name for _, name in chart.legend] == ["ce", "dlb"]
+    assert (chart.x.low, chart.x.high) == (0, 40)
+    assert noise_charts(records[:2]) == []
+
+
+def test_the_table_has_a_line_for_each_record(records: list[Record]) -> None:
+    made = lines(records, to_baseline(records, "ce"), "ce")
+    assert [line.baseline for line in made] == [True, False, True, False, False, True, False]
+    assert [bool(line.points) for line in made] == [False, True, False, True, False, False, True]
+    assert made[4].verdict == ""
