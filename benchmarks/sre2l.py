@@ -138,12 +138,11 @@ def mtt_step(
     target = start + 0.01 * torch.randn(flat.size, generator=generator(0)).to(start)
     targets = nn.functional.one_hot(labels, task.num_classes).float()
     everything = torch.arange(len(images), device=images.device)
-    loss = partial(_step_loss, flat)
-    problem = Matching(start, target, [everything] * num_steps, loss)
+    problem = Matching(start, target, [everything] * num_steps, partial(_loss, flat), lambda _, x: x)
     return lambda: unrolled(problem, images, targets, torch.tensor(0.01, device=images.device))
 
 
-def _step_loss(flat: FlatModel, i: int, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def _loss(flat: FlatModel, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return soft_cross_entropy(flat(theta, x), y)
 
 

@@ -6,6 +6,7 @@ The resolved YAML, `attar show` and the docs table are all read off these classe
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import UnionType
@@ -16,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from attar.errors import ConfigError
+
+UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 class Config(BaseModel):
@@ -254,3 +257,19 @@ def _value_text(value: Any) -> str:
     if value is None:
         return "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of a size such as 300KB, 50MB, 1.5GB or 20000; units of 1000, with an i of 1024.
+
+    Raises ConfigError for anything else, and for no bytes at all.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text, re.IGNORECASE)
+    unit = UNITS.get((match[2] or "B").upper()) if match else None
+    if match is None or unit is None or (size := int(float(match[1]) * unit)) < 1:
+        raise ConfigError(
+            f"{text!r} is not a size",
+            expected=f"a number above 0 with a unit: {', '.join(UNITS)}",
+            fix="for example 300KB, 50MB or 1.5GB",
+        )
+    return size

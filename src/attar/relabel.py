@@ -23,9 +23,10 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from attar.artifacts.labelling import Labelling
+from attar.config import parse_bytes
 from attar.data.views import Views, ViewSettings
 from attar.labels.codecs import CODECS
-from attar.labels.plan import LabelPlan, choose_plan, parse_bytes
+from attar.labels.plan import LabelPlan, choose_plan
 from attar.labels.writing import write_labels
 from attar.methods.base import Distillate
 from attar.runtime.engine import Engine

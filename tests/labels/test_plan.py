@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attar.config import parse_bytes
 from attar.errors import ArtifactError, ConfigError
-from attar.labels import LabelPlan, choose_plan, parse_bytes
+from attar.labels import LabelPlan, choose_plan
 from attar.labels.plan import SHARD_BYTES, SHARD_LABELS, rungs
 
 

@@ -8,7 +8,7 @@ import torch
 from attar.data.augment import Augmentation
 from attar.losses.trajectory import Matching, MatchingGradient, soft_cross_entropy
 from attar.methods.mtt import unrolled
-from attar.methods.tesla import adjoint
+from attar.methods.tesla import adjoint, graph_bytes
 from attar.models.convnet import ConvNet
 from attar.models.flat import FlatModel
 from attar.runtime import seeding
@@ -26,10 +26,11 @@ def matching_problem(num_steps: int, batch_size: int, augment: str = "dsa"):
     draws = [augmentation.draw(rng, 1, (2, 8, 8)) for _ in range(num_steps)]
     batches = [torch.randperm(6, generator=rng)[:batch_size] for _ in range(num_steps)]
 
-    def step_loss(i, theta, x, y):
-        return soft_cross_entropy(flat(theta, augmentation.apply(x, draws[i])), y)
+    def loss(theta, x, y):
+        return soft_cross_entropy(flat(theta, x), y)
 
-    return Matching(start, target, batches, step_loss), images, targets, torch.tensor(0.3, dtype=torch.float64)
+    problem = Matching(start, target, batches, loss, lambda i, x: augmentation.apply(x, draws[i]))
+    return problem, images, targets, torch.tensor(0.3, dtype=torch.float64)
 
 
 def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -93,44 +94,69 @@ def test_graphs_that_are_kept_need_not_be_made_again(exact, keep, every):
     problem, *rest = matching_problem(7, 2)
     calls = []
 
-    def counted(i, *args):
+    def counted(i, x):
         calls.append(i)
-        return problem.step_loss(i, *args)
+        return problem.augment(i, x)
 
-    found = adjoint(replace(problem, step_loss=counted), *rest, exact=exact, keep_graphs=keep, checkpoint_every=every)
+    found = adjoint(replace(problem, augment=counted), *rest, exact=exact, keep_graphs=keep, checkpoint_every=every)
     assert_same(found, adjoint(problem, *rest, exact=exact))
     assert [calls.count(i) for i in range(7 - keep, 7) if i >= 0] == [1] * min(keep, 7)
     assert all(calls.count(i) >= 2 for i in range(7 - keep))
 
 
+def test_all_graphs_kept_is_the_unrolled_way_to_the_bit():
+    problem = matching_problem(5, 6)
+    found, wanted = adjoint(*problem, keep_graphs=5), unrolled(*problem)
+    assert torch.equal(found.loss, wanted.loss)
+
+
+def test_kept_graphs_take_the_bytes_that_are_reckoned_with():
+    problem = matching_problem(8, 6, augment="")
+    one = graph_bytes(*problem[:3])
+    peaks = [peak_bytes(problem, keep) for keep in (1, 4, 7)]
+    assert peaks[0] == pytest.approx(one, rel=0.1)
+    assert peaks[1] - peaks[0] == pytest.approx(3 * one, rel=0.1)
+    assert peaks[2] - peaks[1] == pytest.approx(3 * one, rel=0.1)
+
+
 @pytest.mark.parametrize("keep", [0, 2])
 def test_what_autograd_keeps_does_not_grow_with_the_steps(keep):
-    peaks = []
-    for num_steps in (3, 12):
-        problem = matching_problem(num_steps, 6)
-        meter = Held()
-        with torch.autograd.graph.saved_tensors_hooks(meter.pack, lambda kept: kept.tensor):
-            adjoint(*problem, keep_graphs=keep)
-        assert not meter.now, "and nothing stays"
-        peaks.append(meter.peak)
-    assert peaks[1] <= 1.1 * peaks[0]
+    few, many = (peak_bytes(matching_problem(num_steps, 6), keep) for num_steps in (3, 12))
+    assert many <= 1.1 * few
 
 
-class Held:
-    """Counts tensors that are saved for a backward pass and have not been let go."""
+def peak_bytes(problem, keep: int) -> int:
+    """The most that autograd holds at once for its backward passes, of distinct storages."""
+    meter = Meter()
+    with torch.autograd.graph.saved_tensors_hooks(meter.pack, lambda kept: kept.tensor):
+        adjoint(*problem, keep_graphs=keep)
+    assert not meter.held, "and nothing stays"
+    return meter.peak
+
+
+class Meter:
+    """Counts the bytes of storages that are saved for a backward pass and have not been let go."""
 
     def __init__(self):
-        self.now = self.peak = 0
+        self.held, self.now, self.peak = {}, 0, 0
 
     def pack(self, tensor):
-        self.now += 1
-        self.peak = max(self.peak, self.now)
         return Kept(self, tensor)
+
+    def add(self, storage, sign):
+        key = storage.data_ptr()
+        before = self.held.pop(key, 0)
+        if before + sign:
+            self.held[key] = before + sign
+        if not before or not before + sign:
+            self.now += sign * storage.nbytes()
+        self.peak = max(self.peak, self.now)
 
 
 class Kept:
-    def __init__(self, held, tensor):
-        self.held, self.tensor = held, tensor
+    def __init__(self, meter, tensor):
+        self.meter, self.tensor = meter, tensor
+        meter.add(tensor.untyped_storage(), 1)
 
     def __del__(self):
-        self.held.now -= 1
+        self.meter.add(self.tensor.untyped_storage(), -1)

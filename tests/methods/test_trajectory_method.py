@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from attar.config import build
-from attar.errors import ArtifactError
-from attar.methods import methods, mtt
+from attar.errors import ArtifactError, ConfigError
+from attar.methods import methods, mtt, tesla
 from attar.methods.base import Segment, Synthetic
 from attar.models.convnet import ConvNet
 from attar.models.flat import FlatModel
@@ -184,3 +184,24 @@ def test_settings_that_do_not_go_together(settings, complaint):
     problems = tesla.problems(build(sections_of(tesla), values))
     assert len(problems) == bool(complaint)
     assert complaint is None or complaint in problems[0]
+
+
+def test_graphs_are_kept_as_far_as_memory_is_given(monkeypatch):
+    kept = []
+    adjoint = tesla.adjoint
+
+    def noted(*problem, keep_graphs, **options):
+        kept.append(keep_graphs)
+        return adjoint(*problem, keep_graphs=keep_graphs, **options)
+
+    monkeypatch.setattr(tesla, "adjoint", noted)
+    monkeypatch.setattr(tesla, "graph_bytes", lambda *_: 1000)
+    for memory in ("3.9KB", "1B", "1GB"):
+        ours = make("tesla", graph_memory=memory)
+        step(ours, state(ours))
+    assert kept == [3, 0, 1_000_000]
+
+
+def test_memory_for_graphs_is_a_size():
+    with pytest.raises(ConfigError, match=r"method\.graph_memory.*is not a size"):
+        build({"method": tesla.TeslaSettings}, {"method": {"graph_memory": "plenty"}})

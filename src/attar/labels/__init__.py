@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from attar.labels.error import LabelError
     from attar.labels.pairing import paired_epochs
-    from attar.labels.plan import LabelPlan, choose_plan, parse_bytes
+    from attar.labels.plan import LabelPlan, choose_plan
     from attar.labels.store import LabelStore
     from attar.labels.writing import EpochLogits, write_labels
 
@@ -24,14 +24,13 @@ __all__ = [
     "LabelStore",
     "choose_plan",
     "paired_epochs",
-    "parse_bytes",
     "write_labels",
 ]
 
 _HOME = {
     "error": ("LabelError",),
     "pairing": ("paired_epochs",),
-    "plan": ("LabelPlan", "choose_plan", "parse_bytes"),
+    "plan": ("LabelPlan", "choose_plan"),
     "store": ("LabelStore",),
     "writing": ("EpochLogits", "write_labels"),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -20,8 +19,6 @@ SHARD_LABELS = 500_000
 """A file ends before it grows past one of these, where one epoch does not: what a killed run makes again."""
 FEWEST_EPOCHS = 20
 """A budget prunes epochs no further than this before it turns to a coarser codec, and to a quarter of it after."""
-
-UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 @dataclass(frozen=True)
@@ -146,19 +143,3 @@ def rungs(num_classes: int, num_epochs: int) -> Iterator[tuple[str, int, int]]:
     yield "pca", part(12), min(num_epochs, FEWEST_EPOCHS // 4)
     yield "pca", part(25), 2 if num_epochs > 1 else 1
     yield "pca", 1, 1
-
-
-def parse_bytes(text: str) -> int:
-    """Bytes of a size such as 300KB, 50MB, 1.5GB or 20000; units of 1000, with an i of 1024.
-
-    Raises ConfigError for anything else, and for no bytes at all.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text, re.IGNORECASE)
-    unit = UNITS.get((match[2] or "B").upper()) if match else None
-    if match is None or unit is None or (size := int(float(match[1]) * unit)) < 1:
-        raise ConfigError(
-            f"{text!r} is not a size",
-            expected=f"a number above 0 with a unit: {', '.join(UNITS)}",
-            fix="for example 300KB, 50MB or 1.5GB",
-        )
-    return size

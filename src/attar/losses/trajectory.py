@@ -11,22 +11,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-StepLoss = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""(step i, parameters θ (p,), images (b, c, h, w), targets (b, classes)) -> scalar training loss."""
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(parameters θ (p,), images (b, c, h, w), targets (b, classes)) -> scalar training loss."""
+Augment = Callable[[int, Tensor], Tensor]
+"""(step i, images (b, c, h, w)) -> as that step sees them."""
 
 
 @dataclass(frozen=True)
 class Matching:
     """One matching problem: N steps of SGD on synthetic batches, from θ₀ and hopefully to θ*.
 
-    `batches[i]` (b,) indexes the synthetic images that step i trains on; `step_loss` is the training loss,
-    the augmentation of step i included.
+    `batches[i]` (b,) indexes the synthetic images that step i trains on.
     """
 
     start: Tensor
     target: Tensor
     batches: Sequence[Tensor]
-    step_loss: StepLoss
+    loss: Loss
+    augment: Augment
+
+    def step_loss(self, i: int, theta: Tensor, images: Tensor, targets: Tensor) -> Tensor:
+        """Training loss of step i, its augmentation included."""
+        return self.loss(theta, self.augment(i, images), targets)
 
     def distance(self, theta: Tensor) -> Tensor:
         """L = ||θ_N - θ*||² / ||θ₀ - θ*||²: 1 where the steps led nowhere, 0 where they reach θ*."""

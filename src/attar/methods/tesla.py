@@ -17,21 +17,23 @@ the published formula leaves out, so that it equals mtt's gradient; the factor 2
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
+from attar.config import Config, parse_bytes
 from attar.losses.trajectory import Matching, MatchingGradient
 from attar.methods.trajectory import TrajectoryMatching, TrajectorySettings
+from attar.task import Task
 
 
 class TeslaSettings(TrajectorySettings):
     """Settings of trajectory matching at constant memory."""
 
-    later = ("keep_graphs",)
+    later = ("graph_memory",)
 
     gradient: Literal["exact", "published"] = "exact"
     """How the images' gradient is computed. exact: the true one, by going back through the N steps one at a time;
@@ -39,9 +41,16 @@ class TeslaSettings(TrajectorySettings):
     checkpoint_every: int = Field(1, ge=1)
     """Of the parameters after each of the N steps keep every k-th, and compute those between again: less memory for
     large networks and many steps, for the time of one more gradient a step. 1 keeps all."""
-    keep_graphs: int = Field(0, ge=0)
-    """Of the last so many of the N steps keep what going back needs, where memory is plenty: it grows with each, and
-    time falls by up to a sixth, at N to mtt's. 0 keeps nothing and computes it again: memory does not grow with N."""
+    graph_memory: str = "1GB"
+    """Memory, such as 500MB, for what going back through the N steps needs of the last ones; of the others it is
+    computed again. Where all fit it takes mtt's time, where few do up to a fifth more; and never more memory than this,
+    however many the steps, but for one step's where that alone is more. Results differ by rounding alone."""
+
+    @field_validator("graph_memory")
+    @classmethod
+    def _size(cls, text: str) -> str:
+        parse_bytes(text)
+        return text
 
 
 class Tesla(TrajectoryMatching):
@@ -52,9 +61,15 @@ class Tesla(TrajectoryMatching):
     source = "Cui et al., ICML 2023, section 3.2; adjoint recursion"
     Settings = TeslaSettings
 
+    def __init__(self, settings: Config, task: Task, ipc: int) -> None:
+        super().__init__(settings, task, ipc)
+        self._graph_bytes = 0
+
     def matching_gradient(self, problem: Matching, images: Tensor, targets: Tensor, rate: Tensor) -> MatchingGradient:
         """Sweep forward without graphs, then backward with one."""
         settings = cast(TeslaSettings, self.settings)
+        if not self._graph_bytes:
+            self._graph_bytes = graph_bytes(problem, images, targets)
         return adjoint(
             problem,
             images,
@@ -62,7 +77,7 @@ class Tesla(TrajectoryMatching):
             rate,
             exact=settings.gradient == "exact",
             checkpoint_every=settings.checkpoint_every,
-            keep_graphs=settings.keep_graphs,
+            keep_graphs=parse_bytes(settings.graph_memory) // self._graph_bytes,
         )
 
 
@@ -80,11 +95,12 @@ def adjoint(
 
     Of θ₀..θ_N every `checkpoint_every`-th is kept and those between are computed again, at most
     N / checkpoint_every + checkpoint_every vectors at a time for one more gradient a step; 1 keeps all. The graphs of
-    the last `keep_graphs` steps are kept as well and need not be made again.
+    the last `keep_graphs` steps are kept as well and need not be made again; the last one's always is, as going back
+    begins there.
     """
     images, targets, rate = images.detach(), targets.detach(), rate.detach()
     num, beta = len(problem.batches), float(rate)
-    plain = max(0, num - keep_graphs)
+    plain = max(0, num - max(1, keep_graphs))
     kept = {0: problem.start.detach()}
     for first in range(0, plain, checkpoint_every):
         last = min(first + checkpoint_every, plain)
@@ -112,6 +128,26 @@ def adjoint(
         by_targets.index_add_(0, picked, by_y, alpha=-beta)
         by_rate -= s.detach()
     return MatchingGradient(problem.distance(end), by_images, by_targets, by_rate)
+
+
+def graph_bytes(problem: Matching, images: Tensor, targets: Tensor) -> int:
+    """Bytes that autograd holds to go back through the largest step: of distinct storages of saved tensors.
+
+    Of the network alone, whose graph does not depend on what is drawn: so many graphs are kept in a resumed run, too.
+    """
+    held: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        held[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    largest = max(range(len(problem.batches)), key=lambda i: len(problem.batches[i]))
+    bare = replace(problem, augment=lambda _, x: x)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        step = _Step.taken(bare, images.detach(), targets.detach(), problem.start, largest)
+    del step
+    return sum(held.values())
 
 
 @dataclass(frozen=True)

@@ -257,10 +257,9 @@ class TrajectoryMatching(Method):
         draws = [augmentation.draw(rng, 1, self.task.shape) for _ in range(self.options.num_steps)]
         batches = epochs_of_batches(picked.cpu(), self.options.batch_size, self.options.num_steps, rng)
 
-        def step_loss(i: int, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
-            augmented = augmentation.apply(x, draws[i])
+        def loss(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
             with _running_in(lower, device.type):
-                logits = experts.flat(theta, augmented)
+                logits = experts.flat(theta, x)
             return soft_cross_entropy(logits.to(y.dtype), y)
 
         device, dtype = images.device, images.dtype
@@ -268,7 +267,8 @@ class TrajectoryMatching(Method):
             start=segment.start.to(device, dtype),
             target=segment.target.to(device, dtype),
             batches=[batch.to(device) for batch in batches],
-            step_loss=step_loss,
+            loss=loss,
+            augment=lambda i, x: augmentation.apply(x, draws[i]),
         )
 
     def _targets(self, synthetic: Synthetic, experts: Trajectories, target: Tensor) -> Tensor:
