@@ -16,6 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+CACHED = 1 << 18
+"""Values that a processor's cache holds in float64."""
+
+
 @dataclass(frozen=True)
 class LayerStatistics:
     """Mean and biased variance of a layer's input, float32: over all images (c,), and of each class (classes, c).
@@ -62,8 +66,8 @@ class Sums:
 
     def add(self, x: Tensor, images: Grouping) -> None:
         """Take in an input (b, c, ...) of images of these classes, on its device."""
-        values = x.detach().flatten(2).double() if x.ndim > 2 else x.detach().double().unsqueeze(2)
-        rows = torch.stack([values.sum(2), values.square().sum(2)], 1)
+        values = x.detach().flatten(2) if x.ndim > 2 else x.detach().unsqueeze(2)
+        rows = torch.cat([_row_sums(some) for some in values.split(_num_at_once(values))])
         member = images.rows(len(x)).double()
         self.counts[images.present] += member.sum(1) * values.shape[2]
         self.sums[images.present] += (member @ rows.flatten(1)).unflatten(1, rows.shape[1:])
@@ -107,6 +111,17 @@ def class_distance(x: Tensor, images: Grouping, target: LayerStatistics) -> Tens
     apart = (mean - wanted[0]).norm(dim=1) + (var - wanted[1]).norm(dim=1)
     distance: Tensor = (part * apart).sum()
     return distance
+
+
+def _row_sums(values: Tensor) -> Tensor:
+    """Sums over the places of values (b, c, n) and of their squares: float64 (b, 2, c)."""
+    values = values.double()
+    return torch.stack([values.sum(2), values.square().sum(2)], 1)
+
+
+def _num_at_once(values: Tensor) -> int:
+    """How many rows of (b, c, n) are widened at once: on the CPU as many as stay in its cache, a third of the time."""
+    return max(1, CACHED // values[0].numel()) if values.device.type == "cpu" else len(values)
 
 
 def _moments(mean: Tensor, square: Tensor) -> tuple[Tensor, Tensor]:
