@@ -125,6 +125,10 @@ class Job:
         return self.folder / "squeezed" / slug(self.squeezed)
 
     @property
+    def prior_run(self) -> Path:
+        return self.folder / "squeezed" / "prior"
+
+    @property
     def result(self) -> Path:
         assert self.case is not None
         return self.folder / f"{slug(self.case.name)}.json"
@@ -180,12 +184,14 @@ def work_on(job: Job) -> None:
 
 
 def squeeze(job: Job) -> None:
-    """Make a teacher or a pool; the statistics of crops are measured under the members that are there."""
-    out = job.squeeze_run / "squeeze"
-    if job.squeezed == "prior of crops" and not out.exists():
+    """Make a teacher or a pool. The one training of a seed is that of the prior pool; the others take its networks."""
+    out, prior = job.squeeze_run / "squeeze", job.prior_run / "squeeze"
+    if job.squeezed != "prior" and not out.exists():
         out.mkdir(parents=True)
-        for member in (job.squeeze_run.parent / "prior" / "squeeze").glob("member-*"):
-            os.link(member, out / member.name)
+        members = sorted(prior.glob("member-*"))
+        taken = {"teacher": "teacher.safetensors", "post": "member-00-pruned-0000.safetensors"}.get(job.squeezed)
+        for member in members[-1:] if taken else members:
+            os.link(member, out / (taken or member.name))
     method = "sre2l" if job.squeezed == "teacher" else "teddy"
     distil(Job(job.options, job.seed, job.squeezed, Case("squeeze", method, job.squeezed)), job.squeeze_run, "squeeze")
 
@@ -201,6 +207,8 @@ def run(job: Job, case: Case) -> None:
     with alpha_times(case.alpha_times):
         records = distil(job, out, "evaluate").records
     seconds = {stage: json.loads((out / stage / "manifest.json").read_text())["wall_s"] for stage in STAGES}
+    if job.squeezed in ("teacher", "post"):
+        seconds["squeeze"] += training_s(job)
     note = {
         "settings": settings,
         "accuracies": {
@@ -210,6 +218,13 @@ def run(job: Job, case: Case) -> None:
         "seconds": {**seconds, "recover": None} if case.images_of else seconds,
     }
     job.result.write_text(json.dumps(note, indent=2) + "\n")
+
+
+def training_s(job: Job) -> float:
+    """Seconds of the training that all knowledge of a seed comes from: its epochs, by when they ended."""
+    events = map(json.loads, (job.prior_run / "events.jsonl").read_text().splitlines())
+    ends = [event["time_s"] for event in events if event["event"] == "epoch" and event["item"].startswith("training")]
+    return (ends[-1] - ends[0]) * len(ends) / (len(ends) - 1)
 
 
 def distil(job: Job, out: Path, until: str) -> Any:
@@ -327,8 +342,8 @@ def main() -> None:
     cases = [*MAIN, *(ABLATIONS if options.ablate else ())]
     cases = [case for case in cases if not options.only or case.name in options.only or case in MAIN]
     seeds = range(options.seeds)
-    for kinds in (("teacher", "prior", "post"), ("prior of crops",)):
-        wanted = [kind for kind in kinds if kind in {case.squeezed for case in cases}]
+    for kinds in (("prior",), ("teacher", "post", "prior of crops")):
+        wanted = [kind for kind in kinds if kind == "prior" or kind in {case.squeezed for case in cases}]
         share([Job(options, seed, kind) for seed in seeds for kind in wanted], options)
     for borrowing in (False, True):
         wanted_cases = [case for case in cases if bool(case.images_of) == borrowing]

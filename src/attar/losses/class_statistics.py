@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-
 CACHED = 1 << 18
 """Values that a processor's cache holds in float64."""
 
