@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, get_args
 import torch
 
 from attar.errors import ConfigError, unknown
+from attar.runtime.memory import keep_freed_memory
 from attar.runtime.processes import Processes, alone
 
 T = TypeVar("T")
@@ -46,6 +47,8 @@ class Engine:
         if precision == "16-mixed" and self.device.type == "cpu":
             raise ConfigError("float16 training needs a GPU", fix="--precision bf16-mixed or 32-true")
         self.precision = precision
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
     @property
     def leads(self) -> bool:
