@@ -87,6 +87,7 @@ def render_study(values: Mapping[str, Any], folder: Path) -> str:
     records = [Record.from_json(record) for record in values["records"]]
     baseline = str(values["baseline"])
     compared = to_baseline(records, baseline)
+    rows = lines(records, compared, baseline)
     sentences = [unbroken(line) for line in values["summary"]]
     view = {
         "title": values["about"] or f"Training strategies on {_name(values)}",
@@ -99,7 +100,8 @@ def render_study(values: Mapping[str, Any], folder: Path) -> str:
         "meaning": MEANING,
         "forests": forests(compared),
         "charts": noise_charts(records),
-        "rows": lines(records, compared, baseline),
+        "rows": rows,
+        "differing": [key for key in ("variant", "noise", "model") if len({getattr(row, key) for row in rows}) > 1],
         "common": _common(records),
         "sets": _sets(values),
         "hardware": {str(key): value for key, value in mapping(values["hardware"]).items()},
