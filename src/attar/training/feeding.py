@@ -34,9 +34,21 @@ class Feed:
         self._data, self._device, self._replay = data, engine.device, replay
         self._resident = _resident(data, engine.device)
 
-    def batches(self, epoch: int, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield (indices, images, targets) for each batch of indices in `order`; indices stay on the CPU."""
-        for indices, images, targets in batches(self._read(epoch), order, prefetch=self._prefetch):
+    def batches(
+        self, epoch: int, order: Sequence[Tensor], shown: Sequence[Tensor] = ()
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield (indices, images, targets) for each batch of indices in `order`; indices stay on the CPU.
+
+        `shown` are, of a ReplayedSet, the epochs of the views of each batch; this epoch where there are none.
+        """
+        read = self._read(epoch)
+        if shown and isinstance(self._data, ReplayedSet):
+            read, order = (
+                partial(_of_epochs, self._data),
+                [torch.stack(pair) for pair in zip(order, shown, strict=True)],
+            )
+        for asked, images, targets in batches(read, order, prefetch=self._prefetch):
+            indices = asked if asked.ndim == 1 else asked[0]
             yield indices, images.to(self._device, non_blocking=True), targets.to(self._device, non_blocking=True)
 
     def _read(self, epoch: int) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
@@ -50,6 +62,14 @@ class Feed:
     @property
     def _prefetch(self) -> int:
         return 0 if self._resident or isinstance(self._data, TensorSet) else 2
+
+
+def _of_epochs(data: ReplayedSet, pairs: Tensor) -> tuple[Tensor, Tensor]:
+    """Views and logits of pairs (2, b) of an image and an epoch, of which those of an epoch stand together."""
+    epochs, nums = pairs[1].unique_consecutive(return_counts=True)
+    parts = [data.batch(int(epoch), part) for epoch, part in zip(epochs, pairs[0].split(nums.tolist()), strict=True)]
+    images, logits = zip(*parts, strict=True)
+    return torch.cat(images), torch.cat(logits)
 
 
 class ResidentPixels:

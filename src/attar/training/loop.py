@@ -33,6 +33,7 @@ from attar.training.feeding import Feed
 from attar.training.losses import Losses, diverged
 from attar.training.noise import LabelNoise, corrupt
 from attar.training.optimizers import give_state, take_state
+from attar.training.replaying import require_replayable, shown
 from attar.training.settings import TrainSettings, learning_rate, make_optimizer
 from attar.training.strategies import Batch, Teaches, find, strategies
 
@@ -160,6 +161,7 @@ class _Training:
         self.model = model.to(engine.device).to(memory_format=self.layout)
         self.teacher = teacher
         self.strategy = find(settings.strategy, strategies())(settings, len(data))
+        require_replayable(data, self.strategy, settings.strategy)
         with scoped(seed, "train", "strategy"):
             self.strategy.prepare(self.model, self._example, teacher)
         self.optimizer = make_optimizer(self._trained(), settings)
@@ -197,8 +199,9 @@ class _Training:
         if not self.model.training:
             self.model.train()
         order = self.strategy.batches(epoch, generator(self.seed, "train", "order", epoch))
+        views = shown(self.data, self.strategy, epoch, order)
         with scoped(self.seed, "train", "layers", epoch):
-            for step, (indices, images, targets) in enumerate(self.feed.batches(epoch, order)):
+            for step, (indices, images, targets) in enumerate(self.feed.batches(epoch, order, views)):
                 self._step(self._batch(epoch, step, indices, images, targets), len(order))
         self.epoch += 1
         self.losses.num_finished = self.epoch

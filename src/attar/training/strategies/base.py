@@ -10,7 +10,7 @@ The loop (`training/loop.py`) owns optimiser, schedule, augmentation, resume and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -81,6 +81,8 @@ class Strategy:
     """Augmentations of each image in a batch; `batch_size` counts them all."""
     repeats: int = 1
     """Batches of an epoch that each image is in."""
+    remembers_images: bool = False
+    """Whether it remembers what was predicted for an image, which is nothing that a mixture could be told by."""
     extra: nn.Module | None = None
     """Trained along with the network and dropped at the end; set by `prepare`."""
 
@@ -113,6 +115,13 @@ class Strategy:
         As (size, epoch, step), in the order of the batch; asked for before its loss.
         """
         return [(num, epoch, step)]
+
+    def shown(self, epoch: int, order: Sequence[Tensor], mixed: bool) -> list[Tensor]:
+        """For views that are replayed: the epoch whose view each image (b,) of every batch shows, int64.
+
+        By default, this epoch. `mixed`: views are of several images. Asked for after `batches`, which made `order`.
+        """
+        return [torch.full_like(indices, epoch) for indices in order]
 
     def passes(self, num: int) -> list[int]:
         """Sizes into which `num` images are cut for passes of their own through the network; by default one."""

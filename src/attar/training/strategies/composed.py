@@ -70,6 +70,7 @@ class _Sum(Strategy):
         first = self.parts[0]
         self._sampler = next((part for part in self.parts if type(part).batches is not Strategy.batches), first)
         self.repeats = self._sampler.repeats
+        self.remembers_images = any(part.remembers_images for part in self.parts)
         self._judge = next((part for part in self.parts if type(part).supervised is not Strategy.supervised), first)
 
     def prepare(self, model: nn.Module, example: Callable[[], Tensor], teacher: Teaches | None) -> None:
@@ -91,6 +92,10 @@ class _Sum(Strategy):
     def groups(self, epoch: int, step: int, num: int) -> list[tuple[int, int, int]]:
         """Groups of the one that makes the batches."""
         return self._sampler.groups(epoch, step, num)
+
+    def shown(self, epoch: int, order: Sequence[Tensor], mixed: bool) -> list[Tensor]:
+        """Views of the one that makes the batches."""
+        return self._sampler.shown(epoch, order, mixed)
 
     def passes(self, num: int) -> list[int]:
         """Passes of the one that makes the batches."""

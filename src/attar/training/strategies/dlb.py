@@ -11,6 +11,10 @@ In an epoch each image is new once and so is seen twice: an epoch takes twice th
 same. With CutMix or MixUp the shared half keeps the partners, boxes and shares that it had when it was new, under fresh
 crops and mirrors: so z_{t-1} and z_t are of the same mixture. (Neither paper nor code says what they do.)
 
+Under soft labels for every epoch, views are given, each with its own label. Where they show one image, the shared half
+has its next view, so that E epochs go through the views and labels of 2 E. Where they are mixtures, another view has
+other partners and nothing to agree on: the shared half has the view again that it had, and agrees on the same pixels.
+
 The paper's networks are vgg16-small-batch, vgg19-small-batch, resnet18-small, resnet50-small, resnet32-cifar,
 resnet110-cifar, wrn-16-8, wrn-20-8 and densenet-40-12 (densenet-bc-40-12 in the authors' code); its settings for CIFAR
 are sgd, nesterov, learning_rate 0.05, weight_decay 5e-4, batch_size 128 (theirs is n: 64), epochs 240, milestones 150,
@@ -23,7 +27,7 @@ passes, so that BatchNorm sees each half by itself (`apart`), and their batch si
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from pydantic import Field
@@ -70,6 +74,16 @@ class LastBatch(Strategy):
         born_epoch, born_step = self._born.tolist()
         shared = [(num_shared, born_epoch, born_step)] if num_shared else []
         return [*shared, (num - num_shared, epoch, step)]
+
+    def shown(self, epoch: int, order: Sequence[Tensor], mixed: bool) -> list[Tensor]:
+        """Views 2 e where images are new and 2 e + 1 where they are shared; where views are mixed, e in both."""
+        made, born, num_shared = [], epoch - 1, len(self._indices)
+        for indices in order:
+            new = torch.full_like(indices[num_shared:], epoch if mixed else 2 * epoch)
+            shared = torch.full_like(indices[:num_shared], born if mixed else 2 * born + 1)
+            made.append(torch.cat([shared, new]))
+            born, num_shared = epoch, len(new)
+        return made
 
     def passes(self, num: int) -> list[int]:
         """One pass for all, or one for each half."""

@@ -39,6 +39,7 @@ class ProgressiveTargets(Strategy):
     summary = "targets are refined by the past epoch's own predictions, more and more"
     source = "Kim et al. 2021, Self-Knowledge Distillation with Progressive Refinement of Targets (ICCV)"
     group = "ps_kd"
+    remembers_images = True
 
     _past = torch.zeros(0, 0)
     """Predictions (n, classes); a row of zeros has none yet."""
