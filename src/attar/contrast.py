@@ -90,12 +90,16 @@ def contrasts(pairs: Iterable[tuple[Record, Record]]) -> list[Contrast]:
 
 
 def summary(found: Sequence[Contrast]) -> list[str]:
-    """Words on all differences of a study to its baseline: how many there are, and a line for each strategy."""
+    """Words on all differences of a study to its baseline: how many there are, and lines for each strategy.
+
+    One with right labels, one with wrong ones: what helps there may harm here.
+    """
     if not found:
         return []
     by_name: dict[str, list[Contrast]] = {}
-    for contrast in found:
-        by_name.setdefault(str(contrast.record.protocol["name"]), []).append(contrast)
+    for contrast in sorted(found, key=lambda contrast: bool(contrast.record.protocol["label_noise"])):
+        own = contrast.record.protocol
+        by_name.setdefault(f"{own['name']}{', wrong labels' if own['label_noise'] else ''}", []).append(contrast)
     num = f"{len(found)} comparisons, corrected together" if len(found) > 1 else "one comparison"
     head = f"Accuracy beside {found[0].baseline.protocol['name']}: {num}."
     return [head, *(f"{BULLET}{_line(name, members)}" for name, members in by_name.items())]

@@ -74,9 +74,12 @@ def test_a_baseline_is_of_the_same_variant_and_wrong_labels() -> None:
         record("dlb", 60.0, 61.0, variant="cutmix"),
     ]
     assert [(found.record.mean, found.points) for found in to_baseline(records, "ce")] == [(52.5, 2.0), (45.5, 5.0)]
-    head, line = summary(to_baseline(records, "ce"))
-    assert head == "Accuracy beside ce: 2 comparisons, corrected together."
-    assert "dlb: +3.5 points on average over 2 comparisons (from +2.0 to +5.0)" in line
+    head, right, wrong = summary(
+        to_baseline([*records, record("ce", 9.0, 9.5, noise=0.2), record("dlb", 9.0, 9.5, noise=0.2)], "ce")
+    )
+    assert head == "Accuracy beside ce: 3 comparisons, corrected together."
+    assert right.startswith("- dlb: +2.0 points (95 %:")
+    assert "dlb, wrong labels: +2.5 points on average over 2 comparisons (from 0.0 to +5.0)" in wrong
 
 
 def test_zero_has_no_sign() -> None:

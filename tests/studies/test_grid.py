@@ -144,9 +144,18 @@ def test_epochs_that_cannot_be_divided_are_told(study_file: Callable[..., Path])
     assert as_published == {"ce": 3, "dlb": 3}
 
 
-def test_a_set_that_names_its_epochs_keeps_them(study_file: Callable[..., Path]) -> None:
-    path = study_file(strategies={"ce": {}, "dlb": {}, "long": {"strategy": "dlb", "epochs": 7}})
-    assert {cell.strategy: cell.settings.epochs for cell in cells(path)} == {"ce": 2, "dlb": 1, "long": 7}
+def test_a_strategy_that_names_its_epochs_keeps_them_and_a_variant_s_are_shared(
+    study_file: Callable[..., Path],
+) -> None:
+    path = study_file(
+        strategies={"ce": {}, "dlb": {}, "long": {"strategy": "dlb", "epochs": 7}},
+        variants={"plain": {}, "twice": {"epochs": 4}},
+    )
+    found = {(cell.strategy, cell.variant): cell.settings.epochs for cell in cells(path)}
+    assert found == {
+        ("ce", "plain"): 2, ("dlb", "plain"): 1, ("long", "plain"): 7,
+        ("ce", "twice"): 4, ("dlb", "twice"): 2, ("long", "twice"): 7,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", studies())

@@ -98,8 +98,8 @@ def _cells(study: StudySettings, part: PartSettings, problems: list[str]) -> Ite
 def _settings(
     study: StudySettings, strategy: str, variant: str, noise: float
 ) -> tuple[TrainSettings | None, list[str]]:
-    own = _merged({"strategy": strategy}, study.strategies[strategy], study.variants[variant])
-    values = _merged(_given(study.train), own, {"label_noise": noise})
+    own = _merged({"strategy": strategy}, study.strategies[strategy])
+    values = _merged(_given(study.train), study.variants[variant], own, {"label_noise": noise})
     settings, problems = validated(TrainSettings, values, "")
     if settings is None or study.equal == "epochs" or "epochs" in own:
         return settings, problems

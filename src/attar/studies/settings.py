@@ -88,7 +88,7 @@ class StudySettings(Config):
     equal: Equal = "images_seen"
     """What is held equal. images_seen: `train.epochs` is for a strategy that shows each image once an epoch; one that
     shows it k times, such as dlb or ddgsd, has a k-th of the epochs, and so as many steps. epochs: as published, though
-    dlb and ddgsd then see each image twice as often. A set that names its own epochs keeps them."""
+    dlb and ddgsd then see each image twice as often. A strategy that names its own epochs keeps them."""
     baseline: str = "ce"
     """The strategy that the others are compared with."""
     train: TrainSettings = TrainSettings()

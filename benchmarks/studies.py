@@ -1,0 +1,80 @@
+"""A study of training strategies as a benchmark: `attar study NAME`, its table with date, hardware and command.
+
+    ATTAR_DATA=FOLDER python benchmarks/studies.py cifar10-cpu --json FILE
+    ATTAR_DATA=FOLDER python benchmarks/studies.py few-images --distilled RUN --labels stored --json FILE
+
+FOLDER holds cifar10/. What is there in --out is used, so that a study that was run before is only told. The checks ask
+whether dlb lowers the error of ce by the least that its authors report on average for CIFAR-10, 0.37 points, at equal
+images seen and (where the study has them) at equal epochs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from table import Checks, Rows, arguments, finish, spread
+
+import attar
+from attar.contrast import Contrast, signed
+
+PUBLISHED = 0.37
+
+
+def main() -> None:
+    options = arguments(__doc__ or "", _add)
+    data = os.environ.get("ATTAR_DATA")
+    if not data:
+        sys.exit("set ATTAR_DATA to a folder with cifar10/ as parquet shards")
+    settings = {"data.source": str(Path(data) / "cifar10"), "data.labels": options.labels}
+    if options.distilled:
+        settings["data.distilled"] = str(options.distilled)
+    found = attar.study(
+        options.study, out=options.out, settings=settings, jobs=options.jobs, workers=1, device="cpu", quiet=False
+    )
+    beside = {id(contrast.record): contrast for contrast in found.contrasts}
+    rows: Rows = []
+    for record in found.records:
+        own, contrast = record.protocol, beside.get(id(record))
+        rows.append(
+            {
+                "strategy": own["name"],
+                "variant": own["variant"],
+                "wrong labels": own["label_noise"],
+                "images seen": own["images_seen"],
+                "accuracy, %": spread(record.values),
+                "values": ", ".join(f"{value:.2f}" for value in record.values),
+                "to ce": signed(contrast.points) if contrast else "",
+                "95 %": contrast.interval if contrast else "",
+                "verdict": contrast.verdict if contrast else "",
+            }
+        )
+    print("\n".join([*found.summary, found.held_equal]))
+    finish(rows, _checks(found.contrasts), options.json)
+
+
+def _checks(contrasts: Sequence[Contrast]) -> Checks:
+    made: Checks = {}
+    for name, what in (("dlb", "equal_images_seen"), ("dlb-as-published", "equal_epochs")):
+        clean = [
+            c.points for c in contrasts if c.record.protocol["name"] == name and not c.record.protocol["label_noise"]
+        ]
+        if clean:
+            made[f"dlb_points_over_ce_at_{what}"] = {"value": statistics.fmean(clean), "target": PUBLISHED}
+    return made
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", help="a bundled study, or a file")
+    parser.add_argument("--distilled", type=Path, help="train on this distilled dataset")
+    parser.add_argument("--labels", default="stored", choices=("stored", "hard"), help="of the distilled images")
+    parser.add_argument("--out", type=Path, help="the study's folder")
+    parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each")
+
+
+if __name__ == "__main__":
+    main()
