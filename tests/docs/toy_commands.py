@@ -121,7 +121,8 @@ def toy(line: str, places: Places) -> list[str]:
         return [*words, *judged, *_sets(OF_A_JUDGEMENT), *_out(words, places)]
     if words[0] == "study":
         name = words[1] if words[1] in studies() else str(places.study)
-        return [words[0], name, *_without_jobs(words[2:]), *_sets(OF_A_STUDY), *_out(words, places)]
+        given = [word.replace("=RUN", f"={places.run}") for word in _without_jobs(words[2:])]
+        return [words[0], name, *given, *_sets(OF_A_STUDY), *_out(words, places)]
     if words[0] in ("train", "continual"):
         smaller = ["--model", "convnet-d2-w8", "--resolution", "8", *_sets(OF_A_TRAINING)]
         return [*words, *smaller, *_out(words, places)]
