@@ -3,13 +3,13 @@
     ATTAR_DATA=FOLDER python benchmarks/teddy.py --data cifar10 --work WORK --jobs 2 --json FILE
     ATTAR_DATA=FOLDER python benchmarks/teddy.py --data imagenette --work WORK --jobs 2 --ablate --json FILE
 
-A seed is a squeeze, a recovery and a student of its own. The pool of the kind prior holds what the teacher's training
-was after some epochs, the last of them the teacher itself; that of the kind post the same teacher and pruned copies.
-`random` are random real images labelled as those of the case are. Each case of a seed is a run folder in --work; what
-is finished is not done again, and --jobs processes of one thread each share the rest. `alignment` is the cosine of the
-gradients of real and synthetic images with hard labels, the mean over the members of the prior pool: what matching
-statistics stands in for. Seconds are of the stages of a run, as its manifests tell; a case that shares another's images
-has none of its own for them.
+A seed is a squeeze, a recovery and a student of its own. sre2l learns from a network trained for --epochs; the pool of
+the kind prior holds what a training of --pool-epochs was after some of them, that of the kind post the end of that
+training and pruned copies. `random` are random real images labelled as those of the case are. Each case of a seed is a
+run folder in --work; what is finished is not done again, and --jobs processes of one thread each share the rest.
+`alignment` is the cosine of the gradients of real and synthetic images with hard labels, the mean over the members of
+the prior pool: what matching statistics stands in for. Seconds are of the stages of a run, as manifests tell; a case
+whose images are another's has none of its own for them.
 """
 
 from __future__ import annotations
@@ -31,9 +31,15 @@ from table import Checks, Rows, arguments, finish, spread
 
 Settings = dict[str, Any]
 CROP_MIN_SCALE = 0.08
-EPOCHS: Mapping[str, int] = {"digits": 16, "cifar10": 40, "imagenette": 60}
+EPOCHS: Mapping[str, int] = {"digits": 40, "cifar10": 40, "imagenette": 40}
 MEMBERS = 6
 """Members of either pool."""
+BEGUN: Mapping[str, str | None] = {
+    "post": "member-00-pruned-0000.safetensors",
+    "young teacher": "teacher.safetensors",
+    "prior of crops": None,
+}
+"""Knowledge that begins with the prior pool's last network, under this name, or with all of them."""
 STAGES = ("squeeze", "recover", "relabel")
 
 
@@ -58,7 +64,7 @@ DATA = {
             "train.augment": "crop",
         },
     ),
-    "cifar10": Data("cifar10", {"squeeze.model": "convnet-d3-w32-batch", "source.train_per_class": 1000}),
+    "cifar10": Data("cifar10", {"squeeze.model": "convnet-d3-w32-batch", "source.train_per_class": 500}),
     "imagenette": Data("imagenette", {"squeeze.model": "convnet-d4-w32-batch", "source.resolution": 64}),
 }
 
@@ -81,27 +87,26 @@ MAIN = [
     Case("teddy post", "teddy", "post"),
 ]
 REAL: Settings = {"method.start": "real", "method.lr_images": 0.05}
+NOISE: Settings = {"method.start": "noise", "method.lr_images": 0.1}
 ABLATIONS = [
     Case("labels of the strongest", "teddy", "prior", {"relabel.members": "strongest"}, images_of="teddy prior"),
+    Case("labels of the weak half", "teddy", "prior", {"relabel.members": [0, 1, 2]}, images_of="teddy prior"),
     Case("labels of the strong half", "teddy", "prior", {"relabel.members": [3, 4, 5]}, images_of="teddy prior"),
     Case("post, labels of the strongest", "teddy", "post", {"relabel.members": "strongest"}, images_of="teddy post"),
     Case("1 member, the strongest", "teddy", "prior", {"method.members": [5]}),
     Case("1 member, in the middle", "teddy", "prior", {"method.members": [2]}),
-    Case("2 members", "teddy", "prior", {"method.members": [2, 5]}),
-    Case("3 members", "teddy", "prior", {"method.members": [1, 3, 5]}),
     Case("the weak half", "teddy", "prior", {"method.members": [0, 1, 2]}),
     Case("the strong half", "teddy", "prior", {"method.members": [3, 4, 5]}),
     Case("alpha 0.1 x auto", "teddy", "prior", alpha_times=0.1),
     Case("alpha 10 x auto", "teddy", "prior", alpha_times=10.0),
     Case("weak to strong", "teddy", "prior", {"method.pick": "weak_to_strong"}),
-    Case("strong to weak", "teddy", "prior", {"method.pick": "strong_to_weak"}),
-    Case("class-wise, half", "teddy", "prior", {"method.class_share": 0.5}),
-    Case("class-wise", "teddy", "prior", {"method.class_share": 1.0}),
+    Case("statistics of all classes", "teddy", "prior", {"method.class_share": 0.0}),
     Case("statistics of crops", "teddy", "prior of crops"),
+    Case("noise start", "teddy", "prior", NOISE),
+    Case("noise start, statistics of all classes", "teddy", "prior", {**NOISE, "method.class_share": 0.0}),
+    Case("a pool as old as sre2l's teacher", "teddy", "long prior"),
     Case("sre2l, real start", "sre2l", "teacher", REAL),
-    Case("prior, real start", "teddy", "prior", REAL),
-    Case("post, real start", "teddy", "post", REAL),
-    Case("prior, real start, class-wise", "teddy", "prior", {**REAL, "method.class_share": 1.0}),
+    Case("sre2l, real start, a teacher as young as the pool", "sre2l", "young teacher", REAL),
 ]
 
 
@@ -116,17 +121,22 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """All of this seed."""
+        """All of this seed at this number of images."""
         options = self.options
         return options.work / f"{options.data}-ipc{options.ipc}-{options.iterations}" / f"seed{self.seed}"
 
     @property
     def squeeze_run(self) -> Path:
-        return self.folder / "squeezed" / slug(self.squeezed)
+        return self.squeezed_folder / slug(self.squeezed)
+
+    @property
+    def squeezed_folder(self) -> Path:
+        """Networks of this seed, for any number of images."""
+        return self.options.work / f"{self.options.data}-squeezed" / f"seed{self.seed}"
 
     @property
     def prior_run(self) -> Path:
-        return self.folder / "squeezed" / "prior"
+        return self.squeezed_folder / "prior"
 
     @property
     def result(self) -> Path:
@@ -142,12 +152,13 @@ def squeeze_settings(squeezed: str, options: argparse.Namespace) -> Settings:
     epochs = options.epochs or EPOCHS[options.data]
     found: Settings = {"squeeze.epochs": epochs, "squeeze.batch_size": 128, "squeeze.learning_rate": 0.1}
     found |= {"squeeze.warmup_epochs": 1, "squeeze.augment_per": "image"}
-    if squeezed == "teacher":
+    if squeezed not in ("teacher", "long prior"):
+        found["squeeze.epochs"] = options.pool_epochs or epochs // 4
+    if squeezed in ("teacher", "young teacher"):
         return found
     if squeezed == "post":
         return found | {"squeeze.pool": "post", "squeeze.ratios": [0.2, 0.35, 0.5, 0.65, 0.8][: MEMBERS - 1]}
-    ages = sorted({max(k + 1, round(epochs / 2 ** (MEMBERS - 1 - k))) for k in range(MEMBERS)})
-    found |= {"squeeze.member_epochs": ages}
+    found["squeeze.num_members"] = MEMBERS
     return found | ({"squeeze.statistics_min_scale": CROP_MIN_SCALE} if squeezed == "prior of crops" else {})
 
 
@@ -184,15 +195,14 @@ def work_on(job: Job) -> None:
 
 
 def squeeze(job: Job) -> None:
-    """Make a teacher or a pool. The one training of a seed is that of the prior pool; the others take its networks."""
+    """Make a teacher or a pool; what begins with the training of the prior pool takes it from there."""
     out, prior = job.squeeze_run / "squeeze", job.prior_run / "squeeze"
-    if job.squeezed != "prior" and not out.exists():
+    if job.squeezed in BEGUN and not out.exists():
         out.mkdir(parents=True)
         members = sorted(prior.glob("member-*"))
-        taken = {"teacher": "teacher.safetensors", "post": "member-00-pruned-0000.safetensors"}.get(job.squeezed)
-        for member in members[-1:] if taken else members:
-            os.link(member, out / (taken or member.name))
-    method = "sre2l" if job.squeezed == "teacher" else "teddy"
+        for member in members if BEGUN[job.squeezed] is None else members[-1:]:
+            os.link(member, out / (BEGUN[job.squeezed] or member.name))
+    method = "sre2l" if "teacher" in job.squeezed else "teddy"
     distil(Job(job.options, job.seed, job.squeezed, Case("squeeze", method, job.squeezed)), job.squeeze_run, "squeeze")
 
 
@@ -207,7 +217,7 @@ def run(job: Job, case: Case) -> None:
     with alpha_times(case.alpha_times):
         records = distil(job, out, "evaluate").records
     seconds = {stage: json.loads((out / stage / "manifest.json").read_text())["wall_s"] for stage in STAGES}
-    if job.squeezed in ("teacher", "post"):
+    if job.squeezed in BEGUN:
         seconds["squeeze"] += training_s(job)
     note = {
         "settings": settings,
@@ -221,7 +231,7 @@ def run(job: Job, case: Case) -> None:
 
 
 def training_s(job: Job) -> float:
-    """Seconds of the training that all knowledge of a seed comes from: its epochs, by when they ended."""
+    """Seconds of the training that the pools of a seed come from: its epochs, by when they ended."""
     events = map(json.loads, (job.prior_run / "events.jsonl").read_text().splitlines())
     ends = [event["time_s"] for event in events if event["event"] == "epoch" and event["item"].startswith("training")]
     return (ends[-1] - ends[0]) * len(ends) / (len(ends) - 1)
@@ -284,7 +294,7 @@ def gradient_alignment(job: Job, out: Path) -> float:
     some = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))[:1000]
     images, labels, device = real.images(some), real.labels[some], Engine().device
     found = []
-    for path in sorted((job.folder / "squeezed" / "prior" / "squeeze").glob("member-*")):
+    for path in sorted((job.prior_run / "squeeze").glob("member-*")):
         network = open_network(path, distilled.task).whole.to(device)
         of_real = parameter_gradient(network, images.to(device), labels.to(device))
         of_synthetic = parameter_gradient(network, distilled.images.to(device), distilled.labels.to(device))
@@ -342,8 +352,8 @@ def main() -> None:
     cases = [*MAIN, *(ABLATIONS if options.ablate else ())]
     cases = [case for case in cases if not options.only or case.name in options.only or case in MAIN]
     seeds = range(options.seeds)
-    for kinds in (("prior",), ("teacher", "post", "prior of crops")):
-        wanted = [kind for kind in kinds if kind == "prior" or kind in {case.squeezed for case in cases}]
+    for kinds in (("prior", "teacher", "long prior"), tuple(BEGUN)):
+        wanted = [kind for kind in kinds if kind in {case.squeezed for case in cases}]
         share([Job(options, seed, kind) for seed in seeds for kind in wanted], options)
     for borrowing in (False, True):
         wanted_cases = [case for case in cases if bool(case.images_of) == borrowing]
@@ -357,7 +367,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of all runs; the same one again goes on there")
     parser.add_argument("--ipc", type=int, default=10)
     parser.add_argument("--iterations", type=int, default=300)
-    parser.add_argument("--epochs", type=int, help="of the teacher's training")
+    parser.add_argument("--epochs", type=int, help="of the training of sre2l's teacher")
+    parser.add_argument("--pool-epochs", type=int, help="of the pools' training; else a quarter of that")
     parser.add_argument("--student-epochs", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--split", choices=["validation", "test"], default="validation")

@@ -1,4 +1,4 @@
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field
@@ -15,6 +15,17 @@ class Loop(Config):
     """How many."""
     rate: float = 0.1
     """How fast."""
+
+
+class Bounded(Config):
+    """A choice of a bounded number or a word."""
+
+    share: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = "auto"
+    """Which part."""
+
+
+def test_bounds_of_a_number_are_no_part_of_its_types_name():
+    assert config.options(Bounded)[0].type == "float | auto"
 
 
 class Fast(Loop):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import UnionType
-from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -244,6 +244,8 @@ def _type_text(annotation: Any) -> str:
     parts = get_args(annotation)
     if annotation is None or annotation is type(None):
         return "none"
+    if get_origin(annotation) is Annotated:
+        return _type_text(parts[0])
     if get_origin(annotation) is Literal:
         return " | ".join(map(str, parts))
     if get_origin(annotation) in (Union, UnionType):

@@ -66,7 +66,7 @@ class Pool:
 
 
 def make(**settings: object) -> Teddy:
-    return Teddy(TeddySettings(**settings), TASK, 2)
+    return Teddy(TeddySettings(**{"start": "noise", **settings}), TASK, 2)
 
 
 def gradient(method: Teddy | Sre2l, pool: Pool, step: int = 0, done: float = 0.0) -> torch.Tensor:
@@ -129,6 +129,17 @@ def test_the_part_of_the_classes_is_part_of_the_objective() -> None:
     found = [gradient(make(class_share=share, members=[1]), Pool(learnt=False)) for share in (0.0, 0.5, 1.0)]
     assert not torch.equal(found[0], found[2])
     assert torch.allclose(found[1], (found[0] + found[2]) / 2, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "images_of_each", "share"),
+    [({}, [5, 5, 5], 1.0), ({}, [9, 4, 6], 0.0), ({}, [5, 0, 7], 1.0), ({"class_share": 0.3}, [1, 1, 1], 0.3)],
+)
+def test_classes_are_matched_apart_where_each_has_enough_images(
+    settings: dict[str, float], images_of_each: list[int], share: float
+) -> None:
+    labels = torch.arange(3).repeat_interleave(torch.tensor(images_of_each))
+    assert make(**settings).class_share(labels) == share
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,16 @@
                 one step of Adam on x                                              w_first = 10, other w_l = 1
 
 mean^T, var^T: statistics of the real images at the input of each BatchNorm of m, measured once when the pool was made.
-The part `class_share` of the distance is between the statistics of each class. Labels are the mean of the members'
-logits, by the relabel stage. The derivation from the bi-level objective is told in docs/methods/teddy.md.
+The part `class_share` of the distance is between the statistics of each class. Images begin as real ones. Labels are
+the mean of the members' logits, by the relabel stage. The derivation from the bi-level objective is told in
+docs/methods/teddy.md.
 
 Source: Yu, Liu, Ye and Wang, "Teddy: Efficient Large-Scale Dataset Distillation via Taylor-Approximated Matching",
 ECCV 2024, arXiv 2410.07579.
 
 The authors have published no code and few settings. What is chosen here: crops, roll, first weight and optimiser as
-in SRe2L; α in each member's own unit (`alpha_bn: auto`); order of picking; everything about the pool (squeeze/pool.py).
+in SRe2L; the start and class-wise statistics; α in each member's own unit (`alpha_bn: auto`); order of picking;
+everything about the pool (squeeze/pool.py).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import Field
@@ -32,9 +34,14 @@ from attar.methods.base import Pool
 from attar.methods.matching import Judge, MatchingSettings, StatisticsMatching
 from attar.task import Task
 
+FEWEST_OF_A_CLASS = 5
+"""Images of each class in a chunk from which `class_share: auto` matches class by class."""
+
 
 class TeddySettings(MatchingSettings):
     """Settings of Teddy."""
+
+    changed = {"start": "real", "lr_images": 0.05}
 
     members: tuple[int, ...] | None = None
     """Numbers of the pool's members that images are matched under, 0 the weakest, -1 the strongest; none: all."""
@@ -42,9 +49,10 @@ class TeddySettings(MatchingSettings):
     """Which of them a step takes: a random one, or each in its turn, by strength."""
     sweeps: int = Field(1, ge=1)
     """Times that these turns go through all members in the course of the iterations; many: a new one in each step."""
-    class_share: float = Field(0.0, ge=0, le=1)
+    class_share: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = "auto"
     """Part of the statistics' distance that is between those of each class, 1: all. A class needs several images in a
-    chunk, or they can hardly be as varied as all real ones."""
+    chunk (recover.chunk_size), or they can hardly be as varied as all real ones: auto is 1 where each class has five
+    there, else 0."""
 
 
 class Teddy(StatisticsMatching):
@@ -80,7 +88,14 @@ class Teddy(StatisticsMatching):
         """The member whose turn it is, by the real images' statistics."""
         pool: Pool = knowledge
         watched = self._watch(pool, self.pick(pool.num_members, rng, done))
-        return partial(watched, labels=labels, class_share=self.options.class_share), self.alpha(watched)
+        return partial(watched, labels=labels, class_share=self.class_share(labels)), self.alpha(watched)
+
+    def class_share(self, labels: Tensor) -> float:
+        """Part of the distance that is class-wise for a chunk of images of these classes (b,)."""
+        if self.options.class_share != "auto":
+            return self.options.class_share
+        counts = labels.bincount()
+        return float(bool((counts[counts > 0] >= FEWEST_OF_A_CLASS).all()))
 
     def pick(self, num: int, rng: torch.Generator, done: float) -> int:
         """Number of the member, of `num`, for a step that has the part `done` of all iterations behind it."""
@@ -94,7 +109,7 @@ class Teddy(StatisticsMatching):
         if k not in self._watched:
             while len(self._watched) >= pool.num_in_memory:
                 self._watched.popitem(last=False)
-            member = pool.member(k, classes=self.options.class_share > 0)
+            member = pool.member(k, classes=self.options.class_share != 0)
             self._watched[k] = Watched(member.model, self.options.first_weight, member.statistics)
         self._watched.move_to_end(k)
         return self._watched[k]
