@@ -153,7 +153,7 @@ def squeeze_settings(squeezed: str, options: argparse.Namespace) -> Settings:
     found: Settings = {"squeeze.epochs": epochs, "squeeze.batch_size": 128, "squeeze.learning_rate": 0.1}
     found |= {"squeeze.warmup_epochs": 1, "squeeze.augment_per": "image"}
     if squeezed not in ("teacher", "long prior"):
-        found["squeeze.epochs"] = options.pool_epochs or epochs // 4
+        found["squeeze.epochs"] = options.pool_epochs or epochs // 2
     if squeezed in ("teacher", "young teacher"):
         return found
     if squeezed == "post":
@@ -368,7 +368,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ipc", type=int, default=10)
     parser.add_argument("--iterations", type=int, default=300)
     parser.add_argument("--epochs", type=int, help="of the training of sre2l's teacher")
-    parser.add_argument("--pool-epochs", type=int, help="of the pools' training; else a quarter of that")
+    parser.add_argument("--pool-epochs", type=int, help="of the pools' training; else half of that")
     parser.add_argument("--student-epochs", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--split", choices=["validation", "test"], default="validation")
