@@ -1,9 +1,5 @@
 """The same bits from one process, from two, and from one that was stopped."""
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +12,7 @@ from attar.runtime.engine import Engine
 from attar.runtime.events import read_events
 from attar.runtime.processes import Processes, launched
 from attar.runtime.team import Team
+from launching import start
 
 SETTINGS = [
     "squeeze.model=convnet-d1-w4-batch",
@@ -114,26 +111,6 @@ for scene, play in scenes.items():
     except (AttarError, ValueError) as error:
         print(f"{{scene}}: {{type(error).__name__}} {{str(error).splitlines()[0]}}", flush=True)
 """
-
-
-def start(words: list[str], num: int) -> list[tuple[int, str]]:
-    """Run `python words` in `num` processes, as a launcher does; exit code and words of each, once all have ended."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num)}
-    started = [
-        subprocess.Popen(
-            [sys.executable, *words],
-            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(num)
-    ]
-    said = [process.communicate(timeout=300)[0] for process in started]
-    return [(process.returncode, text) for process, text in zip(started, said, strict=True)]
 
 
 def distil(out: Path, num: int) -> None:

@@ -69,6 +69,13 @@ What a batch is made of and what is added to the supervised loss, on real and on
 Several are joined by `+`. CutMix, MixUp, CutOut, RandAugment and wrong labels are settings of the section
 [train](settings.md#train), and go with all of them. Views that come with stored labels are mixed already, and are not
 mixed again.
+
+    torchrun --nproc-per-node 2 -m attar train SOURCE --strategy dlb --model resnet32-cifar --out runs/network
+
+Several processes share every batch; `batch_size` counts the images of all. Without BatchNorm, dropout and mixing the
+result is that of one process, to float tolerance. BatchNorm has the statistics of its process. The same command goes on
+where it was stopped, with as many processes.
+[What agrees, and what not](../decisions/0014-batches-shared-by-processes.md).
 """
 Row = tuple[str, Mapping[str, Any]]
 

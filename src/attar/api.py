@@ -309,7 +309,8 @@ def train(
 ) -> Training:
     """Train one network on a source or on a distilled dataset.
 
-    Accuracy is that of the last epoch on the validation split; the test split is left to `evaluate`.
+    Accuracy is that of the last epoch on the validation split; the test split is left to `evaluate`. Several processes
+    started by torchrun share every batch; the first one writes.
 
     Args:
         data: a source, a distilled dataset, or a run folder that holds one.
@@ -331,6 +332,7 @@ def train(
         quiet: show no progress.
     """
     from attar.models.catalog import require_known
+    from attar.runtime.processes import launched
     from attar.runtime.trackers import tracked
     from attar.training.strategies.kd import require_teacher
 
@@ -353,9 +355,12 @@ def train(
         )
     if loggers and out is None:
         raise ConfigError("loggers have nowhere to write to", expected="a folder", fix="--out FOLDER")
-    engine, events = Engine(device, precision), Events(Path(out) / "events.jsonl" if out else None, quiet=quiet)
+    engine = Engine(device, precision, launched())
+    log = Path(out) / "events.jsonl" if out and engine.leads else None
+    events = Events(log, quiet=quiet or not engine.leads)
     title = f"{source_name(str(data))} {model} {training.strategy} seed {seed}"
-    with tracked(events, loggers, Path(out or "."), title, dump(training)):
+    followers = loggers if engine.leads else ()
+    with tracked(events, followers, Path(out or "."), title, dump(training)), engine.processes.joined():
         return _train(data, model, training, opening, source, Path(out) if out else None, seed, engine, events)
 
 
@@ -645,8 +650,10 @@ def _train(
     events: Events,
 ) -> Training:
     from attar.models.catalog import build as build_model
+    from attar.runtime.team import team
     from attar.training.loop import accuracy, fit
 
+    together = team(engine.processes, engine.processes.num)
     task, images, real = _training_images(data, source, opening, engine, events)
     name = default_model(task) if model == "auto" else model
     network = build_model(name, task, seed=seed)
@@ -660,14 +667,17 @@ def _train(
         name=name,
         checkpoint=out / "checkpoint.safetensors" if out else None,
         teacher=load_teacher([training.kd.teacher], task, engine) if training.kd.teacher else None,
+        team=together,
     )
-    accuracies = {"train": accuracy(network, images, engine)}
+    accuracies = {"train": accuracy(network, images, engine, team=together)}
     if real and len(real.validation):
-        accuracies["validation"] = accuracy(network, RealSet(real.validation, task.normalization), engine)
+        judge = RealSet(real.validation, task.normalization)
+        accuracies["validation"] = accuracy(network, judge, engine, team=together)
     events.emit("train", "accuracy", item=name, step=training.epochs, **accuracies)
     made = Training(network, tuple(fitted.losses), accuracies, out, fitted.label_noise)
-    if out:
+    if out and engine.leads:
         _store(made, out, {"model": name, "task": task.to_json(), "seed": seed}, task)
+    engine.barrier()
     return made
 
 

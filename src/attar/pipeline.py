@@ -478,11 +478,10 @@ def sharing_engine(device: str, precision: str, workers: int | None) -> Iterator
     """The engine of all processes; while it is in use, torch has this number of threads in each, or what it had."""
     before, processes = torch.get_num_threads(), launched()
     torch.set_num_threads(workers or before)
-    processes.join()
     try:
-        yield Engine(device, precision, processes)
+        with processes.joined():
+            yield Engine(device, precision, processes)
     finally:
-        processes.leave()
         torch.set_num_threads(before)
 
 

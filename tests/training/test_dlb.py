@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from attar.data.loading import TensorSet
 from attar.models.convnet import ConvNet
 from attar.runtime.engine import Engine
-from attar.runtime.seeding import generator, scoped
+from attar.runtime.seeding import scoped
 from attar.training import loop
 from attar.training.loop import TrainSettings, fit
 from attar.training.strategies import Batch
@@ -151,27 +151,6 @@ def test_a_batch_that_does_not_continue_the_last_one_is_refused() -> None:
     strategy.loss(model, Batch(0, 0, torch.arange(4), labels, lambda _: torch.zeros(4, 4)))
     with pytest.raises(ValueError, match="does not begin"):
         strategy.loss(model, Batch(0, 1, torch.arange(4, 8), labels, lambda _: torch.zeros(4, 4)))
-
-
-def test_two_processes_keep_their_own_memories() -> None:
-    """Each has a strategy of its own over its own batches, and hears nothing of the other's."""
-    data = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
-
-    def drive(strategies: list[LastBatch], model: nn.Module) -> list[list[Tensor]]:
-        found: list[list[Tensor]] = [[] for _ in strategies]
-        plans = [one.batches(0, generator(rank, "order")) for rank, one in enumerate(strategies)]
-        for step in range(len(plans[0])):
-            for rank, one in enumerate(strategies):
-                indices = plans[rank][step]
-                labels, images = indices % 3, data[indices]
-                found[rank].append(one.loss(model, Batch(0, step, indices, labels, lambda _, i=images: i)).detach())
-        return found
-
-    model, settings = nn.Linear(4, 3), make_settings()
-    together = drive([LastBatch(settings, 16), LastBatch(settings, 16)], model)
-    alone = drive([LastBatch(settings, 16)], model)
-    assert all(torch.equal(a, b) for a, b in zip(together[0], alone[0], strict=True))
-    assert not torch.equal(together[0][1], together[1][1])
 
 
 @pytest.mark.parametrize("changes", [{}, {"cutmix": 0.5}, {"dlb": {"apart": True}}, {"accumulate": 2}])

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from attar.training.distortion import Distortion, cut_out
 from attar.training.loop import TrainSettings
 from attar.training.mixing import Mix, Mixed, draw_mixed
-from attar.training.strategies import Batch
+from attar.training.strategies import Batch, Part
 from attar.training.strategies.ce import CrossEntropy
 
 IMAGES = torch.randn(6, 3, 8, 10, generator=torch.Generator().manual_seed(0))
@@ -87,12 +87,13 @@ def test_ce_on_a_mix_is_the_mix_of_two_cross_entropies() -> None:
 def test_all_views_of_a_batch_are_of_one_mixture() -> None:
     distortion = Distortion(TrainSettings(mixup=1.0, augment="none"), 3, None)
     mix = distortion.mix([(6, 0, 0)], 8, 10)
-    assert torch.equal(distortion.view(IMAGES, 0, 0, 0, mix), distortion.view(IMAGES, 0, 0, 1, mix))
+    first, second = (distortion.view(IMAGES, 0, 0, which, mix, Part.whole(torch.arange(6))) for which in (0, 1))
+    assert torch.equal(first, second)
 
 
 def test_cut_out_blanks_one_square_an_image_with_part_of_it_outside() -> None:
     rng = torch.Generator().manual_seed(0)
-    blank = (cut_out(torch.ones(500, 2, 8, 10), rng, 4) == 0).all(1)
+    blank = (cut_out(torch.ones(500, 2, 8, 10), rng, 4, Part.whole(torch.arange(500))) == 0).all(1)
     heights, widths = blank.any(2).sum(1), blank.any(1).sum(1)
     assert torch.equal(blank.sum((1, 2)), heights * widths)
     assert int(heights.max()) == int(widths.max()) == 4

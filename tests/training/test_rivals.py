@@ -115,7 +115,7 @@ def test_ddgsd_is_its_formula() -> None:
 
 def test_ddgsd_counts_views_in_the_batch_size() -> None:
     batches = strategies()["ddgsd"](make_settings("ddgsd"), 22).batches(0, torch.Generator())
-    assert [len(batch) for batch in batches] == [4, 4, 4, 4, 4, 2]
+    assert [part.num for part in batches] == [4, 4, 4, 4, 4, 2]
 
 
 def test_ps_kd_refines_targets_by_what_it_predicted_last() -> None:
@@ -127,7 +127,7 @@ def test_ps_kd_refines_targets_by_what_it_predicted_last() -> None:
 
     assert torch.allclose(take(0), F.cross_entropy(model(IMAGES), LABELS))
     predicted = model(IMAGES).detach().softmax(1)
-    assert torch.allclose(strategy.memory()["past"], predicted)
+    assert torch.allclose(strategy.common()["past"], predicted)
     alpha = 0.8 * 2 / 4
     refined = (1 - alpha) * F.one_hot(LABELS, 5) + alpha * predicted
     with torch.no_grad():
@@ -142,7 +142,7 @@ def test_ps_kd_forgets_what_was_mixed_and_needs_some_that_is_not() -> None:
 
         class Watched(strategies()["ps-kd"]):  # type: ignore[misc]
             def release(self) -> None:
-                kept.append(self.memory()["past"])
+                kept.append(self.common()["past"])
 
         patch.setattr(loop, "find", lambda name, known: Watched)
         fit(make_net(), data, settings, seed=0, engine=ENGINE)

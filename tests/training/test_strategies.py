@@ -11,7 +11,7 @@ from attar.data.loading import TensorSet
 from attar.runtime.engine import Engine
 from attar.training import loop
 from attar.training.loop import TrainSettings, fit
-from attar.training.strategies import Batch, Strategy, strategies
+from attar.training.strategies import Batch, Part, Strategy, find, num_batches, strategies
 from attar.training.strategies.ce import CrossEntropy
 
 RNG = torch.Generator().manual_seed(0)
@@ -54,10 +54,19 @@ def test_ce_on_soft_labels_is_kl_plus_their_entropy() -> None:
 def test_batches_show_every_image_once() -> None:
     strategy = CrossEntropy(TrainSettings(batch_size=4), 10)
     batches = strategy.batches(0, torch.Generator().manual_seed(0))
-    assert [len(batch) for batch in batches] == [4, 4, 2]
-    assert sorted(torch.cat(batches).tolist()) == list(range(10))
+    assert [part.num for part in batches] == [4, 4, 2]
+    indices = torch.cat([part.indices for part in batches])
+    assert sorted(indices.tolist()) == list(range(10))
     again = strategy.batches(0, torch.Generator().manual_seed(1))
-    assert not torch.equal(torch.cat(batches), torch.cat(again))
+    assert not torch.equal(indices, torch.cat([part.indices for part in again]))
+
+
+@pytest.mark.parametrize("name", [*strategies(), "dlb+ddgsd"])
+@pytest.mark.parametrize("num_images", [1, 2, 8, 17, 33])
+def test_batches_are_counted_before_they_are_made(name: str, num_images: int) -> None:
+    settings = TrainSettings(batch_size=8, strategy=name)
+    made = find(name, strategies())(settings, num_images).batches(0, torch.Generator())
+    assert num_batches(settings, num_images) == len(made)
 
 
 class Remembering(Strategy):
@@ -70,9 +79,9 @@ class Remembering(Strategy):
         super().__init__(settings, num_images)
         self.last = torch.zeros(num_images, 3)
 
-    def batches(self, epoch: int, rng: torch.Generator) -> list[Tensor]:
+    def batches(self, epoch: int, rng: torch.Generator) -> list[Part]:
         order = torch.randperm(self.num_images, generator=rng)
-        return list(order.unfold(0, 4, 2))
+        return [Part.whole(batch) for batch in order.unfold(0, 4, 2)]
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         first, second = model(batch.view(0)), model(batch.view(1))

@@ -2,13 +2,14 @@
 
 Work is cut into items (chunks of images, shards of labels, trainings), each a function of the seed and its number.
 Processes share the items and meet through files, so that any number of them gives the same bits; all that they say
-to each other is that they are there.
+to each other is that they are there. What cannot be cut, they do as a team: see `team.py`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -44,6 +45,15 @@ class Processes:
                 fix="start with `torchrun --nproc-per-node N -m attar ...`, on Slurm one torchrun a machine",
             ) from error
 
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """Have met the others inside the block."""
+        self.join()
+        try:
+            yield
+        finally:
+            self.leave()
+
     def leave(self) -> None:
         """Part from the others, after the last barrier."""
         if self.num > 1:
@@ -75,7 +85,7 @@ def alone() -> Processes:
     if found.num > 1:
         raise ConfigError(
             f"this command works in one process, and {found.num} were started",
-            expected="distill, squeeze, recover or relabel, which share their work",
+            expected="distill, squeeze, recover, relabel or train, which share their work",
             fix="start it without torchrun",
         )
     return found

@@ -1,17 +1,20 @@
-"""Processes that take every step of one piece of work together: each makes draws of its own, all get the same mean.
+"""Processes that take every step of one piece of work together.
 
-A step is cut into draws, each a function of its number. Their mean is summed in the order of these numbers, in every
-process, so that its bits do not depend on how many processes there are, nor on who was first. A draw that fails in one
-process stops all of them: nobody is left waiting.
+Where a step is cut into draws, each a function of its number, their mean is summed in the order of these numbers, in
+every process, so that its bits do not depend on how many processes there are, nor on who was first. A draw that fails
+in one process stops all of them: nobody is left waiting. `total` sums what each process has, the same bits in all of
+them, but others for another number of processes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor, distributed
 
@@ -52,6 +55,26 @@ class Team:
                 total = {name: total[name] + value if total else value for name, value in found.items()}
         return {name: value / num_draws for name, value in total.items()} if num_draws > 1 else total
 
+    def total(self, tensor: Tensor) -> Tensor:
+        """Sum of the tensors of all processes, which have one shape; what is given may be overwritten."""
+        if self.num == 1:
+            return tensor
+        there = tensor.cpu()
+        with self._together():
+            distributed.all_reduce(there, group=self.group)
+        return there.to(tensor.device)
+
+    def tell(self, number: int) -> int:
+        """The number that the first process brings."""
+        return int(self._gather(torch.tensor([number]))[0])
+
+    def collect(self, tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+        """Tensors of any shapes of every process, in the order of the processes, on the CPU."""
+        if self.num == 1:
+            return [dict(tensors)]
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        return [safetensors.torch.load(found) for found in self._gather_bytes(safetensors.torch.save(plain))]
+
     def require_same(self, number: int, what: str) -> None:
         """Wait for the others; raise AttarError where they bring another number."""
         numbers = [int(other) for other in self._gather(torch.tensor([number]))]
@@ -74,14 +97,8 @@ class Team:
 
     def _hear(self, trouble: str, fails: bool = False) -> None:
         """Tell each other what went wrong; raise it where it is another's."""
-        told = trouble.encode()
-        lengths = [int(length) for length in self._gather(torch.tensor([len(told)]))]
-        if not any(lengths):
-            return
-        padded = torch.zeros(max(lengths), dtype=torch.uint8)
-        padded[: len(told)] = torch.tensor(list(told), dtype=torch.uint8)
-        texts = [bytes(text.tolist()).rstrip(b"\0").decode() for text in self._gather(padded)]
-        if not fails:
+        texts = [text.decode() for text in self._gather_bytes(trouble.encode())]
+        if any(texts) and not fails:
             rank = next(rank for rank, text in enumerate(texts) if text)
             raise AttarError(f"process {rank} stopped: {texts[rank]}", fix="mend that, and run the same command again")
 
@@ -99,20 +116,36 @@ class Team:
             for received in self._gather(torch.cat(flat))
         ]
 
+    def _gather_bytes(self, told: bytes) -> list[bytes]:
+        """What every process tells, of any length."""
+        lengths = [int(length) for length in self._gather(torch.tensor([len(told)]))]
+        if not any(lengths):
+            return [b""] * self.num
+        padded = torch.zeros(max(lengths), dtype=torch.uint8)
+        padded[: len(told)] = torch.frombuffer(bytearray(told), dtype=torch.uint8) if told else padded[:0]
+        found = self._gather(padded)
+        return [text[:length].numpy().tobytes() for text, length in zip(found, lengths, strict=True)]
+
     def _gather(self, tensor: Tensor) -> list[Tensor]:
         """This tensor of every process."""
         if self.num == 1:
             return [tensor]
         found = [torch.empty_like(tensor) for _ in range(self.num)]
-        try:
+        with self._together():
             distributed.all_gather(found, tensor, group=self.group)
+        return found
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Say in words of ours when another process is gone."""
+        try:
+            yield
         except RuntimeError as error:
             raise AttarError(
                 f"another process is gone: {str(error).split('. ')[0]}",
                 expected=f"{self.num} processes that work together to the end",
                 fix="look what it said last, and run the same command again: it goes on from the last checkpoint",
             ) from error
-        return found
 
 
 def team(processes: Processes, num: int) -> Team | None:

@@ -212,7 +212,8 @@ class _Stack:
             self.strategy.batches(self.epoch, generator(member.seed, "train", "order", self.epoch))
             for member in self.members
         ]
-        together = [torch.cat(parts) for parts in zip(*orders, strict=True)]  # each network's batch after the other's
+        # each network's batch after the other's
+        together = [torch.cat([part.indices for part in parts]) for parts in zip(*orders, strict=True)]
         prefetch = 0 if isinstance(self.data, TensorSet) else 2
         total = torch.zeros(len(self.members), device=self.engine.device)
         for step, (_, images, targets) in enumerate(batches(plainly(self.data), together, prefetch=prefetch)):

@@ -18,6 +18,7 @@ from attar.runtime.seeding import generator
 from attar.task import Normalization
 from attar.training.mixing import Mix, draw_mixed
 from attar.training.settings import TrainSettings
+from attar.training.strategies.base import Part
 
 
 class Distortion:
@@ -42,16 +43,24 @@ class Distortion:
                 fix="--set train.randaugment=0; `augment` takes color, rotate, scale, crop, cutout and flip",
             )
 
-    def view(self, images: Tensor, epoch: int, step: int, which: int, mix: Mix | None) -> Tensor:
-        """Show normalised images (b, c, h, w) under their augmentation `which`, mixed as `mix` says."""
+    def view(self, images: Tensor, epoch: int, step: int, which: int, mix: Mix | None, part: Part) -> Tensor:
+        """Show normalised images (b, c, h, w) under their augmentation `which`, mixed as `mix` says.
+
+        They are the rows of `part` of a batch, for all of which is drawn.
+        """
         settings, (channels, height, width) = self._settings, images.shape[1:]
         rng = generator(self._seed, "train", "augment", epoch, step, which)
-        num = 1 if settings.augment_per == "batch" else len(images)
-        images = self._augmentation.apply(images, self._augmentation.draw(rng, num, (channels, height, width)))
+        num = 1 if settings.augment_per == "batch" else part.num
+        drawn = self._augmentation.draw(rng, num, (channels, height, width))
+        if num > 1:
+            drawn = {name: values if len(values) == 1 else values[part.rows] for name, values in drawn.items()}
+        images = self._augmentation.apply(images, drawn)
         if settings.randaugment:
-            images = self._randaugmented(images, generator(self._seed, "train", "randaugment", epoch, step, which))
+            rng = generator(self._seed, "train", "randaugment", epoch, step, which)
+            images = self._randaugmented(images, rng, part)
         if settings.cutout_px:
-            images = cut_out(images, generator(self._seed, "train", "cutout", epoch, step, which), settings.cutout_px)
+            rng = generator(self._seed, "train", "cutout", epoch, step, which)
+            images = cut_out(images, rng, settings.cutout_px, part)
         return images if mix is None else mix.images(images)
 
     def mix(self, groups: Sequence[tuple[int, int, int]], height: int, width: int) -> Mix | None:
@@ -64,21 +73,22 @@ class Distortion:
         ]
         return None if all(group.share == 1 for group in drawn) else Mix(tuple(drawn))
 
-    def _randaugmented(self, images: Tensor, rng: torch.Generator) -> Tensor:
+    def _randaugmented(self, images: Tensor, rng: torch.Generator, part: Part) -> Tensor:
         assert self._normalization is not None
-        drawn = randaugment.draw(rng, self._settings.randaugment, len(images))
+        every = randaugment.draw(rng, self._settings.randaugment, part.num)
+        drawn = randaugment.RandDraw(every.operation[:, part.rows], every.sign[:, part.rows])
         pixels = self._normalization.pixels(images).clamp(0, 1)
         return self._normalization.normalize(randaugment.apply(pixels, drawn, self._settings.randaugment_magnitude))
 
 
-def cut_out(images: Tensor, rng: torch.Generator, side_px: int) -> Tensor:
-    """Blank a square of each image (b, c, h, w) about a pixel drawn anywhere, so that part of it may lie outside.
+def cut_out(images: Tensor, rng: torch.Generator, side_px: int, part: Part) -> Tensor:
+    """Blank a square of each image (b, c, h, w) about a pixel drawn anywhere, so that some of it may lie outside.
 
     Blank is 0, the mean pixel. Source: DeVries and Taylor 2017.
     """
     inside = []
     for size in images.shape[2:]:
-        first = torch.randint(size, (len(images), 1), generator=rng) - side_px // 2
+        first = torch.randint(size, (part.num, 1), generator=rng)[part.rows] - side_px // 2
         places = torch.arange(size)
         inside.append(((places >= first) & (places < first + side_px)).to(images.device))
     return images.masked_fill((inside[0].unsqueeze(2) & inside[1].unsqueeze(1)).unsqueeze(1), 0.0)

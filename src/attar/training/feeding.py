@@ -6,7 +6,7 @@ where need be, and normalised on the processor, ahead in a thread. The same bits
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 
 import torch
@@ -36,7 +36,7 @@ class Feed:
 
     def batches(
         self, epoch: int, order: Sequence[Tensor], shown: Sequence[Tensor] = ()
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    ) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
         """Yield (indices, images, targets) for each batch of indices in `order`; indices stay on the CPU.
 
         `shown` are, of a ReplayedSet, the epochs of the views of each batch; this epoch where there are none.

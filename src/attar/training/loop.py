@@ -2,13 +2,17 @@
 
 Order of the images, augmentation and dropout are functions of (seed, "train", epoch, step), so that nothing
 but weights, optimiser state and losses is kept in a checkpoint. The last epoch counts, never the best.
+
+Several processes may share each batch: every one looks at its part, and all take the step of the mean gradient. See
+`together.py` for what they tell each other, `Part` for who has what.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,22 +24,24 @@ from torch import Tensor, nn
 from attar.config import differences, dump
 from attar.data.loading import TrainingSet
 from attar.data.replayed import ReplayedSet
-from attar.errors import ArtifactError, ConfigError, DataError
+from attar.errors import ArtifactError, DataError
 from attar.runtime.checkpoint import read_tensors, write_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.files import sha256
 from attar.runtime.memory import enough_memory
 from attar.runtime.seeding import generator, scoped
+from attar.runtime.team import Team
 from attar.training.averaging import Average
 from attar.training.distortion import Distortion
 from attar.training.feeding import Feed
 from attar.training.losses import Losses, diverged
-from attar.training.noise import LabelNoise, corrupt
+from attar.training.noise import wrong_labels
 from attar.training.optimizers import give_state, take_state
 from attar.training.replaying import require_replayable, shown
 from attar.training.settings import TrainSettings, learning_rate, make_optimizer
-from attar.training.strategies import Batch, Teaches, find, strategies
+from attar.training.strategies import Batch, Part, Teaches, find, strategies
+from attar.training.together import average_gradients, average_statistics, require_enough, share
 
 __all__ = ["FitResult", "TrainSettings", "TrainingSet", "accuracy", "check", "fit"]
 
@@ -66,6 +72,7 @@ def fit(
     checkpoint: Path | None = None,
     after_epoch: Callable[[int], None] | None = None,
     teacher: Teaches | None = None,
+    team: Team | None = None,
 ) -> FitResult:
     """Train `model` in place, on the engine's device, and leave it there in evaluation mode.
 
@@ -83,17 +90,21 @@ def fit(
         after_epoch: called with the number of finished epochs (1 first) before a checkpoint can hold them; a
             resumed training may call it again for an epoch, with the same weights.
         teacher: who teaches, for the strategy kd.
+        team: the processes that share every batch, each of which calls this with the same arguments; the first writes
+            the checkpoint, which all read. None: this one trains alone.
 
-    Raises ConfigError where strategy, network and data do not go together, before any step; DivergedError where a loss
-    or weight is not finite (the checkpoint stays at the last good state), ResourceError where memory does not suffice,
-    ArtifactError where the checkpoint is another training's.
+    Raises ConfigError where strategy, network, data and number of processes do not go together, before any step;
+    DivergedError where a loss or weight is not finite (the checkpoint stays at the last good state), ResourceError
+    where memory does not suffice, ArtifactError where the checkpoint is another training's, AttarError where another
+    process is gone.
     """
     if not len(data):
         raise DataError(f"there are no images to train {name} on", expected="at least one image")
     events = events or Events(quiet=True)
     fix = "lower batch_size, the width or depth of the model, or the --resolution"
     with enough_memory(f"training {name} with batches of {settings.batch_size}", fix):
-        training = _Training(model, data, settings, seed, engine, events, name, stage, checkpoint, teacher)
+        team = team or Team()
+        training = _Training(model, data, settings, seed, engine, events, name, stage, checkpoint, teacher, team)
         try:
             training.run(after_epoch)
         finally:
@@ -109,13 +120,18 @@ def accuracy(
     *,
     events: Events | None = None,
     name: str = "test",
+    team: Team | None = None,
 ) -> float:
-    """Percentage (0..100) of the images whose highest logit is their class; leaves the model in eval mode."""
+    """Percentage (0..100) of the images whose highest logit is their class; leaves the model in eval mode.
+
+    The processes of a team share the images, and all get the same number.
+    """
     if not len(data):
         raise DataError("there are no images to measure accuracy on", expected="at least one image")
     model.to(engine.device).eval()
     right = torch.zeros((), dtype=torch.int64, device=engine.device)
-    parts = torch.split(torch.arange(len(data)), batch_size)
+    team = team or Team()
+    parts = torch.split(torch.arange(len(data)), batch_size)[team.rank :: team.num]
     quiet = events is None or len(parts) < 8
     shown = Events(quiet=True) if quiet or events is None else events
     with (
@@ -128,14 +144,14 @@ def accuracy(
                 predicted = model(images.contiguous(memory_format=_memory_format("auto", engine))).argmax(1)
             right += (predicted == data.labels[indices].to(engine.device)).sum()
             bar.advance()
-    return 100 * int(right) / len(data)
+    return 100 * int(team.total(right)) / len(data)
 
 
 def check(
     model: nn.Module, data: TrainingSet, settings: TrainSettings, engine: Engine, teacher: Teaches | None = None
 ) -> None:
     """Raise ConfigError where `fit` would, before its first step: what does not go together."""
-    training = _Training(model, data, settings, 0, engine, Events(quiet=True), "check", "train", None, teacher)
+    training = _Training(model, data, settings, 0, engine, Events(quiet=True), "check", "train", None, teacher, Team())
     training.strategy.release()
 
 
@@ -152,18 +168,22 @@ class _Training:
         stage: str,
         checkpoint: Path | None,
         teacher: Teaches | None,
+        team: Team,
     ) -> None:
-        self.data, self.settings, self.seed, self.engine = data, settings, seed, engine
+        self.data, self.settings, self.seed, self.engine, self.team = data, settings, seed, engine, team
         self.events, self.name, self.stage, self.checkpoint = events, name, stage, checkpoint
-        self.noise = _noise(data, settings, seed)
+        self.noise = wrong_labels(data, settings, seed)
         self.distortion = Distortion(settings, seed, getattr(data, "normalization", None))
         self.layout = _memory_format(settings.memory_format, engine)
         self.model = model.to(engine.device).to(memory_format=self.layout)
         self.teacher = teacher
         self.strategy = find(settings.strategy, strategies())(settings, len(data))
+        self.strategy.join(team)
+        require_enough(self.strategy, team)
         require_replayable(data, self.strategy, settings.strategy)
         with scoped(seed, "train", "strategy"):
             self.strategy.prepare(self.model, self._example, teacher)
+        self.parameters = [parameter for parameter in self._trained().parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(self._trained(), settings)
         self.average = Average(self.model, settings.ema)
         self.scaler = torch.amp.GradScaler(engine.device.type, enabled=engine.precision == "16-mixed")
@@ -171,6 +191,8 @@ class _Training:
         self.losses = Losses(name, settings)
         self.epoch = 0
         """Finished epochs."""
+        self.waiting: list[tuple[int, int, Tensor]] = []
+        """Step, images and loss of the batches whose gradients wait for a step of the optimiser."""
 
     def run(self, after_epoch: Callable[[int], None] | None) -> None:
         self._resume()
@@ -186,7 +208,7 @@ class _Training:
                     if after_epoch is not None:
                         self.losses.read()
                         after_epoch(self.epoch)
-                    if time.monotonic() - saved_s >= CHECKPOINT_EVERY_S:
+                    if self.team.tell(time.monotonic() - saved_s >= CHECKPOINT_EVERY_S):
                         self._save()
                         saved_s = time.monotonic()
             self._require_finite_weights()
@@ -199,45 +221,76 @@ class _Training:
         if not self.model.training:
             self.model.train()
         order = self.strategy.batches(epoch, generator(self.seed, "train", "order", epoch))
-        views = shown(self.data, self.strategy, epoch, order)
-        with scoped(self.seed, "train", "layers", epoch):
-            for step, (indices, images, targets) in enumerate(self.feed.batches(epoch, order, views)):
-                self._step(self._batch(epoch, step, indices, images, targets), len(order))
+        own = (self.team.rank,) if self.team.num > 1 else ()
+        with scoped(self.seed, "train", "layers", epoch, *own), closing(self._batches(epoch, order)) as batches:
+            for step, batch in enumerate(batches):
+                self._look(epoch, step, order, batch)
+        self.strategy.meet()
+        average_statistics([self._trained().state_dict(), self.average.state()], self.team)
         self.epoch += 1
         self.losses.num_finished = self.epoch
 
-    def _batch(self, epoch: int, step: int, indices: Tensor, images: Tensor, targets: Tensor) -> Batch:
+    def _batches(self, epoch: int, order: list[Part]) -> Generator[Batch | None, None, None]:
+        """This process's part of every batch; None where it has none of the images."""
+        parts = [part.indices for part in order]
+        views = shown(self.data, self.strategy, epoch, parts)
+        mine = [k for k, part in enumerate(parts) if len(part)]
+        asked = [parts[k] for k in mine], [views[k] for k in mine] if views else ()
+        with closing(self.feed.batches(epoch, *asked)) as fed:
+            for step, part in enumerate(order):
+                yield self._batch(epoch, step, part, *next(fed)[1:]) if len(part.indices) else None
+
+    def _batch(self, epoch: int, step: int, part: Part, images: Tensor, targets: Tensor) -> Batch:
+        indices, num_of_all = part.indices, part.num if self.team.num > 1 else None
         if isinstance(self.data, ReplayedSet):
             images = images.contiguous(memory_format=self.layout)
-            return Batch(epoch, step, indices, targets, lambda _: images, targets_are_logits=True)
+            return Batch(
+                epoch, step, indices, targets, lambda _: images, targets_are_logits=True, num_of_all=num_of_all
+            )
         if self.noise:
             targets = self.noise.labels[indices].to(targets.device)
         mix = self.distortion.mix(self.strategy.groups(epoch, step, len(indices)), *images.shape[2:])
 
         @cache
         def view(which: int) -> Tensor:
-            shown = self.distortion.view(images, epoch, step, which, mix)
+            shown = self.distortion.view(images, epoch, step, which, mix, part)
             return shown.contiguous(memory_format=self.layout)
 
-        return Batch(epoch, step, indices, targets, view, mix=mix)
+        return Batch(epoch, step, indices, targets, view, mix=mix, num_of_all=num_of_all)
 
-    def _step(self, batch: Batch, num_steps: int) -> None:
+    def _look(self, epoch: int, step: int, order: list[Part], batch: Batch | None) -> None:
         """Take a batch, and at the last of `accumulate` of them a step of the optimiser."""
-        every, step = self.settings.accumulate, batch.step
+        every, num_steps = self.settings.accumulate, len(order)
         if step % every == 0:
             for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate(self.settings, batch.epoch + step / num_steps)
+                group["lr"] = learning_rate(self.settings, epoch + step / num_steps)
+            self.optimizer.zero_grad(set_to_none=True)
+        loss = self._backward(batch, order[step], min(every, num_steps - step + step % every))
+        self.waiting.append((step, order[step].num, loss))
+        if (step + 1) % every == 0 or step + 1 == num_steps:
+            self._step(epoch)
+
+    def _backward(self, batch: Batch | None, part: Part, num_together: int) -> Tensor:
+        """Add to the gradients; returns the loss, which other processes may add to."""
+        if batch is None:
+            return torch.zeros((), device=self.engine.device)
         with self.engine.autocast():
             loss = self.strategy.loss(self.model, batch)
-        if step % every == 0:
-            self.optimizer.zero_grad(set_to_none=True)
-        together = min(every, num_steps - step + step % every)
-        self.scaler.scale(loss / together if together > 1 else loss).backward()
-        if (step + 1) % every == 0 or step + 1 == num_steps:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            self.average.update()
-        self.losses.add(batch.epoch, step, len(batch.indices), loss.detach())
+        if self.team.num > 1:
+            loss = loss * share(part, self.team)
+        self.scaler.scale(loss / num_together if num_together > 1 else loss).backward()
+        return loss.detach()
+
+    def _step(self, epoch: int) -> None:
+        losses = average_gradients(self.parameters, [loss for *_, loss in self.waiting], self.team)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.average.update()
+        for (step, num, _), loss in zip(self.waiting, losses, strict=True):
+            self.losses.add(epoch, step, num, loss)
+        self.waiting.clear()
+        if self.team.num > 1:
+            self.losses.read()  # so that a loss that is not finite stops all of them at the same step
 
     def _example(self) -> Tensor:
         """One image (1, c, h, w), on the device."""
@@ -266,8 +319,10 @@ class _Training:
         if self.checkpoint is None:
             return
         self.losses.read()
-        tensors = {f"model.{key}": value for key, value in self.model.state_dict().items()}
-        tensors |= {f"strategy.{key}": value for key, value in self.strategy.memory().items()}
+        remembered = self._remembered()
+        if not self.team.leads:
+            return
+        tensors = {f"model.{key}": value for key, value in self.model.state_dict().items()} | remembered
         tensors |= {f"average.{key}": value for key, value in self.average.state().items()}
         if self.strategy.extra is not None:
             tensors |= {f"extra.{key}": value for key, value in self.strategy.extra.state_dict().items()}
@@ -278,29 +333,43 @@ class _Training:
         note |= {"optimizer": numbers} if numbers else {}
         write_tensors(self.checkpoint, tensors, note)
 
+    def _remembered(self) -> dict[str, Tensor]:
+        """What the strategies of all processes remember, by their names in the checkpoint."""
+        found = {f"strategy.{key}": value for key, value in self.strategy.common().items()}
+        for rank, memory in enumerate(self.team.collect(self.strategy.memory())):
+            found |= {f"{self._own_memory(rank)}{key}": value for key, value in memory.items()}
+        return found
+
+    def _own_memory(self, rank: int) -> str:
+        """Prefix of what the strategy of one process remembers."""
+        return f"strategy-{rank}." if self.team.num > 1 else "strategy."
+
     def _resume(self) -> None:
-        if self.checkpoint is None or not self.checkpoint.exists():
-            return
-        tensors, note = read_tensors(self.checkpoint)
+        if self.checkpoint is not None and self.checkpoint.exists():
+            self._take_up(self.checkpoint)
+        self.team.require_same(self.epoch, "the epoch to go on at")
+
+    def _take_up(self, checkpoint: Path) -> None:
+        tensors, note = read_tensors(checkpoint)
         changed = differences(note.get("made_by", {}), self._made_by())
         if changed:
             raise ArtifactError(
-                f"{self.checkpoint} is the checkpoint of another training:\n"
+                f"{checkpoint} is the checkpoint of another training:\n"
                 + "\n".join(f"  - {change}" for change in changed),
-                expected="the settings, seed and number of images that it was made with",
+                expected="the settings, seed, number of images and of processes that it was made with",
                 fix="delete it, or start over with --fresh",
             )
         try:
             self.model.load_state_dict(_part(tensors, "model."))
         except RuntimeError as error:
             raise ArtifactError(
-                f"{self.checkpoint} holds the weights of another network",
+                f"{checkpoint} holds the weights of another network",
                 fix="delete it, or start over with --fresh",
             ) from error
         if self.strategy.extra is not None:
             self.strategy.extra.load_state_dict(_part(tensors, "extra."))
         give_state(self.optimizer, _part(tensors, "optimizer."), note.get("optimizer", {}))
-        self.strategy.restore(_part(tensors, "strategy."))
+        self.strategy.restore(_part(tensors, "strategy.") | _part(tensors, self._own_memory(self.team.rank)))
         self.average.restore(_part(tensors, "average."), int(note["averaged_steps"]))
         self.scaler.load_state_dict(note["scaler"])
         self.epoch = int(note["epoch"])
@@ -309,31 +378,12 @@ class _Training:
     def _made_by(self) -> dict[str, Any]:
         made_by = {"train": dump(self.settings), "seed": self.seed, "num_images": len(self.data)}
         taught_by = [sha256(path) for path in getattr(self.teacher, "paths", ())]
-        return made_by | ({"teacher": taught_by} if taught_by else {})
+        made_by |= {"teacher": taught_by} if taught_by else {}
+        return made_by | ({"processes": self.team.num} if self.team.num > 1 else {})
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-
-
-def _noise(data: TrainingSet, settings: TrainSettings, seed: int) -> LabelNoise | None:
-    """The wrong labels that the settings ask for; raises ConfigError where the set has soft labels."""
-    replayed = isinstance(data, ReplayedSet)
-    if replayed and settings.cutmix + settings.mixup > 0:
-        raise ConfigError(
-            "train.cutmix and train.mixup mix images, and these views are mixed already, with labels of their own",
-            expected="images with hard labels, or one soft label each",
-            fix="--set train.cutmix=0 --set train.mixup=0; the views' mix is relabel.mix",
-        )
-    if not settings.label_noise:
-        return None
-    if replayed or data.targets(torch.tensor([0])).is_floating_point():
-        raise ConfigError(
-            "train.label_noise makes classes wrong, and these images have soft labels",
-            expected="images whose labels are classes",
-            fix="--set train.label_noise=0",
-        )
-    return corrupt(data.labels, settings.label_noise, settings.noise_kind, seed)
 
 
 def _memory_format(asked: str, engine: Engine) -> torch.memory_format:

@@ -14,13 +14,18 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from attar.errors import DataError
+from attar.data.loading import TrainingSet
+from attar.data.replayed import ReplayedSet
+from attar.errors import ConfigError, DataError
 from attar.runtime.seeding import generator
+
+if TYPE_CHECKING:
+    from attar.training.settings import TrainSettings
 
 Kind = Literal["symmetric", "pairflip"]
 
@@ -62,3 +67,23 @@ def corrupt(labels: Tensor, fraction: float, kind: Kind, seed: int) -> LabelNois
     wrong = labels.clone()
     wrong[flipped] = classes[(place[flipped] + further) % len(classes)]
     return LabelNoise(wrong, flipped, kind)
+
+
+def wrong_labels(data: TrainingSet, settings: TrainSettings, seed: int) -> LabelNoise | None:
+    """The wrong labels that the settings ask for; raises ConfigError where the set has soft labels."""
+    replayed = isinstance(data, ReplayedSet)
+    if replayed and settings.cutmix + settings.mixup > 0:
+        raise ConfigError(
+            "train.cutmix and train.mixup mix images, and these views are mixed already, with labels of their own",
+            expected="images with hard labels, or one soft label each",
+            fix="--set train.cutmix=0 --set train.mixup=0; the views' mix is relabel.mix",
+        )
+    if not settings.label_noise:
+        return None
+    if replayed or data.targets(torch.tensor([0])).is_floating_point():
+        raise ConfigError(
+            "train.label_noise makes classes wrong, and these images have soft labels",
+            expected="images whose labels are classes",
+            fix="--set train.label_noise=0",
+        )
+    return corrupt(data.labels, settings.label_noise, settings.noise_kind, seed)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from attar.training.strategies.base import Batch, Strategy, Teaches
+from typing import TYPE_CHECKING
+
+import torch
+
+from attar.training.strategies.base import Batch, Part, Strategy, Teaches, parted
 from attar.training.strategies.byot import OwnTeacher
 from attar.training.strategies.ce import CrossEntropy
 from attar.training.strategies.composed import find
@@ -13,7 +17,16 @@ from attar.training.strategies.label_smoothing import LabelSmoothing
 from attar.training.strategies.ps_kd import ProgressiveTargets
 from attar.training.strategies.tf_kd import VirtualTeacher
 
-__all__ = ["Batch", "Strategy", "Teaches", "find", "strategies"]
+if TYPE_CHECKING:
+    from attar.training.settings import TrainSettings
+
+__all__ = ["Batch", "Part", "Strategy", "Teaches", "find", "num_batches", "strategies"]
+
+
+def num_batches(settings: TrainSettings, num_images: int) -> int:
+    """Batches of an epoch over so many images, such as twice as many for dlb."""
+    strategy = find(settings.strategy, strategies())(settings, num_images)
+    return len(parted(torch.arange(num_images), strategy.num_fresh))
 
 
 def strategies() -> dict[str, type[Strategy]]:

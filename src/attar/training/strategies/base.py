@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from attar.runtime.team import Team
 from attar.training.mixing import Mix
 from attar.training.strategies.targets import cross_entropy
 
@@ -29,6 +30,28 @@ class Teaches(Protocol):
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits (b, classes) of normalised images (b, c, h, w), without gradient."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one process takes of a batch."""
+
+    indices: Tensor
+    """Places (b,) of its images in the training set, int64, on the CPU."""
+    rows: Tensor
+    """Rows (b,) of these in the batch of all processes, int64: what is drawn for each image is drawn by row."""
+    num: int
+    """Images of the batch of all processes."""
+
+    @classmethod
+    def whole(cls, indices: Tensor) -> Part:
+        """A batch (n,) of one process."""
+        return cls(indices, torch.arange(len(indices)), len(indices))
+
+    def __add__(self, other: Part) -> Part:
+        """One batch of two, one behind the other."""
+        rows = torch.cat([self.rows, self.num + other.rows])
+        return Part(torch.cat([self.indices, other.indices]), rows, self.num + other.num)
 
 
 @dataclass(frozen=True)
@@ -50,6 +73,8 @@ class Batch:
     """Whether float targets are logits."""
     mix: Mix | None = None
     """How the images are mixed; None: they are not."""
+    num_of_all: int | None = None
+    """Images of the batch of all processes, of which these are one's; None: there is one process."""
 
     @property
     def images(self) -> Tensor:
@@ -85,11 +110,22 @@ class Strategy:
     """Whether it remembers what was predicted for an image, which is nothing that a mixture could be told by."""
     extra: nn.Module | None = None
     """Trained along with the network and dropped at the end; set by `prepare`."""
+    team: Team = Team()
+    """The processes that train together, of which each has a strategy of its own."""
 
     def __init__(self, settings: TrainSettings, num_images: int) -> None:
         self.settings, self.num_images = settings, num_images
         self.batch_size = max(1, settings.batch_size // self.views)
-        """Images of a batch, each of which is shown in all views."""
+        """Images of a batch of all processes, each of which is shown in all views."""
+
+    @property
+    def num_fresh(self) -> int:
+        """Images of a batch that have not been in the one before; processes share these evenly."""
+        return self.batch_size
+
+    def join(self, team: Team) -> None:
+        """Train with other processes."""
+        self.team = team
 
     @property
     def showings(self) -> int:
@@ -105,9 +141,10 @@ class Strategy:
     def release(self) -> None:
         """Undo what `prepare` did to the network."""
 
-    def batches(self, epoch: int, rng: torch.Generator) -> list[Tensor]:
-        """Indices (b,) of every batch of an epoch; by default each image once, in random order."""
-        return parted(torch.randperm(self.num_images, generator=rng), self.batch_size)
+    def batches(self, epoch: int, rng: torch.Generator) -> list[Part]:
+        """This process's part of every batch of an epoch; by default each image once, in random order."""
+        order = torch.randperm(self.num_images, generator=rng)
+        return [cut(batch, self.team) for batch in parted(order, self.num_fresh)]
 
     def groups(self, epoch: int, step: int, num: int) -> list[tuple[int, int, int]]:
         """Sizes of the groups of a batch of `num` images that are mixed among themselves, and whence their draws are.
@@ -150,12 +187,19 @@ class Strategy:
         loss, added = self.supervised(logits, batch), self.term(logits, batch)
         return loss if added is None else loss + added
 
+    def meet(self) -> None:
+        """At the end of an epoch, make `common` the same in all processes."""
+
     def memory(self) -> dict[str, Tensor]:
-        """What later steps need of earlier ones; kept in the checkpoint."""
+        """What later steps need of earlier ones, each process its own; kept in the checkpoint."""
+        return {}
+
+    def common(self) -> dict[str, Tensor]:
+        """What later steps need of earlier ones of all processes; kept in the checkpoint."""
         return {}
 
     def restore(self, memory: Mapping[str, Tensor]) -> None:
-        """Take back what `memory` gave, on the CPU."""
+        """Take back what `memory` and `common` gave, on the CPU."""
         assert not memory, "a strategy with a memory takes it back"
 
 
@@ -168,3 +212,15 @@ def parted(order: Tensor, size: int) -> list[Tensor]:
     if len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]
     return parts
+
+
+def cut(batch: Tensor, team: Team) -> Part:
+    """This process's part of indices (n,): a run of them, as long as those of the others, or longer by one.
+
+    A process has at least two or none, for the same reason: of a few images the first processes have all.
+    """
+    num_sharing = min(team.num, max(1, len(batch) // 2))
+    size, rest = divmod(len(batch), num_sharing)
+    first = team.rank * size + min(team.rank, rest)
+    rows = torch.arange(first, first + size + (team.rank < rest)) if team.rank < num_sharing else batch.new_empty(0)
+    return Part(batch[rows], rows, len(batch))

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from attar.errors import ConfigError, unknown
-from attar.training.strategies.base import Batch, Strategy, Teaches
+from attar.runtime.team import Team
+from attar.training.strategies.base import Batch, Part, Strategy, Teaches
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,6 +74,17 @@ class _Sum(Strategy):
         self.remembers_images = any(part.remembers_images for part in self.parts)
         self._judge = next((part for part in self.parts if type(part).supervised is not Strategy.supervised), first)
 
+    @property
+    def num_fresh(self) -> int:
+        """Of the one that makes the batches."""
+        return self._sampler.num_fresh
+
+    def join(self, team: Team) -> None:
+        """All of them train with other processes."""
+        super().join(team)
+        for part in self.parts:
+            part.join(team)
+
     def prepare(self, model: nn.Module, example: Callable[[], Tensor], teacher: Teaches | None) -> None:
         """Prepare all of them."""
         for part in self.parts:
@@ -85,7 +97,7 @@ class _Sum(Strategy):
         for part in self.parts:
             part.release()
 
-    def batches(self, epoch: int, rng: torch.Generator) -> list[Tensor]:
+    def batches(self, epoch: int, rng: torch.Generator) -> list[Part]:
         """Batches of the one that makes its own."""
         return self._sampler.batches(epoch, rng)
 
@@ -110,9 +122,18 @@ class _Sum(Strategy):
         terms = [term for part in self.parts if (term := part.term(logits, batch)) is not None]
         return torch.stack(terms).sum() if terms else None
 
+    def meet(self) -> None:
+        """All of them meet those of the other processes."""
+        for part in self.parts:
+            part.meet()
+
     def memory(self) -> dict[str, Tensor]:
         """What all of them remember, by their names."""
         return {f"{part.name}.{key}": value for part in self.parts for key, value in part.memory().items()}
+
+    def common(self) -> dict[str, Tensor]:
+        """What all of them have in common with those of the other processes, by their names."""
+        return {f"{part.name}.{key}": value for part in self.parts for key, value in part.common().items()}
 
     def restore(self, memory: Mapping[str, Tensor]) -> None:
         """Give each what it remembered."""

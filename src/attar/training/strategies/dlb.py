@@ -20,6 +20,10 @@ resnet110-cifar, wrn-16-8, wrn-20-8 and densenet-40-12 (densenet-bc-40-12 in the
 are sgd, nesterov, learning_rate 0.05, weight_decay 5e-4, batch_size 128 (theirs is n: 64), epochs 240, milestones 150,
 180 and 210.
 
+Several processes that train together have a memory each: of the n new images each takes its part, which it sees again
+in the next step. The overlap of a process with the batch before is then its own, and so is the KL term; the mean over
+processes is that over all images.
+
 Source: Shen et al., "Self-Distillation from the Last Mini-Batch for Consistency Regularization", CVPR 2022, eq. 4-6.
 Differs from the authors' code: both halves go through the network together, as the paper draws it; theirs are two
 passes, so that BatchNorm sees each half by itself (`apart`), and their batch size is n.
@@ -28,13 +32,14 @@ passes, so that BatchNorm sees each half by itself (`apart`), and their batch si
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from attar.config import Config
-from attar.training.strategies.base import Batch, Strategy, parted
+from attar.training.strategies.base import Batch, Part, Strategy, cut, parted
 from attar.training.strategies.targets import divergence
 
 
@@ -62,11 +67,27 @@ class LastBatch(Strategy):
     _logits = torch.zeros(0, 0)
     _born = torch.zeros(2, dtype=torch.int64)
     """What was new in the last iteration: indices (n,), logits (n, classes), and the epoch and step of it."""
+    _shared: tuple[int, ...] = ()
+    """Images of all processes that each batch of the epoch shares with the one before."""
 
-    def batches(self, epoch: int, rng: torch.Generator) -> list[Tensor]:
+    @property
+    def num_fresh(self) -> int:
+        """Half of a batch."""
+        return max(2, self.batch_size // 2)
+
+    def batches(self, epoch: int, rng: torch.Generator) -> list[Part]:
         """The new images of the batch before, then new ones; each image is new once an epoch."""
-        new = parted(torch.randperm(self.num_images, generator=rng), max(2, self.batch_size // 2))
-        return [torch.cat(pair) for pair in zip([self._indices, *new[:-1]], new, strict=True)]
+        order = parted(torch.randperm(self.num_images, generator=rng), self.num_fresh)
+        new = [cut(images, self.team) for images in order]
+        before = [self._last(new[-1], epoch), *new[:-1]]
+        self._shared = tuple(part.num for part in before)
+        return [shared + fresh for shared, fresh in zip(before, new, strict=True)]
+
+    def _last(self, like: Part, epoch: int) -> Part:
+        """What was new in the last batch of the epoch before, which was as long as `like`, that of this epoch."""
+        if self.team.num > 1 and epoch:
+            return replace(like, indices=self._indices)
+        return Part.whole(self._indices)
 
     def groups(self, epoch: int, step: int, num: int) -> list[tuple[int, int, int]]:
         """The shared half is mixed as it was when it was new."""
@@ -88,7 +109,7 @@ class LastBatch(Strategy):
     def passes(self, num: int) -> list[int]:
         """One pass for all, or one for each half."""
         num_shared = len(self._indices)
-        return [num_shared, num - num_shared] if self.settings.dlb.apart and num_shared else [num]
+        return [num_shared, num - num_shared] if self.settings.dlb.apart and 0 < num_shared < num else [num]
 
     def term(self, logits: Tensor, batch: Batch) -> Tensor | None:
         """Divergence of the shared half from the last prediction; what is new becomes the memory."""
@@ -101,7 +122,11 @@ class LastBatch(Strategy):
         if not num_shared:
             return None
         own = self.settings.dlb
-        return own.alpha * divergence(logits[:num_shared], last, own.tau)
+        term = own.alpha * divergence(logits[:num_shared], last, own.tau)
+        if batch.num_of_all is None:
+            return term
+        # the loop weighs this by the process's part of all images; of the shared ones it may have another part
+        return term * (num_shared / self._shared[batch.step]) / (num / batch.num_of_all)
 
     def memory(self) -> dict[str, Tensor]:
         """Indices and logits of the last new images, and when they were new."""

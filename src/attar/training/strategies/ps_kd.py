@@ -8,6 +8,8 @@ One row of predictions is kept for each training image, on the device: classes x
 With CutMix or MixUp both images' targets are mixed. What is predicted for a mixture is nobody's prediction and is not
 kept, so an image's row is of the last time that it was shown unmixed. (The authors' code has no mixing.)
 
+Several processes that train together show each other their predictions after every epoch.
+
 Source: Kim et al., "Self-Knowledge Distillation with Progressive Refinement of Targets", ICCV 2021; alpha 0.8.
 """
 
@@ -23,6 +25,9 @@ from torch.nn import functional as F
 from attar.config import Config
 from attar.training.strategies.base import Batch, Strategy
 from attar.training.strategies.targets import mixed, probabilities
+
+ROWS_AT_ONCE = 1 << 16
+"""Predictions that processes send each other at a time."""
 
 
 class PSKDSettings(Config):
@@ -43,32 +48,48 @@ class ProgressiveTargets(Strategy):
 
     _past = torch.zeros(0, 0)
     """Predictions (n, classes); a row of zeros has none yet."""
+    _when = torch.zeros(0, dtype=torch.int64)
+    """Step (n,), from 1, of this epoch in which this process last predicted each; 0: it has not."""
 
     def supervised(self, logits: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy with refined targets; the predictions become those of the past."""
         settings, own = self.settings, self.settings.ps_kd
         tau = settings.temperature if batch.targets.is_floating_point() else 1.0
-        labels, indices = probabilities(batch, settings, logits.shape[1]), batch.indices.to(logits.device)
+        labels = probabilities(batch, settings, logits.shape[1])
         if not len(self._past):
             self._past = labels.new_zeros(self.num_images, logits.shape[1])
+            self._when = torch.zeros(self.num_images, dtype=torch.int64)
         self._past = self._past.to(logits.device)
-        past = self._past[indices]
+        past = self._past[batch.indices.to(logits.device)]
         alpha = own.alpha * (batch.epoch + 1) / settings.epochs
         past = torch.where(past.any(1, keepdim=True), past, labels)
         refined = mixed((1 - alpha) * labels + alpha * past, batch).repeat(len(logits) // len(labels), 1)
-        self._keep(indices, (logits[: len(indices)].detach() / tau).softmax(1), batch)
+        self._keep((logits[: len(labels)].detach() / tau).softmax(1), batch)
         return F.cross_entropy(logits / tau, refined, label_smoothing=settings.label_smoothing)
 
-    def memory(self) -> dict[str, Tensor]:
+    def meet(self) -> None:
+        """Take over what other processes predicted later than this one."""
+        if self.team.num == 1:
+            return
+        last, owner = torch.stack([found["when"] for found in self.team.collect({"when": self._when})]).max(0)
+        for rows in last.nonzero().squeeze(1).split(ROWS_AT_ONCE):
+            mine = (owner[rows] == self.team.rank).unsqueeze(1).to(self._past.device)
+            self._past[rows.to(mine.device)] = self.team.total(self._past[rows.to(mine.device)] * mine)
+        self._when.zero_()
+
+    def common(self) -> dict[str, Tensor]:
         """The predictions."""
         return {"past": self._past}
 
     def restore(self, memory: Mapping[str, Tensor]) -> None:
-        """Take back what `memory` gave."""
+        """Take back what `common` gave."""
         self._past = memory["past"]
+        self._when = torch.zeros(len(self._past), dtype=torch.int64)
 
-    def _keep(self, indices: Tensor, predicted: Tensor, batch: Batch) -> None:
+    def _keep(self, predicted: Tensor, batch: Batch) -> None:
+        indices = batch.indices
         if batch.mix is not None:
-            own = batch.mix.own.to(indices.device)
-            indices, predicted = indices[own], predicted[own]
-        self._past[indices] = predicted
+            own = batch.mix.own
+            indices, predicted = indices[own], predicted[own.to(predicted.device)]
+        self._past[indices.to(predicted.device)] = predicted
+        self._when[indices] = batch.step + 1

@@ -1,0 +1,31 @@
+"""Several processes as a launcher starts them, for tests of what they do together."""
+
+import os
+import socket
+import subprocess
+import sys
+
+
+def start(words: list[str], num: int) -> list[tuple[int, str]]:
+    """Run `python words` in `num` processes; exit code and words of each, once all have ended."""
+    started = launch(words, num)
+    said = [process.communicate(timeout=300)[0] for process in started]
+    return [(process.returncode, text) for process, text in zip(started, said, strict=True)]
+
+
+def launch(words: list[str], num: int) -> list[subprocess.Popen[str]]:
+    """Start `python words` in `num` processes, with one thread each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num)}
+    return [
+        subprocess.Popen(
+            [sys.executable, *words],
+            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(num)
+    ]

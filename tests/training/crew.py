@@ -1,0 +1,163 @@
+"""Trainings in several processes; started as a script by those that a launcher starts, with a folder for results.
+
+Every process leaves what it ended with in `SCENE-RANK.safetensors`, and the first a checkpoint, `SCENE.safetensors`.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attar.data.loading import TensorSet
+from attar.errors import AttarError
+from attar.models.convnet import ConvNet
+from attar.runtime.checkpoint import write_tensors
+from attar.runtime.engine import Engine
+from attar.runtime.files import write_json
+from attar.runtime.processes import launched
+from attar.runtime.seeding import scoped
+from attar.runtime.team import Team, team
+from attar.training import loop
+from attar.training.loop import FitResult, TrainSettings, accuracy, fit
+from attar.training.strategies import Batch, find
+from attar.training.strategies.dlb import LastBatch
+from attar.training.together import average_gradients, average_statistics
+
+NUM_IMAGES = {"ce": 18, "dlb": 18, "ps-kd": 10}
+"""So many that the last batch of an epoch has two images, which the first process has alone."""
+SCENES: dict[str, tuple[str, dict[str, Any]]] = {
+    "ce": ("none", {"batch_size": 4, "accumulate": 2, "ema": 0.9, "nesterov": True}),
+    "dlb": ("none", {"strategy": "dlb"}),
+    "ps-kd": ("none", {"strategy": "ps-kd", "batch_size": 4}),
+    "batch": ("batch", {"strategy": "byot+dlb", "cutmix": 0.5, "randaugment": 0, "ema": 0.5}),
+}
+"""Normalisation of the network, and settings."""
+
+
+class StopError(Exception):
+    pass
+
+
+class Watched(LastBatch):
+    """DLB that compares what it remembers with what it saw; `num_seen` steps had a shared half."""
+
+    num_seen = 0
+    _before: tuple[Tensor, Tensor] | None = None
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        remembered, num = self.memory(), len(self.memory()["indices"])
+        if self._before is not None:
+            assert torch.equal(remembered["indices"], self._before[0])
+            assert torch.equal(remembered["logits"], self._before[1])
+            assert torch.equal(batch.indices[:num], self._before[0])
+            assert not remembered["logits"].requires_grad
+            Watched.num_seen += num > 0
+        logits = self.look(model, batch)
+        term = self.term(logits, batch)
+        self._before = batch.indices[num:], logits[num:].detach()
+        loss = self.supervised(logits, batch)
+        return loss if term is None else loss + term
+
+
+def make_net(norm: Any) -> nn.Module:
+    with scoped(0, "net"):
+        return ConvNet(3, 1, 8, 8, depth=2, width=4, norm=norm)
+
+
+def make_data(num: int) -> TensorSet:
+    return TensorSet(torch.randn(num, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(num) % 3)
+
+
+def train(scene: str, members: Team, checkpoint: Path, **options: Any) -> tuple[FitResult, dict[str, Tensor]]:
+    """Train as the scene says; what `fit` gives, and the network's state."""
+    norm, changes = SCENES[scene]
+    basis: dict[str, Any] = {"epochs": 4, "batch_size": 8, "learning_rate": 0.1, "augment": "flip_crop_scale"}
+    settings = TrainSettings(**basis | {"augment_per": "image"} | changes)
+    data, model, engine = make_data(NUM_IMAGES.get(scene, 24)), make_net(norm), Engine("cpu", processes=launched())
+    found = fit(model, data, settings, seed=2, engine=engine, checkpoint=checkpoint, team=members, **options)
+    percent = accuracy(model, data, engine, batch_size=4, team=members)
+    return found, model.state_dict() | {"accuracy": torch.tensor(percent)}
+
+
+def stop_after_two(epoch: int) -> None:
+    if epoch == 3:
+        raise StopError
+
+
+def play_all(folder: Path, members: Team) -> None:
+    """Each scene once unbroken and once stopped and resumed; whatever its end is, once."""
+    for scene in SCENES:
+        found, state = train(scene, members, folder / f"{scene}.safetensors")
+        write_tensors(folder / f"{scene}-{members.rank}.safetensors", state, {"losses": found.losses})
+        try:
+            train(scene, members, folder / f"{scene}-resumed.safetensors", after_epoch=stop_after_two)
+        except StopError:
+            train(scene, members, folder / f"{scene}-resumed.safetensors")
+
+
+def watched(folder: Path, members: Team) -> str:
+    loop.find = lambda name, known: Watched if name == "dlb" else find(name, known)
+    train("dlb", members, folder / "watched.safetensors")
+    loop.find = find
+    return f"{Watched.num_seen} steps"
+
+
+def of_one(folder: Path, members: Team) -> str:
+    train("dlb", members, folder / "alone.safetensors")
+    return "went on"
+
+
+def lost(folder: Path, members: Team) -> str:
+    def make(num: int) -> TensorSet:
+        data = kept(num)
+        spoilt = data.images(torch.arange(num))
+        if members.rank == 1:
+            spoilt[:] = float("nan")
+        return TensorSet(spoilt, data.labels)
+
+    global make_data
+    kept, make_data = make_data, make
+    try:
+        train("ce", members, folder / "lost.safetensors")
+    finally:
+        make_data = kept
+    return "went on"
+
+
+def averages(folder: Path, members: Team) -> str:
+    """Gradients of both, of the second alone, and of none; statistics."""
+    parameters = [nn.Parameter(torch.zeros(2)) for _ in range(3)]
+    parameters[0].grad = torch.full((2,), float(members.rank))
+    if members.rank == 1:
+        parameters[1].grad = torch.tensor([1.0, 2.0])
+    losses = average_gradients(parameters, [torch.tensor(4.0 * members.rank)], members)
+    state = {"bn.running_mean": torch.full((2,), 3.0 * members.rank), "weight": torch.full((1,), float(members.rank))}
+    average_statistics([state], members)
+    gradients = [None if p.grad is None else p.grad.tolist() for p in parameters]
+    return f"{gradients} {losses[0].item()} {state['bn.running_mean'].tolist()} {state['weight'].item()}"
+
+
+def tried(play: Callable[[Path, Team], str], folder: Path, members: Team) -> str:
+    try:
+        return play(folder, members)
+    except AttarError as error:
+        return f"{type(error).__name__} {' '.join(str(error).split())}"
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    loop.CHECKPOINT_EVERY_S = 0.0
+    processes = launched()
+    with processes.joined():
+        members = team(processes, processes.num)
+        assert members is not None
+        play_all(folder, members)
+        told = {play.__name__: tried(play, folder, members) for play in (watched, of_one, lost, averages)}
+        write_json(folder / f"said-{processes.rank}.json", told)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,121 @@
+"""Two processes train one network: with the bits of one where that can be, and in step with each other always."""
+
+import json
+import time
+from pathlib import Path
+
+import crew
+import pytest
+import torch
+
+from attar.errors import ArtifactError
+from attar.runtime.checkpoint import read_tensors
+from attar.runtime.events import read_events
+from attar.runtime.team import Team
+from launching import launch, start
+
+AGREE = ("ce", "dlb", "ps-kd")
+COMMAND = ["-m", "attar", "train", "digits", "--strategy", "dlb", "--model", "convnet-d2-w8-batch", "--quiet", "--json"]
+COMMAND += [word for setting in ("batch_size=64", "augment_per=image") for word in ("--set", setting)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes left behind, and what each said of the scenes in `said-RANK.json`."""
+    folder = tmp_path_factory.mktemp("crew")
+    crew.train("dlb", Team(), folder / "alone.safetensors")
+    ended = start([crew.__file__, str(folder)], 2)
+    assert [code for code, _ in ended] == [0, 0], ended
+    return folder
+
+
+def said(folder: Path, scene: str) -> list[str]:
+    return [json.loads((folder / f"said-{rank}.json").read_text())[scene] for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("scene", AGREE)
+def test_without_batch_norm_two_processes_train_as_one_does(scene: str, folder: Path, tmp_path: Path) -> None:
+    found, expected = crew.train(scene, Team(), tmp_path / "one.safetensors")
+    state, note = read_tensors(folder / f"{scene}-0.safetensors")
+    assert note["losses"] == pytest.approx(found.losses, abs=1e-5)
+    for key, value in expected.items():
+        assert torch.allclose(state[key], value, atol=1e-5), key
+
+
+@pytest.mark.parametrize("scene", crew.SCENES)
+def test_both_end_with_the_same_bits(scene: str, folder: Path) -> None:
+    one, two = ((folder / f"{scene}-{rank}.safetensors").read_bytes() for rank in (0, 1))
+    assert one == two
+
+
+@pytest.mark.parametrize("scene", crew.SCENES)
+def test_stopped_and_resumed_equals_unbroken_bit_for_bit(scene: str, folder: Path) -> None:
+    unbroken, resumed = ((folder / f"{scene}{end}.safetensors").read_bytes() for end in ("", "-resumed"))
+    assert unbroken == resumed
+
+
+def test_the_checkpoint_holds_the_memories_of_both(folder: Path) -> None:
+    tensors, note = read_tensors(folder / "batch.safetensors")
+    assert note["made_by"]["processes"] == 2
+    mine, other = ({key: tensors[f"strategy-{rank}.dlb.{key}"] for key in ("indices", "logits")} for rank in (0, 1))
+    assert len(mine["indices"]) == len(mine["logits"]) == 2
+    assert len(other["indices"]) == len(other["logits"]) == 2
+    assert not set(mine["indices"].tolist()) & set(other["indices"].tolist())
+    assert not torch.equal(mine["logits"], other["logits"])
+    assert "strategy.past" in read_tensors(folder / "ps-kd.safetensors")[0]
+
+
+def test_each_remembers_the_logits_of_its_own_last_batch(folder: Path) -> None:
+    # 18 = 4 + 4 + 4 + 4 + 2, the last two of which the first process has; four epochs
+    assert said(folder, "watched") == [f"{4 * 5 - 1} steps", f"{4 * 5 - 4} steps"]
+
+
+def test_another_number_of_processes_is_refused(folder: Path) -> None:
+    with pytest.raises(ArtifactError, match="processes: was 2, now") as caught:
+        crew.train("dlb", Team(), folder / "dlb.safetensors")
+    assert "number" in caught.value.expected
+    for words in said(folder, "of_one"):
+        assert words.startswith("ArtifactError")
+        assert "now 2" in words
+
+
+def test_a_loss_that_is_not_finite_in_one_stops_both_at_the_same_step(folder: Path) -> None:
+    assert "DivergedError training train has diverged: the loss is nan at epoch 1, step 1" in said(folder, "lost")[0]
+    assert len(set(said(folder, "lost"))) == 1
+
+
+def test_gradients_and_statistics_are_means_over_processes(folder: Path) -> None:
+    assert said(folder, "averages") == [
+        "[[0.5, 0.5], [0.5, 1.0], None] 2.0 [1.5, 1.5] 0.0",
+        "[[0.5, 0.5], [0.5, 1.0], None] 2.0 [1.5, 1.5] 1.0",
+    ]
+
+
+def test_the_command_shares_its_batches_and_the_first_process_writes_and_speaks(tmp_path: Path) -> None:
+    words = [*COMMAND, "--set", "epochs=2", "--out", str(tmp_path)]
+    (code, told), (other_code, other) = start(words, 2)
+    assert (code, other_code, other) == (0, 0, ""), (told, other)
+    assert json.loads(told)["epochs"] == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["events.jsonl", "model.safetensors"]
+    events = read_events(tmp_path / "events.jsonl")
+    assert [event["step"] for event in events if event["event"] == "epoch"] == [1, 2]
+    assert len(events) == len((tmp_path / "events.jsonl").read_text().splitlines())
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_equals_unbroken(tmp_path: Path) -> None:
+    words = [*COMMAND, "--set", "epochs=60"]
+    assert [code for code, _ in start([*words, "--out", str(tmp_path / "unbroken")], 2)] == [0, 0]
+    running = launch([*words, "--out", str(tmp_path / "killed")], 2)
+    deadline_s = time.monotonic() + 240
+    while not (tmp_path / "killed" / "checkpoint.safetensors").exists() and time.monotonic() < deadline_s:
+        time.sleep(0.1)
+    for process in running:
+        process.kill()
+    for process in running:
+        process.communicate()
+    assert not (tmp_path / "killed" / "model.safetensors").exists()
+    assert 0 < read_tensors(tmp_path / "killed" / "checkpoint.safetensors")[1]["epoch"] < 60
+    assert [code for code, _ in start([*words, "--out", str(tmp_path / "killed")], 2)] == [0, 0]
+    one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("unbroken", "killed"))
+    assert one == two
