@@ -81,6 +81,16 @@ def test_students_are_counted_by_what_makes_their_labels(twice):
     assert name + planning.ONLINE not in found
 
 
+def test_a_strategy_that_shows_images_twice_takes_more_steps(twice):
+    found = planned(train__strategy="dlb", evaluate__labels=["hard"])
+    name, plain = "evaluate convnet-d2-w8-batch", planned(evaluate__labels=["hard"])
+    assert found[name].units == 2 * 2 * 6 * 4, "30 images, 8 of which are new in a batch"
+    assert found[f"{name} on all"].units == 2 * 5 * 13
+    for stage in (name, f"{name} on all"):
+        took_s, plain_s = (made[stage].units * made[stage].unit_s for made in (found, plain))
+        assert took_s == pytest.approx(plain_s, rel=0.1), "an image seen costs as much; here a pass over all takes 1 ms"
+
+
 def test_scores_and_chosen_images_are_counted_too(twice):
     name, steps = "evaluate convnet-d2-w8-batch", 6 * 2
     found = planned(evaluate__scores=True, evaluate__baselines=["herding"])

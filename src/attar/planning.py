@@ -42,6 +42,7 @@ from attar.squeeze.real_statistics import Measuring
 from attar.squeeze.teachers import TeacherSettings, file_name
 from attar.squeeze.trajectories import ExpertSettings
 from attar.training.loop import TrainSettings, fit
+from attar.training.strategies import num_batches
 
 MEASURE_S, MOST = 0.5, 200
 LONG_S = 2.0
@@ -178,7 +179,7 @@ class _Rehearsal:
     def evaluate(self) -> list[Estimate]:
         """Students on as many images as the distilled set has, by what labels them, and on all real ones."""
         judging, training = self.settings.evaluate.complete(), self.settings.train
-        steps = training.epochs * math.ceil(self._num_images / training.batch_size)
+        steps = training.epochs * num_batches(training, self._num_images)
         estimates = []
         for model in judging.models:
             for how, num in self._trainings().items():
@@ -293,10 +294,11 @@ class _Rehearsal:
         kept = settings.model_dump(include=set(TrainSettings.model_fields))
         once = TrainSettings(**{**kept, "epochs": 1, "warmup_epochs": 0, "batch_size": batch})
         network = build(model, self.source.task)
-        return _unit_s(lambda num: fit(network, make(batch * num), once, seed=0, engine=self.engine))
+        each_s = _unit_s(lambda num: fit(network, make(batch * num), once, seed=0, engine=self.engine))
+        return each_s / num_batches(once, batch)
 
     def _real_steps(self, settings: TrainSettings, epochs: int) -> int:
-        return epochs * math.ceil(len(self.source.train) / settings.batch_size)
+        return epochs * num_batches(settings, len(self.source.train))
 
     def _stand_in(self, section: TrainSettings) -> None:
         """Squeeze one expert of an image a class, or a teacher that knows nothing."""
