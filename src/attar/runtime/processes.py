@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-from attar.errors import ConfigError
+from attar.errors import AttarError, ConfigError
 
 PATIENCE = timedelta(days=30)
 """How long a process waits for the others: one of them may train a network for days."""
@@ -66,7 +66,21 @@ class Processes:
         if self.num > 1:
             from torch import distributed
 
-            distributed.barrier()
+            with all_there(self.num):
+                distributed.barrier()
+
+
+@contextmanager
+def all_there(num: int) -> Iterator[None]:
+    """Say in words of ours, as AttarError, when one of `num` processes is gone in the middle of the block."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise AttarError(
+            f"another process is gone: {str(error).split('. ')[0]}",
+            expected=f"{num} processes that work together to the end",
+            fix="look what it said last, and run the same command again: it goes on from the last checkpoint",
+        ) from error
 
 
 def launched(environment: Mapping[str, str] | None = None) -> Processes:

@@ -8,8 +8,7 @@ them, but others for another number of processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, distributed
 
 from attar.errors import AttarError
-from attar.runtime.processes import PATIENCE, Processes
+from attar.runtime.processes import PATIENCE, Processes, all_there
 
 Draw = Callable[[int], Mapping[str, Tensor]]
 """The number of a draw -> tensors by name, each draw with the same names, shapes and types."""
@@ -60,7 +59,7 @@ class Team:
         if self.num == 1:
             return tensor
         there = tensor.cpu()
-        with self._together():
+        with all_there(self.num):
             distributed.all_reduce(there, group=self.group)
         return there.to(tensor.device)
 
@@ -131,21 +130,9 @@ class Team:
         if self.num == 1:
             return [tensor]
         found = [torch.empty_like(tensor) for _ in range(self.num)]
-        with self._together():
+        with all_there(self.num):
             distributed.all_gather(found, tensor, group=self.group)
         return found
-
-    @contextmanager
-    def _together(self) -> Iterator[None]:
-        """Say in words of ours when another process is gone."""
-        try:
-            yield
-        except RuntimeError as error:
-            raise AttarError(
-                f"another process is gone: {str(error).split('. ')[0]}",
-                expected=f"{self.num} processes that work together to the end",
-                fix="look what it said last, and run the same command again: it goes on from the last checkpoint",
-            ) from error
 
 
 def team(processes: Processes, num: int) -> Team | None:
