@@ -5,11 +5,21 @@ import socket
 import subprocess
 import sys
 
+LONGEST_S = 900
+"""Seconds that processes may take, on a machine that has other things to do."""
+
 
 def start(words: list[str], num: int) -> list[tuple[int, str]]:
-    """Run `python words` in `num` processes; exit code and words of each, once all have ended."""
+    """Run `python words` in `num` processes; exit code and words of each, once all have ended.
+
+    None outlives a test that waits no longer.
+    """
     started = launch(words, num)
-    said = [process.communicate(timeout=300)[0] for process in started]
+    try:
+        said = [process.communicate(timeout=LONGEST_S)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
     return [(process.returncode, text) for process, text in zip(started, said, strict=True)]
 
 

@@ -184,9 +184,15 @@ def test_a_process_that_is_gone_is_noticed(monkeypatch: pytest.MonkeyPatch) -> N
     def closed(*args: object, **options: object) -> None:
         raise RuntimeError("Connection closed by peer. Check the logs")
 
-    monkeypatch.setattr(torch.distributed, "all_gather", closed)
-    with pytest.raises(AttarError, match=r"another process is gone: Connection closed by peer\n"):
-        Team(0, 2).mean(lambda k: {"a": torch.zeros(1)}, 2)
+    waits = {
+        "all_gather": lambda: Team(0, 2).mean(lambda k: {"a": torch.zeros(1)}, 2),
+        "all_reduce": lambda: Team(0, 2).total(torch.zeros(1)),
+        "barrier": Processes(0, 2).barrier,
+    }
+    for call, wait in waits.items():
+        monkeypatch.setattr(torch.distributed, call, closed)
+        with pytest.raises(AttarError, match=r"another process is gone: Connection closed by peer\n"):
+            wait()
 
 
 def test_a_run_that_diverges_stops_in_all_processes_at_the_same_step(scenes: dict[str, list[str]]) -> None:
