@@ -115,7 +115,10 @@ def test_verify_finds_a_flipped_byte(run, tmp_path):
         (["verify", "."], 4, ""),
         (["show", "telsa"], 2, "tesla"),
         (["distill", "digits", "--recipe", sys.executable], 2, "can't be read as a recipe"),
+        (["distill", "digits", "--recipe", "./my.yaml"], 2, "there is no recipe file ./my.yaml"),
         (["distill", "digits", "--recipe", "none", "--set", "squeeze.model=resnt18"], 2, "did you mean resnet18"),
+        (["distill", "digits", "--model", "resnt18"], 2, "did you mean resnet18"),
+        (["plan", "digits", "--method", "sre2l", "--weights", "nowhere.pt"], 4, "nowhere.pt"),
         (["distill", "digits", "--method", "random", "--recipe", "none", "--out", "/proc/nowhere"], 6, "cannot write"),
     ],
 )

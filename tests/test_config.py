@@ -5,7 +5,8 @@ from pydantic import Field
 
 from attar import config
 from attar.config import Config
-from attar.errors import ConfigError
+from attar.errors import ConfigError, nearest
+from attar.training.settings import TrainSettings
 
 
 class Loop(Config):
@@ -74,6 +75,61 @@ def test_every_problem_is_told_at_once():
 )
 def test_values_are_yaml(text, value):
     assert config.parse_value(text) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(True, "true"), (None, "none"), (0.5, "0.5"), (("a", False), "[a, false]"), ({"a": None}, "{a: none}"), (3, "3")],
+)
+def test_defaults_are_shown_as_they_are_typed(value, text):
+    assert config.value_text(value) == text
+
+
+class Open(Config):
+    """May be left open."""
+
+    size: int | None = 3
+    """A number, or none."""
+    mix: Literal["none", "cutmix"] | None = "cutmix"
+    """A choice of that name."""
+    augment: str = "flip"
+    """A text."""
+
+
+def test_none_is_what_yaml_calls_null_where_a_field_may_be_that():
+    assert Open.model_validate({"size": "none"}).size is None
+    assert Open.model_validate({"mix": "none"}).mix == "none"
+    assert Open.model_validate({"augment": "none"}).augment == "none"
+
+
+def test_a_part_that_is_wrong_is_told_and_not_the_whole_again():
+    class Some(Config):
+        """Some of few."""
+
+        labels: tuple[Literal["hard", "soft"], ...] = Field(("hard",), min_length=1)
+        """Which."""
+
+    with pytest.raises(ConfigError, match="a setting is not valid") as caught:
+        config.build({"some": Some}, {"some": {"labels": ["foo"]}})
+    assert str(caught.value).count("labels") == 1
+
+
+def test_an_error_within_an_error_is_told_once_with_one_way_out():
+    with pytest.raises(ConfigError) as caught:
+        config.build({"train": TrainSettings}, {"train": {"strategy": "dbl"}})
+    assert str(caught.value).splitlines()[1:] == [
+        "  - train.strategy: unknown strategy 'dbl'",
+        "    expected: did you mean dlb? known: ce, label-smoothing, dlb, ddgsd, ps-kd, tf-kd, byot, kd",
+        "    to fix: several are joined by '+', such as dlb+ddgsd",
+    ]
+
+
+def test_of_many_names_only_those_that_are_near_are_listed():
+    many = [f"recipe-{number}" for number in range(100)]
+    assert nearest("recipe-7x", many).startswith("did you mean recipe-7")
+    assert "known" not in nearest("recipe-7x", many)
+    assert nearest("zzz", many).endswith("recipe-29 and 70 more")
+    assert nearest("tesa", ["tesla", "mtt"]) == "did you mean tesla? known: tesla, mtt"
 
 
 def test_differences_name_the_leaf():

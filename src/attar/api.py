@@ -213,6 +213,8 @@ def plan(
     ipc: int | None = None,
     *,
     recipe: str = "auto",
+    model: str | None = None,
+    weights: PathLike | None = None,
     seed: int | None = None,
     settings: Mapping[str, Any] | Iterable[str] = (),
     data_dir: PathLike | None = None,
@@ -235,6 +237,7 @@ def plan(
         assignments=assignments(settings),
         given={
             "source": _given(data_dir=data_dir, download=download, resolution=resolution, skip_corrupt=skip_corrupt),
+            "squeeze": _given(model=model, weights=str(weights) if weights else None),
             "run": _given(seed=seed, device=device, precision=precision, workers=workers),
         },
         quiet=quiet,

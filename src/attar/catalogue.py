@@ -68,8 +68,10 @@ def describe(name: str) -> dict[str, Any]:
     found_strategies = strategies()
     if name in found_strategies:
         return _strategy(found_strategies[name])
-    known = [*found_methods, *found_strategies, *found_recipes, *known_sections, "study"]
-    raise unknown("method, strategy, recipe or section", name, known)
+    known = [*found_methods, *found_strategies, *known_sections, "study", *found_recipes]
+    raise unknown(
+        "method, strategy, section or recipe", name, known, fix="`attar list methods`, or strategies, or recipes"
+    )
 
 
 def study_options() -> list[Option]:

@@ -48,6 +48,17 @@ RunPath = Annotated[Path, typer.Argument(help="A run folder.")]
 Method = Annotated[str, typer.Option(help="A name from `attar list methods`; auto chooses and says why.")]
 Ipc = Annotated[int | None, typer.Option(min=1, show_default="the recipe's, or 1", help="Images per class.")]
 RecipeName = Annotated[str, typer.Option("--recipe", help="auto, none, a name from `attar list recipes`, or a file.")]
+Model = Annotated[
+    str | None,
+    typer.Option(show_default="the method's", help="The network that learns SOURCE; see `attar list models`."),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        show_default="trained here",
+        help="Its weights: `released`, the name of released ones such as IMAGENET1K_V1, or your own checkpoint.",
+    ),
+]
 Out = Annotated[Path | None, typer.Option(show_default="one under runs/", help="Folder to write to.")]
 Set = Annotated[
     list[str] | None,
@@ -118,6 +129,8 @@ def distill(
     method: Method = "auto",
     ipc: Ipc = None,
     recipe: RecipeName = "auto",
+    model: Model = None,
+    weights: Weights = None,
     out: Out = None,
     set_: Set = None,
     data_dir: DataDir = None,
@@ -146,16 +159,8 @@ def squeeze(
     method: Method = "auto",
     ipc: Ipc = None,
     recipe: RecipeName = "auto",
-    model: Annotated[
-        str | None, typer.Option(show_default="the method's", help="The network; a name from `attar list models`.")
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            show_default="trained here",
-            help="Its weights: `released`, the name of released ones such as IMAGENET1K_V1, or your own checkpoint.",
-        ),
-    ] = None,
+    model: Model = None,
+    weights: Weights = None,
     pool: Annotated[
         Literal["prior", "post"] | None,
         typer.Option(
@@ -554,6 +559,8 @@ def plan(
     method: Method = "auto",
     ipc: Ipc = None,
     recipe: RecipeName = "auto",
+    model: Model = None,
+    weights: Weights = None,
     set_: Set = None,
     data_dir: DataDir = None,
     download: Download = None,
@@ -767,11 +774,13 @@ def _scores(found: Sequence[Scores], *, told: bool) -> None:
 
 
 def _print_description(shown: dict[str, Any]) -> None:
+    from attar.config import value_text
+
     typer.secho(shown["name"], bold=True, nl=False)
     typer.echo(f"  {shown['summary']}")
     for key, value in shown["notes"].items():
         if value and key != "about":
-            text = ", ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else value
+            text = ", ".join(f"{k}={value_text(v)}" for k, v in value.items()) if isinstance(value, dict) else value
             typer.echo(f"{key}: {text}")
     if objective := shown.get("objective"):
         typer.echo(f"\n{objective.rstrip()}")
@@ -782,7 +791,7 @@ def _print_description(shown: dict[str, Any]) -> None:
         typer.secho(f"{section}:", bold=True)
         for field in fields:
             kind = f"    ({field['type']})" if field["type"] else ""
-            typer.echo(f"  {section}.{field['name']} = {field['default']}{kind}")
+            typer.echo(f"  {section}.{field['name']} = {value_text(field['default'])}{kind}")
             if field["meaning"]:
                 typer.echo(f"      {field['meaning']}")
 

@@ -5,7 +5,6 @@ The resolved YAML, `attar show` and the docs table are all read off these classe
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from attar.errors import ConfigError
+from attar.errors import ConfigError, nearest
 
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -40,7 +39,9 @@ class Config(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, values: Any) -> Any:
-        return {**cls.changed, **values} if isinstance(values, Mapping) else values
+        if not isinstance(values, Mapping):
+            return values
+        return {key: _none_as_shown(cls, key, value) for key, value in {**cls.changed, **values}.items()}
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -101,13 +102,15 @@ def validated(kind: type[ConfigT], values: Mapping[str, Any], where: str) -> tup
     try:
         return kind.model_validate(dict(values)), []
     except ValidationError as error:
-        return None, [_problem(where, kind, detail) for detail in error.errors()]
+        return None, [_problem(where, kind, detail) for detail in _innermost(error)]
 
 
 def not_valid(problems: Sequence[str], fix: str) -> ConfigError:
-    """The one error for all that is wrong with settings."""
+    """The one error for all that is wrong with settings; `fix` where one of them does not say its own way out."""
     count = "a setting is" if len(problems) == 1 else f"{len(problems)} settings are"
-    return ConfigError(f"{count} not valid:\n" + "\n".join(f"  - {problem}" for problem in problems), fix=fix)
+    told = all("to fix: " in problem for problem in problems)
+    found = f"{count} not valid:\n" + "\n".join(f"  - {problem}" for problem in problems)
+    return ConfigError(found, fix="" if told else fix)
 
 
 def place(
@@ -156,6 +159,23 @@ def parse_value(text: str) -> Any:
     return value
 
 
+def value_text(value: Any) -> str:
+    """A value as a person types it behind `--set KEY=`: `true`, `0.5`, `[0.5, 0.75]`, `none`."""
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:g}"
+        case list() | tuple():
+            return f"[{', '.join(map(value_text, value))}]"
+        case Mapping():
+            return "{" + ", ".join(f"{key}: {value_text(one)}" for key, one in value.items()) + "}"
+        case _:
+            return str(value)
+
+
 def merge(*layers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Merge layers of sections, later layers over earlier ones; within a group, field by field."""
     merged: dict[str, dict[str, Any]] = {}
@@ -173,7 +193,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             found += differences(old, new, f"{path}.")
         elif old != new:
-            found.append(f"{path}: was {_value_text(old)}, now {_value_text(new)}")
+            found.append(f"{path}: was {value_text(old)}, now {value_text(new)}")
     return found
 
 
@@ -192,19 +212,24 @@ def _problem(section: str, kind: type[Config], detail: Any) -> str:
         for part in detail["loc"][:-1]:
             kind = _group(kind.model_fields[part]) or kind if part in kind.model_fields else kind
         return f"{where}: no such field{_near(str(detail['loc'][-1]), kind.model_fields)}"
+    if isinstance(told := detail.get("ctx", {}).get("error"), ConfigError):
+        return f"{where}: {told}".replace("\n", "\n    ")
     message = detail["msg"].removeprefix("Value error, ")
     if path and detail["type"] != "missing":
-        return f"{where}: {message} (found {_value_text(detail['input'])})"
+        return f"{where}: {message} (found {value_text(detail['input'])})"
     return f"{where}: {message}" if where else message
+
+
+def _innermost(error: ValidationError) -> list[Any]:
+    """What is wrong, without what is only said of a whole because a part of it is wrong."""
+    details = error.errors()
+    wrong = [detail["loc"] for detail in details]
+    return [one for one in details if not any(loc[: len(one["loc"])] == one["loc"] != loc for loc in wrong)]
 
 
 def _near(name: str, known: Iterable[str]) -> str:
     names = list(dict.fromkeys(known))
-    if not names:
-        return ": this section has no fields for this method"
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"{hint} known: {', '.join(names)}" if hint else f"; known: {', '.join(names)}"
+    return f"; {nearest(name, names)}" if names else ": this section has no fields for this method"
 
 
 def _all_fields(sections: Mapping[str, type[Config]]) -> list[str]:
@@ -216,9 +241,25 @@ def _option(name: str, info: FieldInfo, changed: Mapping[str, Any]) -> Option:
     return Option(
         name=name,
         type=_type_name(info),
-        default="(must be given)" if info.is_required() else _value_text(default),
+        default="(must be given)" if info.is_required() else value_text(default),
         meaning=" ".join((info.description or "").split()),
     )
+
+
+def _none_as_shown(kind: type[Config], key: str, value: Any) -> Any:
+    """`none`, as `attar show` writes what YAML calls null, where the field can be that and has no choice of the name."""
+    if value != "none" or key not in kind.model_fields:
+        return value
+    choices = _choices(kind.model_fields[key].annotation)
+    return None if type(None) in choices and "none" not in choices else value
+
+
+def _choices(annotation: Any) -> set[Any]:
+    """The types and literal values that a union is of, or the annotation alone."""
+    if get_origin(annotation) is Literal:
+        return set(get_args(annotation))
+    parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else ()
+    return set().union(*map(_choices, parts)) if parts else {annotation}
 
 
 def _group(info: FieldInfo) -> type[Config] | None:
@@ -253,12 +294,6 @@ def _type_text(annotation: Any) -> str:
     if get_origin(annotation) is tuple and parts[1:] == (...,):
         return f"list of {_type_text(parts[0])}"
     return getattr(annotation, "__name__", None) or str(annotation)
-
-
-def _value_text(value: Any) -> str:
-    if value is None:
-        return "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def parse_bytes(text: str) -> int:

@@ -14,7 +14,10 @@ The number is the exit code of the command line. 0 is success, 1 an error of att
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+FEW, MANY = 12, 30
+"""So many names are listed beside those that are near; and where none is near."""
 
 
 class AttarError(Exception):
@@ -65,11 +68,17 @@ class ResourceError(AttarError):
 
 
 def unknown(kind: str, name: str, known: Iterable[str], *, fix: str = "") -> ConfigError:
-    """Build the error for a name that isn't known: the nearest names first, then all of them."""
-    names = list(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return ConfigError(f"unknown {kind} {name!r}", expected=f"{hint}known: {', '.join(names)}", fix=fix)
+    """Build the error for a name that isn't known: the nearest names first, and all of them where they are few."""
+    return ConfigError(f"unknown {kind} {name!r}", expected=nearest(name, list(known)), fix=fix)
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """`did you mean A or B? known: ...`, of few names; of many, those that are near, or all where none is."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    more = f" and {len(known) - MANY} more" if len(known) > MANY else ""
+    every = "" if near and len(known) > FEW else f"known: {', '.join(known[:MANY])}{more}"
+    hint = f"did you mean {' or '.join(near)}?" if near else ""
+    return " ".join(part for part in (hint, every) if part)
 
 
 def _rebuild(kind: type[AttarError], found: str, expected: str, fix: str) -> AttarError:

@@ -275,7 +275,9 @@ def load_recipe(name: str) -> Recipe:
             return _parse_recipe(path.stem, path.read_text("utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} can't be read as a recipe: {error}", expected="a YAML file in UTF-8") from error
-    raise unknown("recipe", name, known, fix="name one of them, or give the path of a YAML file")
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        raise ConfigError(f"there is no recipe file {name}", fix="check the path, or name one of `attar list recipes`")
+    raise unknown("recipe", name, known, fix="name one of `attar list recipes`, or give the path of a YAML file")
 
 
 def _flag(section: str, key: str, value: Any) -> list[str]:
