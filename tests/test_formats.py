@@ -8,6 +8,7 @@ import torch
 
 from attar.artifacts.distilled import write_distilled
 from attar.artifacts.labelling import Labelling
+from attar.data.stored_views import describe, records
 from attar.data.views import Views, ViewSettings
 from attar.labels import LabelPlan, write_labels
 from attar.methods.base import Distillate
@@ -19,20 +20,25 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 EPOCHS, NUM = 5, 12
 
 
-def read(tmp_path, monkeypatch, codec="q8", keep=0, channels=3, num_classes=6, **view_settings):
+def read(tmp_path, monkeypatch, codec="q8", keep=0, channels=3, num_classes=6, stored=False, **view_settings):
     """Write a dataset where the page expects it, run the page, and return its names and attar's own reading."""
     scale = Normalization((0.4, 0.5, 0.6)[:channels], (0.2, 0.25, 0.3)[:channels])
     task = Task(tuple(f"class {c}" for c in range(num_classes)), channels, 12, 9, scale)
     pixels = torch.randint(256, (NUM, *task.shape), generator=generator(0, "pixels"), dtype=torch.uint8)
     views = Views(ViewSettings(**view_settings), 77, NUM, task.shape)
-    plan = LabelPlan(codec, num_classes, NUM, EPOCHS, keep, epochs_per_shard=2)
+    plan = LabelPlan(codec, num_classes, NUM, EPOCHS, keep, epochs_per_shard=2, views=stored)
     logits = 4 * torch.randn(EPOCHS, NUM, num_classes, generator=generator(0, "logits"))
-    write_labels(tmp_path / "relabel", plan, lambda epoch: [(torch.arange(NUM), logits[epoch])])
+
+    def drawn(epoch):
+        return records(views.draw(torch.full((NUM,), epoch), torch.arange(NUM)))
+
+    told = describe(views.settings.mix, 77, task.shape) if stored else views.to_json()
+    write_labels(tmp_path / "relabel", plan, lambda epoch: [(torch.arange(NUM), logits[epoch])], views=drawn)
     distilled = write_distilled(
         tmp_path / "runs/mine/distilled",
         Distillate(scale.normalize(pixels), torch.arange(NUM) % num_classes, exact_8bit=True),
         task,
-        labelling=Labelling("epochs", plan, tmp_path / "relabel", views.to_json()),
+        labelling=Labelling("epochs", plan, tmp_path / "relabel", told),
     )
     monkeypatch.chdir(tmp_path)
     names: dict = {}
@@ -59,6 +65,9 @@ def test_labels_are_read_as_attar_reads_them(codec, keep, num_classes, tmp_path,
         {"mix": "mixup"},
         {"mix": "none", "flip": False},
         {"min_scale": 1.0},
+        {"stored": True},
+        {"stored": True, "mix": "mixup"},
+        {"stored": True, "mix": "none"},
     ],
     ids=str,
 )

@@ -505,14 +505,11 @@ def import_(
     from attar.interop.opening import import_foreign
 
     given = {"data_dir": data_dir, "resolution": resolution}
-    made, lost = import_foreign(path, out, from_, source, set_ or [], given=given, overwrite=overwrite)
+    made = import_foreign(path, out, from_, source, set_ or [], given=given, overwrite=overwrite)
     if json_:
-        found = {"path": str(made.path), "images": len(made), "bytes": made.sizes["total"]}
-        _print_json({**found, "lost": list(lost)} if lost else found)
+        _print_json({"path": str(made.path), "images": len(made), "bytes": made.sizes["total"]})
         return
     typer.echo(f"distilled dataset: {made.path} ({len(made)} images, {made.sizes['total']:,} bytes)")
-    for one in lost:
-        typer.echo(f"not in it: {one}")
 
 
 @app.command(rich_help_panel="Look and share")

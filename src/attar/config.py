@@ -247,7 +247,7 @@ def _option(name: str, info: FieldInfo, changed: Mapping[str, Any]) -> Option:
 
 
 def _none_as_shown(kind: type[Config], key: str, value: Any) -> Any:
-    """`none`, as `attar show` writes what YAML calls null, where the field can be that and has no choice of the name."""
+    """`none`, as `attar show` writes what YAML calls null, where a field can be that and has no choice of the name."""
     if value != "none" or key not in kind.model_fields:
         return value
     choices = _choices(kind.model_fields[key].annotation)

@@ -157,6 +157,6 @@ def _write(
             yield indices, found.float().cpu()
 
     with events.progress("relabel: epochs of soft labels", plan.num_epochs) as bar:
-        share = {"rank": engine.processes.rank, "world_size": engine.processes.num}
-        write_labels(folder, plan, of_epoch, **share, after_epoch=lambda _: bar.advance())
+        rank, num = engine.processes.rank, engine.processes.num
+        write_labels(folder, plan, of_epoch, rank=rank, world_size=num, after_epoch=lambda _: bar.advance())
     engine.barrier()

@@ -213,7 +213,7 @@ def test_damage_is_told_by_the_name_of_the_file(tmp_path: Path, task: Task, floa
 def test_a_newer_format_asks_for_a_newer_attar(tmp_path: Path, task: Task, exact: Distillate) -> None:
     write_distilled(tmp_path / "d", exact, task)
     file = tmp_path / "d/attar.json"
-    file.write_text(file.read_text().replace('"format_version": 2', '"format_version": 4'))
+    file.write_text(file.read_text().replace('"format_version": 2', '"format_version": 5'))
     with pytest.raises(ArtifactError, match="newer attar"):
         load_distilled(tmp_path / "d")
 

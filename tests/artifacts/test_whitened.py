@@ -154,7 +154,7 @@ LIES: dict[str, tuple[Callable[[Path], None], str]] = {
         edit_json(lambda v: (v["sizes"].update(whitening=7), measured_total(v))),
         "7 bytes of whitening",
     ),
-    "older version": (edit_json(lambda v: v.update(format_version=2)), "disagree on whether"),
+    "older version": (edit_json(lambda v: v.update(format_version=2)), "what it holds needs 3"),
     "other fingerprint": (
         edit_json(lambda v: v["task"]["normalization"]["whitening"].update(fingerprint="0" * 64)),
         "another matrix",

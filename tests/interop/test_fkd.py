@@ -18,14 +18,21 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import functional as pictures
 
 from attar import api
+from attar.artifacts.checksums import write_sums
+from attar.artifacts.verify import verify
+from attar.data.replayed import ReplayedSet
 from attar.data.views import Views
 from attar.errors import ArtifactError, ConfigError, DataError
 from attar.interop.fkd import FkdLabels
 from attar.interop.imagefolder import read_imagefolder
 from attar.interop.loaded import Origin
+from attar.interop.opening import import_foreign, open_foreign
 from attar.interop.settings import ForeignSettings
 from attar.interop.unpacking import unpack_labels
+from attar.labels.plan import VIEW
+from attar.runtime.checkpoint import read_tensors, write_tensors
 from attar.task import Normalization, Task
+from attar.training.soft import soft_set
 
 SIDE, CLASSES, IPC, BATCH, EPOCHS = 12, 4, 5, 8, 3
 COLOURS = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200], [200, 200, 40]])
@@ -274,14 +281,70 @@ def test_evaluate_judges_them_with_no_step_in_between(tmp_path: Path, images: Pa
         api.evaluate(images, source, settings=["foreign.fkdd=1"])
 
 
-def test_an_import_says_what_it_leaves(tmp_path: Path, images: Path, source: Path) -> None:
-    from attar.interop.opening import import_foreign
+@pytest.mark.parametrize("mix", [None, "cutmix", "mixup"])
+def test_an_import_has_the_stored_labels_and_their_views(
+    tmp_path: Path, images: Path, source: Path, mix: str | None
+) -> None:
+    seen = store(images, tmp_path / "FKD", mix)
+    told = [f"foreign.fkd={tmp_path / 'FKD'}"]
+    made = import_foreign(images, tmp_path / "made", "auto", str(source), told)
+    assert (made.label_kind, made.task.class_names) == ("epochs", TASK.class_names)
+    assert verify(made.path).problems == []
+    before = open_foreign(images, str(source), told).distilled
+    theirs, ours = (soft_set(one, None, torch.device("cpu")) for one in (before, made))
+    assert isinstance(theirs, ReplayedSet)
+    assert isinstance(ours, ReplayedSet)
+    every = torch.arange(CLASSES * IPC)
+    for epoch in range(EPOCHS):
+        (shown, logits), (our_view, our_logits) = theirs.batch(epoch, every), ours.batch(epoch, every)
+        assert torch.equal(shown, our_view)
+        torch.testing.assert_close(logits - logits.mean(1, keepdim=True), our_logits, atol=0.01, rtol=0.002)
+    assert len(seen) == EPOCHS
+    assert made.sizes["labels"] > EPOCHS * CLASSES * IPC * (2 * CLASSES + VIEW.itemsize)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
+
+def test_an_imported_set_is_judged_as_it_was_before(tmp_path: Path, images: Path, source: Path) -> None:
     store(images, tmp_path / "FKD")
-    made, lost = import_foreign(images, tmp_path / "made", "auto", str(source), [f"foreign.fkd={tmp_path / 'FKD'}"])
-    assert made.label_kind == "hard"
-    assert len(lost) == 1
-    assert made.task.class_names == TASK.class_names
+    for path in source.rglob("*.png"):  # real images are brought to the size of the others
+        with Image.open(path) as image:
+            image.resize((SIDE + 4, SIDE + 2)).save(path)
+    told = [f"foreign.fkd={tmp_path / 'FKD'}"]
+    toy = ["train.batch_size=8", "train.learning_rate=0.01"]
+    import_foreign(images, tmp_path / "made", "auto", str(source), told)
+    found = [
+        api.evaluate(path, source, models=["convnet-d1-w8"], seeds=2, baselines=["random"], settings=[*more, *toy])
+        for path, more in ((images, told), (tmp_path / "made", []))
+    ]
+    before, after = ({record.subject: record for record in one.records} for one in found)
+    assert after["distilled"].protocol == before["distilled"].protocol, "trained as its authors train on it"
+    assert after["distilled"].values == before["distilled"].values
+    assert after["random"].values == before["random"].values
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("partner", 99, "a partner is not there"),
+        ("crop", 200, "a crop leaves"),
+        ("share", 7.0, "a share is not in 0..1"),
+    ],
+)
+def test_stored_views_that_make_no_sense_are_told(
+    tmp_path: Path, images: Path, source: Path, field: str, value: float, says: str
+) -> None:
+    store(images, tmp_path / "FKD")
+    made = import_foreign(images, tmp_path / "made", "auto", str(source), [f"foreign.fkd={tmp_path / 'FKD'}"])
+    assert made.label_store is not None
+    shard = made.label_store.paths[0]
+    tensors, note = read_tensors(shard)
+    views = tensors["views"].numpy().view(VIEW)[..., 0]
+    views[field][0, 3] = value
+    write_tensors(shard, tensors, note)
+    write_sums(made.path)
+    assert any(says in problem for problem in verify(made.path).problems)
+    with pytest.raises(ArtifactError, match=says):
+        soft_set(api.load(made.path), None, torch.device("cpu")).batch(0, torch.arange(8))  # type: ignore[attr-defined]
 
 
 def test_the_store_is_read_epoch_by_epoch(tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:

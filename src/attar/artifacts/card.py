@@ -216,6 +216,12 @@ def _use(d: Description) -> Iterator[str]:
     yield "\n`sha256sum -c SHA256SUMS` checks every byte, `attar verify` the meaning too."
 
 
+_VIEWS = {
+    False: "The views are not stored: attar replays them by what `attar.json` says under `labels.views`.",
+    True: "The views stand beside them, as the program that labelled these images drew them.",
+}
+
+
 def _labels(d: Description) -> Iterator[str]:
     if d.soft_labels:
         yield "\n`labels-*.safetensors` holds the probabilities of all classes for each image, in float16."
@@ -226,7 +232,7 @@ def _labels(d: Description) -> Iterator[str]:
             f"{plan.bytes_per_label:,} bytes per image and epoch (codec `{plan.codec}`{kept}). Read back, the "
             f"probabilities are off by a mean KL divergence of {d.labels.error.kl_1:.2g} at temperature 1 and "
             f"{d.labels.error.kl_20:.2g} at 20, no centred logit by more than {d.labels.error.max_abs:.2g}. "
-            "The views are not stored: attar replays them by what `attar.json` says under `labels.views`."
+            f"{_VIEWS[plan.views]}"
         )
     if d.labels.kind == "online":
         yield (

@@ -26,8 +26,9 @@ from attar.errors import ArtifactError
 
 NAME = "attar.json"
 FORMAT = "attar-distilled"
-FORMAT_VERSION = 3
-"""1 knew labels of the kinds hard and soft only; 2 knew no whitening, and is what sets without one still say."""
+FORMAT_VERSION = 4
+"""1 knew labels of the kinds hard and soft only; 2 no whitening; 3 no views stored beside labels. A set says the least
+that can tell what it holds."""
 WHITENING: Literal["whitening.safetensors"] = "whitening.safetensors"
 """The file of the matrix that images are whitened by."""
 
@@ -52,12 +53,12 @@ class Part(BaseModel):
 
 
 class Lean(Part):
-    """Fields that came with format version 3, `whitening`, are written only where they are used."""
+    """Fields that came after format version 2, `whitening` and `views`, are written only where they are used."""
 
     @model_serializer(mode="wrap")
     def _used(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = write(self)
-        return {name: value for name, value in values.items() if name != "whitening" or value}
+        return {name: value for name, value in values.items() if name not in ("whitening", "views") or value}
 
 
 class Whitened(Part):
@@ -115,7 +116,7 @@ class Sizes(Lean):
     total: Count
 
 
-class StoredLabels(Part):
+class StoredLabels(Lean):
     """Labels stored by epoch and image: the fields of `attar.labels.plan.LabelPlan`."""
 
     codec: str
@@ -125,6 +126,8 @@ class StoredLabels(Part):
     """Stored epochs; training may be longer, and takes them again in other pairings."""
     keep: Count = 0
     epochs_per_shard: Annotated[int, Field(ge=1)]
+    views: bool = False
+    """Whether the views of other programs are stored beside the labels."""
 
 
 class StatedError(Part):
@@ -210,7 +213,7 @@ class Description(Provenance):
     """All of attar.json: what the dataset is, then how it was made."""
 
     format: Literal["attar-distilled"]
-    format_version: Literal[1, 2, 3]
+    format_version: Literal[1, 2, 3, 4]
     attar_version: str
     num_images: Annotated[int, Field(ge=1)]
     task: Classes
@@ -242,8 +245,10 @@ class Description(Provenance):
         if sizes.total != sizes.images + sizes.labels + sizes.teacher + sizes.whitening:
             raise ValueError("sizes.total is not the sum of the sizes")
         whitened = bool(self.task.normalization.whitening)
-        if not whitened == bool(self.files.whitening) == bool(sizes.whitening) == (self.format_version == 3):
-            raise ValueError("task, files, sizes and format_version disagree on whether images are whitened")
+        if not whitened == bool(self.files.whitening) == bool(sizes.whitening):
+            raise ValueError("task, files and sizes disagree on whether images are whitened")
+        if self.format_version not in ((1, 2) if (least := _version(self.labels.stored, whitened)) == 2 else (least,)):
+            raise ValueError(f"format_version is {self.format_version}, and what it holds needs {least}")
         return self
 
     def _agrees_on_stored(self) -> None:
@@ -260,6 +265,13 @@ class Description(Provenance):
         values = self.model_dump(mode="json")
         made = {name: value for name, value in values.items() if name not in _OWN and value is not None}
         return {**{name: values[name] for name in _OWN}, **made}
+
+
+def _version(stored: StoredLabels | None, whitened: bool) -> int:
+    """The least format version that can tell what a dataset holds; 1 said the same as 2."""
+    if stored and stored.views:
+        return 4
+    return 3 if whitened else 2
 
 
 _OWN = tuple(name for name in Description.model_fields if name not in Provenance.model_fields)
@@ -286,7 +298,9 @@ def describe(provenance: Mapping[str, Any], **values: Any) -> Description:
     """Make and check a description from plain values; raises ArtifactError that names all that is wrong."""
     from attar.version import __version__
 
-    version = FORMAT_VERSION if values["files"].get("whitening") else 2
+    stored = values["labels"].get("stored")
+    labels = StoredLabels.model_validate(stored) if stored else None
+    version = _version(labels, bool(values["files"].get("whitening")))
     own = {"format": FORMAT, "format_version": version, "attar_version": __version__, **values}
     whole = {**provenance, **own}
     return _checked(json.dumps(whole), NAME)

@@ -24,8 +24,10 @@ from attar.artifacts.labelling import stored_plan
 from attar.artifacts.parquet import Bytes8, Shard, quantise, read_shard
 from attar.artifacts.whitening import OTHER_MATRIX, fingerprint, inverse, read_whitening, unwhiten
 from attar.errors import AttarError
+from attar.labels.checks import view_problems
 from attar.labels.error import LabelError
-from attar.labels.shards import open_shard
+from attar.labels.plan import VIEW, LabelPlan
+from attar.labels.shards import VIEWS, OpenShard, open_shard
 
 
 @dataclass(frozen=True)
@@ -197,9 +199,16 @@ class _Inspection:
                         opened = open_shard(self.folder, plan, shard)
                         opened.coder(plan)
                         errors.append(opened.error)
+                        self.check_views(description, plan, opened)
             whole = len(errors) == len(plan.shards)
             if whole and LabelError.merge(errors).to_json() != description.labels.error.model_dump():
                 self.problems.append(f"{about.NAME} states another error of the labels than their files do")
+
+    def check_views(self, description: Description, plan: LabelPlan, shard: OpenShard) -> None:
+        if plan.views:
+            size = description.task.height_px, description.task.width_px
+            views = shard.map(VIEWS).view(VIEW)[..., 0]
+            self.problems += [f"{shard.path.name}: {p}" for p in view_problems(views, plan.num_images, *size)]
 
     def check_count(self, name: str, rows: Array, description: Description) -> list[str]:
         num = description.num_images

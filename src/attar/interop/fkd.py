@@ -23,19 +23,24 @@ Source: Shen and Xing, "A Fast Knowledge Distillation Framework for Visual Recog
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from attar.artifacts.labelling import Labelling
 from attar.data.replayed import ReplayedSet
+from attar.data.stored_views import describe, records
 from attar.data.views import ViewDraw, Views, ViewSettings
 from attar.errors import ArtifactError
 from attar.interop.torchfile import read_values
 from attar.labels.codec import LOGIT_LIMIT
+from attar.labels.plan import LabelPlan
+from attar.labels.writing import write_labels
 
 FIRST = Path("epoch_0") / "batch_0.tar"
 DRAWS = (2, 1)
@@ -159,6 +164,22 @@ class FkdLabels:
     def training_set(self, images: Callable[[Tensor], Tensor], labels: Tensor, device: torch.device) -> FkdSet:
         """These labels with normalised images (b, c, h, w), given for indices (b,), as attar's loops take them."""
         return FkdSet(images, labels, self, device)
+
+    def labelling(self, folder: Path) -> Labelling:
+        """Write them into a folder as labels of ours, the views beside them; a distilled dataset is written with that.
+
+        Logits stay in half precision, less the mean of their row.
+        """
+        num, seen = self.num_images, dict[int, NDArray[Any]]()
+
+        def logits(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+            found = self.epoch(epoch)
+            seen[epoch] = records(self.draw(torch.full((num,), epoch), torch.arange(num)))
+            yield found.image, found.rows.logits
+
+        plan = LabelPlan("fp16", self.num_classes, num, self.num_epochs, views=True)
+        write_labels(folder, plan, logits, views=seen.pop)
+        return Labelling("epochs", plan, folder, describe(self.mix, self.seed, self.shape))
 
     def epoch(self, epoch: int) -> _Epoch:
         """A stored epoch; raises IndexError where there is none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from attar.artifacts.checks import image_problems, label_problems, soft_label_problems
 from attar.artifacts.distilled import Distilled, write_distilled
+from attar.config import merge
 from attar.data.loading import Split
 from attar.errors import ArtifactError
 from attar.interop.fkd import FkdLabels
@@ -89,15 +91,24 @@ class Loaded:
     def write(self, out: Path, *, overwrite: bool) -> Distilled:
         """Write it as a distilled dataset and read that back; `out` must be new or empty, unless `overwrite`.
 
-        Labels by epoch are not in it.
+        Labels stored by epoch come along with the views that they are of, logits as they are (float16).
         """
         require_new(out, overwrite=overwrite)
         exact = self.stored.dtype == torch.uint8
         images = self.task.normalization.normalize(self.stored) if exact else self.stored
         distillate = Distillate(images, self.labels, self.soft_labels, self.learning_rate, exact_8bit=exact)
-        return write_distilled(out, distillate, self.task, self.provenance)
+        made = {**self.provenance, "settings": merge(self.provenance.get("settings", {}), self.settings)}
+        if self.fkd is None:
+            return write_distilled(out, distillate, self.task, made)
+        with TemporaryDirectory(prefix=f".{out.name}-labels-", dir=_nearest(out)) as folder:
+            return write_distilled(out, distillate, self.task, made, self.fkd.labelling(Path(folder)))
 
     def _half(self) -> Tensor:
         """Probabilities at the precision of a distilled dataset, so that a set is judged alike before and after."""
         assert self.soft_labels is not None
         return self.soft_labels.half()
+
+
+def _nearest(path: Path) -> Path:
+    """The innermost folder above a path that is there: on the same disk, so that files need not be copied."""
+    return next(folder for folder in path.resolve().parents if folder.is_dir())

@@ -68,8 +68,8 @@ def import_foreign(
     *,
     given: Mapping[str, Any] | None = None,
     overwrite: bool = False,
-) -> tuple[Distilled, tuple[str, ...]]:
-    """Turn a set in another format into a distilled dataset; and say what of it is not in that.
+) -> Distilled:
+    """Turn a set in another format into a distilled dataset: images, labels of any kind, how its authors train on it.
 
     Args:
         path: a folder or file, see `attar.interop.foreign`.
@@ -85,13 +85,12 @@ def import_foreign(
     require_new(out, overwrite=overwrite)
     settings, reading = _settings(list(assignments), given or {})
     found = require_recognised(path) if kind == "auto" else Foreign(path, kind)
-    origin = None
-    if source is not None:
-        real, _ = _source(source, found, settings, reading, None)
-        origin = Origin(real.task, source, real.train)
-    loaded = found.read(origin, settings)
-    lost = ("the soft labels of each epoch: `attar evaluate` reads them where they are",) if loaded.fkd else ()
-    return loaded.write(out, overwrite=overwrite), lost
+    if source is None:
+        return found.read(None, settings).write(out, overwrite=overwrite)
+    real, reading = _source(source, found, settings, reading, None)
+    loaded = found.read(Origin(real.task, source, real.train), settings)
+    how = {key: value for key, value in reading.items() if key != "data_dir" and value is not None}
+    return replace(loaded, settings={**loaded.settings, "source": how}).write(out, overwrite=overwrite)
 
 
 def _settings(assignments: list[str], given: Mapping[str, Any]) -> tuple[ForeignSettings, dict[str, Any]]:

@@ -20,6 +20,11 @@ SHARD_LABELS = 500_000
 FEWEST_EPOCHS = 20
 """A budget prunes epochs no further than this before it turns to a coarser codec, and to a quarter of it after."""
 
+VIEW = np.dtype(
+    [("crop", "<u2", (4,)), ("partner", "<u4"), ("box", "<u2", (4,)), ("share", "<f4"), ("flip", "u1")], align=False
+)
+"""A view, as `attar.data.views.ViewDraw` has it, but for the partner's crop and mirror, which are in its own record."""
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -44,6 +49,8 @@ class LabelPlan:
     """How much is kept of a label: the k of topk, the bytes of pca; 0 for codecs that keep all."""
     epochs_per_shard: int = 0
     """Stored epochs in each file but the last; 0 lets SHARD_BYTES and SHARD_LABELS decide, once for all."""
+    views: bool = False
+    """Whether the views stand beside the labels: those of other programs, which no seed draws again."""
 
     def __post_init__(self) -> None:
         if self.codec not in CODECS:
@@ -71,7 +78,8 @@ class LabelPlan:
     @property
     def total_bytes(self) -> int:
         """Bytes of all labels and tables, without the files' headers of some hundred bytes each."""
-        return self.bytes_per_label * self.num_images * self.num_epochs + self.table_bytes * len(self.shards)
+        each = self.bytes_per_label + (VIEW.itemsize if self.views else 0)
+        return each * self.num_images * self.num_epochs + self.table_bytes * len(self.shards)
 
     @property
     def table_bytes(self) -> int:
@@ -92,8 +100,9 @@ class LabelPlan:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+        """Plain values; `views` only where there are some."""
+        values = asdict(self)
+        return values if self.views else {name: value for name, value in values.items() if name != "views"}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> LabelPlan:

@@ -1,5 +1,7 @@
 """A file of labels: bytes (epochs, images, bytes of a label), the codec's tables; plan and error as metadata.
 
+Where the plan says so, `views` too: bytes (epochs, images, bytes of a view).
+
 Needs no torch. Opening reads no more than the header.
 """
 
@@ -17,9 +19,9 @@ import numpy.typing as npt
 from attar.errors import ArtifactError
 from attar.labels.codec import Codec
 from attar.labels.error import LabelError
-from attar.labels.plan import LabelPlan, Shard
+from attar.labels.plan import VIEW, LabelPlan, Shard
 
-TENSOR = "labels"
+TENSOR, VIEWS = "labels", "views"
 CODES = {"u1": "U8", "<f2": "F16", "<f4": "F32"}
 """Dtypes as safetensors spells them."""
 MOST_HEADER_BYTES = 100_000
@@ -81,7 +83,9 @@ def open_shard(folder: Path, plan: LabelPlan, shard: Shard) -> OpenShard:
 
 def tensors_of(plan: LabelPlan, shard: Shard) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Dtype and shape of every tensor of a shard: the labels, and the tables of their codec."""
-    return {TENSOR: ("u1", (shard.num, plan.num_images, plan.bytes_per_label)), **plan.coder.tables}
+    rows = (shard.num, plan.num_images)
+    views = {VIEWS: ("u1", (*rows, VIEW.itemsize))} if plan.views else {}
+    return {TENSOR: ("u1", (*rows, plan.bytes_per_label)), **views, **plan.coder.tables}
 
 
 def _places(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from attar.labels.codec import Codec
 from attar.labels.error import LabelError
-from attar.labels.plan import LabelPlan
-from attar.labels.shards import TENSOR, open_shard
+from attar.labels.plan import VIEW, LabelPlan
+from attar.labels.shards import TENSOR, VIEWS, open_shard
 
 
 class ForeignLabels(Protocol):
@@ -55,9 +55,10 @@ class LabelStore:
         self.folder, self.plan = folder, plan
         self._shards = [open_shard(folder, plan, shard) for shard in plan.shards]
         self._maps: dict[int, tuple[Codec, npt.NDArray[np.uint8]]] = {}
+        self._views: dict[int, npt.NDArray[np.uint8]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_maps": {}}
+        return {**self.__dict__, "_maps": {}, "_views": {}}
 
     @property
     def num_epochs(self) -> int:
@@ -84,16 +85,30 @@ class LabelStore:
 
         Raises IndexError for an epoch or image that is not there.
         """
+        logits = np.empty((len(indices), self.plan.num_classes), np.float32)
+        for place, mine, rows in self._places(epochs, indices):
+            coder, labels = self._map(place)
+            logits[mine] = coder.decode(labels[rows].view(coder.record)[:, 0])
+        return torch.from_numpy(logits)
+
+    def views(self, epochs: Tensor, indices: Tensor) -> npt.NDArray[Any]:
+        """Records VIEW (b,) of the views that these labels are of; of a plan with views beside the labels."""
+        found = np.empty(len(indices), VIEW)
+        for place, mine, rows in self._places(epochs, indices):
+            if place not in self._views:
+                self._views[place] = self._shards[place].map(VIEWS)
+            found[mine] = self._views[place][rows].view(VIEW)[:, 0]
+        return found
+
+    def _places(self, epochs: Tensor, indices: Tensor) -> Iterator[tuple[int, npt.NDArray[Any], tuple[Any, Any]]]:
+        """For each file: its place, which of the b labels lie in it, and in which rows of it."""
         stored, images = epochs.cpu().numpy(), indices.cpu().numpy()
         _require_within(stored, self.plan.num_epochs, "stored epoch")
         _require_within(images, self.plan.num_images, "image")
-        logits = np.empty((len(images), self.plan.num_classes), np.float32)
         places, offsets = np.divmod(stored, self.plan.epochs_per_shard)
         for place in np.unique(places).tolist():
             mine = places == place
-            coder, labels = self._map(place)
-            logits[mine] = coder.decode(labels[offsets[mine], images[mine]].view(coder.record)[:, 0])
-        return torch.from_numpy(logits)
+            yield place, mine, (offsets[mine], images[mine])
 
     def _map(self, place: int) -> tuple[Codec, npt.NDArray[np.uint8]]:
         if place not in self._maps:

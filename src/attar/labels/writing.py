@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +18,14 @@ from torch import Tensor
 from attar.errors import DivergedError
 from attar.labels.codec import LOGIT_LIMIT
 from attar.labels.error import LabelError
-from attar.labels.plan import LabelPlan, Shard
-from attar.labels.shards import TENSOR, is_written
+from attar.labels.plan import VIEW, LabelPlan, Shard
+from attar.labels.shards import TENSOR, VIEWS, is_written
 from attar.runtime.checkpoint import write_tensors
 
 EpochLogits = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 """Gives, for a stored epoch, batches of (indices (b,), logits (b, C)): each image once, in any order."""
+EpochViews = Callable[[int], npt.NDArray[Any]]
+"""Gives, for a stored epoch, the views of all images: records VIEW (n,)."""
 
 
 def write_labels(
@@ -33,6 +36,7 @@ def write_labels(
     rank: int = 0,
     world_size: int = 1,
     after_epoch: Callable[[int], None] = lambda _: None,
+    views: EpochViews | None = None,
 ) -> list[str]:
     """Write all shards that are not there yet, or every `world_size`-th of them; return the names of all.
 
@@ -43,6 +47,7 @@ def write_labels(
         rank: of this process among those that share the work.
         world_size: number of those processes.
         after_epoch: called with each stored epoch that is done, also those found.
+        views: asked once for each epoch, where the plan has views beside the labels, and only there.
 
     Raises DivergedError where logits are not finite, ResourceError where the disk is full.
     """
@@ -51,7 +56,7 @@ def write_labels(
             for epoch in range(shard.first, shard.first + shard.num):
                 after_epoch(epoch)
         else:
-            write_shard(folder, plan, shard, logits, after_epoch=after_epoch)
+            write_shard(folder, plan, shard, logits, after_epoch=after_epoch, views=views)
     return [shard.name for shard in plan.shards]
 
 
@@ -62,6 +67,7 @@ def write_shard(
     logits: EpochLogits,
     *,
     after_epoch: Callable[[int], None] = lambda _: None,
+    views: EpochViews | None = None,
 ) -> None:
     """Write the epochs of one shard, whole or not at all.
 
@@ -79,6 +85,10 @@ def write_shard(
         records[place, images] = coder.encode(values.numpy())
         errors.append(measure(values, torch.from_numpy(coder.decode(records[place, images]))))
     tensors = {TENSOR: records.view(np.uint8).reshape(*records.shape, plan.bytes_per_label), **tables}
+    if plan.views:
+        assert views is not None, "a plan with views is written with them"
+        seen = np.stack([views(shard.first + place) for place in range(shard.num)])
+        tensors[VIEWS] = seen.view(np.uint8).reshape(*seen.shape, VIEW.itemsize)
     note = {"plan": plan.to_json(), "error": LabelError.merge(errors).to_json()}
     write_tensors(folder / shard.name, {name: torch.from_numpy(array) for name, array in tensors.items()}, note)
 

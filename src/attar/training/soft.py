@@ -11,6 +11,7 @@ from torch import Tensor
 from attar.artifacts.distilled import Distilled
 from attar.data.loading import TensorSet, TrainingSet
 from attar.data.replayed import ReplayedSet
+from attar.data.stored_views import StoredViews
 from attar.data.views import Views
 from attar.errors import ConfigError
 from attar.labels.store import LabelStore
@@ -63,4 +64,6 @@ def labelled_by(
 
 def _replayed(distilled: Distilled, source: Any, device: torch.device) -> ReplayedSet:
     assert distilled.views is not None
-    return ReplayedSet(distilled.images_at, distilled.labels, Views.from_json(distilled.views), source, device)
+    stored = isinstance(source, LabelStore) and source.plan.views
+    views = StoredViews(source, distilled.views) if stored else Views.from_json(distilled.views)
+    return ReplayedSet(distilled.images_at, distilled.labels, views, source, device)
