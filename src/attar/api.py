@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import nn
 
 from attar import pipeline
@@ -407,9 +408,10 @@ def evaluate(
     """
     from attar.artifacts.card import update_card
 
-    foreign = _foreign(distilled, source, settings, data_dir, resolution, quiet)
+    given = assignments(settings)
+    foreign = _foreign(distilled, source, given, data_dir, resolution, quiet)
     opened = foreign.distilled if foreign else load_distilled(Path(distilled))
-    settings = foreign.assignments if foreign else settings
+    settings = foreign.assignments if foreign else given
     defaults = _settings_that_made(opened, ("evaluate", "train", "source"))
     defaults.setdefault("evaluate", {}).update(
         _given(models=list(models) or None, seeds=seeds, baselines=baselines, scores=scores)
@@ -442,13 +444,12 @@ def evaluate(
         folder=folder,
         teacher=teacher_of(opened, engine),
     )
+    if not engine.leads:
+        return evaluation
     if foreign is None:
         update_card(opened.path, evaluation.records, evaluation.verdict)
-    if (folder / CONFIG).is_file():
-        from attar.report.page import write_report
-
-        write_report(folder)
-    return evaluation
+    named = _Named(str(distilled), str(source), tuple(given), reading.data_dir, foreign is None)
+    return replace(evaluation, report=_report(folder, opened, named))
 
 
 def continual(
@@ -493,9 +494,10 @@ def continual(
     from attar.continual_learning import ContinualSettings
     from attar.continual_learning import continual as learn_continually
 
-    foreign = _foreign(distilled, source, settings, data_dir, resolution, quiet)
+    given = assignments(settings)
+    foreign = _foreign(distilled, source, given, data_dir, resolution, quiet)
     opened = foreign.distilled if foreign else load_distilled(Path(distilled))
-    settings = foreign.assignments if foreign else settings
+    settings = foreign.assignments if foreign else given
     defaults = _settings_that_made(opened, ("evaluate", "train", "source"))
     models = defaults.pop("evaluate").get("models") or ["auto"]
     defaults["source"].update(_given(data_dir=data_dir, resolution=resolution))
@@ -521,10 +523,9 @@ def continual(
         folder=folder,
         teacher=teacher_of(opened, engine),
     )
-    if (folder / CONFIG).is_file():
-        from attar.report.page import write_report
-
-        write_report(folder)
+    if engine.leads:
+        named = _Named(str(distilled), str(source), tuple(given), reading.data_dir, foreign is None)
+        events.say(f"report: {_report(folder, opened, named)}")
     return records
 
 
@@ -641,6 +642,37 @@ def _foreign(
     return open_foreign(Path(distilled), str(source), assignments(settings), given=given, events=Events(quiet=quiet))
 
 
+@dataclass(frozen=True)
+class _Named:
+    """What was judged and by what, as the caller named it."""
+
+    path: str
+    source: str
+    settings: tuple[str, ...]
+    data_dir: Path | None
+    ours: bool
+
+
+def _report(folder: Path, judged: Distilled, named: _Named) -> Path:
+    """Draw the page of a run; or of what was judged outside one, which is told beside its records."""
+    from attar.report.outside import FOREIGN, Outside, chosen_pictures, keep_judged
+    from attar.report.page import write_report
+    from attar.report.pictures import choose_images
+
+    if not (folder / CONFIG).is_file():
+        labels: list[int] = judged.labels.tolist()
+        chosen = choose_images(labels)
+        pixels = judged.pixels(torch.tensor(chosen)).clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1)
+        about = {**judged.info, "task": judged.task.to_json(), "sizes": dict(judged.sizes)}
+        if judged.label_store is not None:
+            about["labels"] = {**about["labels"], "num_epochs": judged.label_store.num_epochs}
+        about = about if named.ours else {"method": FOREIGN, **about}
+        where = str(named.data_dir) if named.data_dir else None
+        outside = Outside(named.path, named.source, named.settings, where, named.ours, about)
+        keep_judged(folder, outside, chosen_pictures(pixels.numpy(), chosen, labels))
+    return write_report(folder)
+
+
 def _train(
     data: PathLike,
     model: str,
@@ -714,8 +746,9 @@ def _store(made: Training, out: Path, note: dict[str, Any], task: Task) -> None:
 
 
 def _judged_in(distilled: Distilled) -> Path:
-    folder = distilled.path.resolve()
-    return folder.parent if (folder.parent / CONFIG).is_file() else folder.with_name(f"{folder.name}-evaluation")
+    folder = distilled.path if distilled.path.name not in ("", "..") else distilled.path.resolve()
+    inside = (folder.resolve().parent / CONFIG).is_file()
+    return folder.resolve().parent if inside else folder.with_name(f"{folder.name}-evaluation")
 
 
 def _settings_that_made(distilled: Distilled, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:

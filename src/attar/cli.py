@@ -374,10 +374,13 @@ def evaluate(
     )
     if json_:
         found = {"records": [record.to_json() for record in result.records], "verdict": result.verdict}
-        _print_json({**found, "scores": [one.to_json() for one in result.scores]})
-    else:
-        _table(result.records, result.verdict)
-        _scores(result.scores, told=scores)
+        page = str(result.report) if result.report else None
+        _print_json({**found, "scores": [one.to_json() for one in result.scores], "report": page})
+        return
+    _table(result.records, result.verdict)
+    _scores(result.scores, told=scores)
+    if result.report:
+        typer.echo(f"report: {result.report}")
 
 
 @app.command(rich_help_panel="Train and judge")
@@ -429,16 +432,18 @@ def continual(
 
 @app.command(rich_help_panel="Look and share")
 def report(run: RunPath, out: Out = None, json_: Json = False) -> None:
-    """Write one self-contained HTML page about RUN, or about a study's folder."""
+    """Write one self-contained HTML page about RUN, about a study's folder, or about another set that was judged."""
     from attar.artifacts.run import require_run
+    from attar.report.outside import JUDGED, find_judged
     from attar.report.page import write_report
 
+    found = find_judged(run)
     if (run / "study.json").is_file():
         from attar.report.study import write_study_report
 
         path = write_study_report(run, out)
     else:
-        path = write_report(require_run(run), out)
+        path = write_report(found if (found / JUDGED).is_file() else require_run(found), out)
     _print_json({"report": str(path)}) if json_ else typer.echo(f"report: {path}")
 
 

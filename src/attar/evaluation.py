@@ -81,6 +81,8 @@ class Evaluation:
     records: tuple[Record, ...]
     verdict: str
     scores: tuple[Scores, ...] = ()
+    report: Path | None = None
+    """The page about it, where one was drawn."""
 
 
 def evaluate(

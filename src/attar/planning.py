@@ -27,8 +27,10 @@ from attar.data.loading import RealSet, SubsetSplit, TensorSet, TrainingSet
 from attar.data.replayed import ReplayedSet
 from attar.data.sources import Source
 from attar.data.views import Views
+from attar.errors import ArtifactError
 from attar.methods.base import Distillate, Method
 from attar.models.catalog import build
+from attar.models.weights import is_path
 from attar.recover import SNAPSHOT_IMAGES, RecoverSettings, chunks, recover, snapshot_steps
 from attar.relabel import BATCH, RelabelSettings, label_plan, relabel
 from attar.runtime.engine import Engine
@@ -89,11 +91,19 @@ class Plan:
 
 def plan(settings: Settings, source: Source, engine: Engine) -> Plan:
     """Rehearse every stage of these settings (networks resolved) in a temporary folder."""
+    _require_weights(settings)
     with tempfile.TemporaryDirectory(prefix="attar-plan-") as folder:
         rehearsal = _Rehearsal(settings, source, engine, Path(folder))
         squeezed = rehearsal.squeeze()
         estimates = [*squeezed, *rehearsal.recover(), rehearsal.relabel(), *rehearsal.evaluate()]
     return Plan(tuple(estimates), _peak_memory(engine))
+
+
+def _require_weights(settings: Settings) -> None:
+    """A rehearsal does without the weights that are given, and so would not notice that they are not there."""
+    weights = getattr(settings.sections["squeeze"], "weights", None)
+    if weights and is_path(weights) and not Path(weights).is_file():
+        raise ArtifactError(f"there is no file {weights}", expected="a checkpoint", fix="correct --weights")
 
 
 @dataclass(frozen=True)

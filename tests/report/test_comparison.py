@@ -190,7 +190,7 @@ def test_figures_over_images_and_bytes_for_each_network_and_kind_of_labels(tmp_p
         "rded",
         "random real images, labelled as tesla",
         "random real images, labelled as rded",
-        "whole training set, 90.0 ± 1.4 %",
+        "whole training set, 90.0\xa0±\xa01.4\xa0%",
     ]
     tones = {name: tone for tone, name in soft.legend}
     assert tones["random real images, labelled as rded"] == tones["rded"] + TONES

@@ -16,6 +16,7 @@ import yaml
 from attar.errors import ArtifactError
 from attar.records import Record
 from attar.report.curves import STAGES, Curve, curves, is_number, of_these_records
+from attar.report.outside import Outside, read_outside
 from attar.report.pictures import Film, Gallery, last_frame, read_film, read_gallery
 from attar.runtime.events import read_events
 from attar.runtime.files import read_json
@@ -52,6 +53,10 @@ class ReportData:
     sizes_bytes: Mapping[str, int] = field(default_factory=dict)
     description: Mapping[str, Any] = field(default_factory=dict)
     """What `distilled/attar.json` says."""
+    outside: Outside | None = None
+    """What was judged, where that is in no run."""
+    judged_on: Mapping[str, Any] = field(default_factory=dict)
+    """Hardware of the evaluation."""
 
     def class_name(self, label: int) -> str:
         """Name of a class, or its number where the names aren't known."""
@@ -71,7 +76,9 @@ def collect(run: Path) -> ReportData:
             fix="give the folder that was named after --out",
         )
     events = read_events(run / "events.jsonl")
-    description = mapping(_json_if_there(run / "distilled" / "attar.json"))
+    outside, shown = read_outside(run) or (None, None)
+    told = outside.description if outside else _json_if_there(run / "distilled" / "attar.json")
+    description = mapping(told)
     evaluation = mapping(_json_if_there(run / "evaluation.json"))
     records = _records(evaluation)
     film = read_film(run / "recover" / "snapshots")
@@ -83,13 +90,15 @@ def collect(run: Path) -> ReportData:
         why=next((str(e.get("message", "")) for e in reversed(events) if e.get("event") == "why"), ""),
         stages=tuple(read_stage(run, name) for name in STAGES if (run / name / "manifest.json").exists()),
         curves=curves(of_these_records(events, records)),
-        gallery=read_gallery(run / "distilled" / "data") or last_frame(film),
+        gallery=shown or read_gallery(run / "distilled" / "data") or last_frame(film),
         film=film,
         records=records,
         verdict=str(evaluation.get("verdict", "")),
         continual=_records(mapping(_json_if_there(run / "continual.json"))),
         sizes_bytes={str(k): int(v) for k, v in mapping(description.get("sizes")).items() if is_number(v)},
         description=description,
+        outside=outside,
+        judged_on=mapping(evaluation.get("hardware")),
     )
 
 

@@ -20,8 +20,8 @@ class Command:
 
 
 def commands(data: ReportData) -> list[Command]:
-    """Distil, evaluate where there is something to evaluate, and draw the page."""
-    made = [Command("Distil", _distill_command(data))]
+    """Distil, where a run did; evaluate where there is something to evaluate, and draw the page."""
+    made = [] if data.outside else [Command("Distil", _distill_command(data))]
     if data.description:
         made.append(Command("Evaluate", evaluate_command(data)))
     return [*made, Command("Draw this page", shlex.join(["attar", "report", data.run]))]
@@ -30,7 +30,8 @@ def commands(data: ReportData) -> list[Command]:
 def evaluate_command(data: ReportData) -> str:
     """Command line of the evaluation that the records came from, or of the default one."""
     run = data.settings.get("run", {})
-    words = ["attar", "evaluate", str(Path(data.run) / "distilled"), "--source", str(run.get("source", "SOURCE"))]
+    named = [str(Path(data.run) / "distilled"), "--source", str(run.get("source", "SOURCE"))]
+    words = ["attar", "evaluate", *(data.outside.arguments() if data.outside else named)]
     measured = accuracies(data.records)
     if measured:
         baselines = dict.fromkeys(base(r.subject) for r in measured if base(r.subject) != "distilled")
@@ -41,7 +42,8 @@ def evaluate_command(data: ReportData) -> str:
             words.append("--scores")
         elif len({pair.labels for pair in pairs(measured)}) > 1:
             words += ["--set", "evaluate.labels=[stored,hard]"]
-    return shlex.join(words)
+    told = [text for text in (data.outside.settings if data.outside else ()) if text not in words]
+    return shlex.join([*words, *(word for text in told for word in ("--set", text))])
 
 
 def _distill_command(data: ReportData) -> str:

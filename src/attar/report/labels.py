@@ -30,6 +30,11 @@ def _soft(data: ReportData, labels: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _epochs(data: ReportData, labels: Mapping[str, Any]) -> Iterator[str]:
+    if data.outside and not data.outside.ours:
+        num = labels.get("num_epochs", 1)
+        yield f"Soft labels by epoch, as another program stored them: a teacher’s logits on {count(num)} augmented"
+        yield "views of each image."
+        return
     plan = LabelPlan.from_json(dict(mapping(labels.get("stored"))))
     kept = f", {plan.keep} numbers a label" if plan.keep else ""
     views = f"{count(plan.num_epochs)} augmented view{'s' if plan.num_epochs != 1 else ''} of each image"

@@ -25,6 +25,7 @@ from attar.report.formats import count, duration, setting, size
 from attar.report.headline import accuracies, comparisons, facts, protocol, subject, unlabelled, verdict_view
 from attar.report.labels import label_story
 from attar.report.layout import film_view, gallery_view
+from attar.report.outside import FOREIGN
 from attar.report.recovery import terms
 from attar.report.scores import scores_view
 from attar.runtime.files import write_text
@@ -79,11 +80,11 @@ def render(data: ReportData) -> str:
         "metrics": list(dict.fromkeys(record.metric for record in data.records)),
         "split": measured[0].metric.removesuffix("_accuracy") if measured else "",
         "unfinished": [stage.name for stage in data.stages if not stage.complete],
-        "hardware": _merged(stage.hardware for stage in data.stages),
+        "hardware": _merged([stage.hardware for stage in data.stages] or [data.judged_on]),
         "versions": _merged(stage.versions for stage in data.stages),
         "commands": commands(data),
         "evaluate_command": evaluate_command(data),
-        "dataset_line": f"datasets.load_dataset({str(Path(data.run) / 'distilled')!r})",
+        "dataset_line": _dataset_line(data),
     }
     return draw("template.html", view)
 
@@ -131,15 +132,26 @@ def _hash(text: str) -> str:
 
 def _title(data: ReportData) -> str:
     source = str(data.settings.get("run", {}).get("source") or Path(data.run).name)
+    source = data.outside.source if data.outside else source
     name = source.rstrip("/").rsplit("/", 1)[-1].removeprefix("hf:").removeprefix("wds:") or source
     if not data.gallery:
         return name
     return f"{name} in {count(data.gallery.num_images)} image{'s' if data.gallery.num_images > 1 else ''}"
 
 
+def _dataset_line(data: ReportData) -> str:
+    """How the images are opened without attar; empty where they are no dataset repository."""
+    if data.outside and not data.outside.ours:
+        return ""
+    path = data.outside.path if data.outside else str(Path(data.run) / "distilled")
+    return f"datasets.load_dataset({path!r})"
+
+
 def _subtitle(data: ReportData) -> list[str]:
     run, gallery = data.settings.get("run", {}), data.gallery
     parts = [f"{data.description.get('method') or run.get('method') or ''}"]
+    if data.outside and not data.outside.ours:
+        parts = [f"{Path(data.outside.path).name}, of {FOREIGN}"]
     if ipc := run.get("ipc"):
         parts.append(f"{ipc} image{'s' if ipc != 1 else ''} per class")
     if gallery:

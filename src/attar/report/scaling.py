@@ -9,6 +9,7 @@ from attar.records import Record
 from attar.report.axes import Axis, axis_of, log_axis
 from attar.report.charts import TONES, Chart, Line, Spread, summary_of
 from attar.report.formats import size
+from attar.report.headline import unbroken
 from attar.report.several import Row
 
 MOST_MARKS = 6
@@ -31,7 +32,7 @@ def scaling_charts(rows: Sequence[Row]) -> tuple[Chart, ...]:
         if len({row.judged.ipc for row in members}) > 1:
             made.append(_chart("Accuracy by images per class", "images per class", of, members, _by_ipc, "{:g}".format))
         if len(members) > 1:
-            made.append(_chart("Accuracy by bytes", "images, labels and teacher", of, members, _by_bytes, size))
+            made.append(_chart("Accuracy by bytes", "images, labels and teacher", of, members, _by_bytes, _whole_size))
     return tuple(made)
 
 
@@ -50,6 +51,11 @@ def _by_ipc(row: Row, record: Record) -> float:
 
 def _by_bytes(row: Row, record: Record) -> float:
     return record.size_bytes
+
+
+def _whole_size(num_bytes: float) -> str:
+    """`1.0 kB` is `1 kB` below a tick."""
+    return size(num_bytes).replace(".0 ", " ")
 
 
 def _chart(
@@ -72,7 +78,7 @@ def _chart(
     legend = [(tones[name], name) for name in points]
     if level:
         lines.insert(0, Line(f"M0 {1000 - 10 * y.place(level.mean):.1f}H1000", "main", LEVEL))
-        legend.append((LEVEL, f"whole training set, {level.score}"))
+        legend.append((LEVEL, f"whole training set, {unbroken(level.score)}"))
     means = {name: [(s.place, s.mean) for s in spreads] for name, spreads in points.items()}
     return Chart(
         stage="scaling",

@@ -17,6 +17,7 @@ from attar.report.collect import mapping, read_stage
 from attar.report.curves import STAGES, is_number
 from attar.report.formats import count, setting
 from attar.report.headline import accuracies
+from attar.report.outside import read_outside
 from attar.runtime.files import digest, read_json
 from attar.verdict import Pair, augmented, base, pairs
 
@@ -139,8 +140,11 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def _read(folder: Path, name: str, defaults: Mapping[str, Any]) -> Judged:
     evaluation = mapping(read_json(folder / EVALUATION))
-    about = folder / "distilled" / ABOUT
+    about, outside = folder / "distilled" / ABOUT, read_outside(folder)
     description = mapping(read_json(about)) if about.is_file() else {}
+    if outside:
+        description = {**outside[0].description, "source": {"name": Path(outside[0].source).name}}
+        name = name.removesuffix("-evaluation")
     records = tuple(accuracies([Record.from_json(dict(values)) for values in evaluation.get("records", ())]))
     ours = next((record for record in records if base(record.subject) == "distilled"), None)
     if ours is None:
