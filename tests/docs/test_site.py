@@ -1,5 +1,6 @@
 """The site: what is made of other files is up to date, links lead somewhere, and nothing is fetched from the net."""
 
+import inspect
 import re
 import runpy
 import shutil
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+import attar
 
 ROOT = Path(__file__).parents[2]
 TOOL = runpy.run_path(str(ROOT / "tools" / "docs.py"), run_name="docs")
@@ -87,6 +90,18 @@ def test_the_pages_of_options_and_settings_have_all_of_them():
     for title in ("run", "train", "method: sre2l", "squeeze: trajectories"):
         assert f"\n## {title}\n" in settings
     assert all(line.count(" | ") == 2 for line in settings.splitlines() if line.startswith("| `"))
+
+
+def test_the_reference_has_every_public_function_and_what_it_returns():
+    python, results = ((ROOT / "docs" / "reference" / name).read_text("utf-8") for name in ("python.md", "results.md"))
+    public = {name for name in attar.__all__ if not name.startswith("_")}
+    functions = {name for name in public if inspect.isfunction(getattr(attar, name))}
+    assert set(re.findall(r"^::: attar\.api\.(\w+)$", python, re.MULTILINE)) == functions
+    shown = set(re.findall(r"^::: attar[\w.]*\.(\w+)$", results, re.MULTILINE))
+    returned = " ".join(str(inspect.signature(getattr(attar, name)).return_annotation) for name in functions)
+    types = set(re.findall(r"[A-Z]\w+", returned))
+    assert types - shown == set(), "what a function returns stands among the results"
+    assert public - functions <= shown
 
 
 def test_a_notebook_becomes_a_page_with_its_pictures():
