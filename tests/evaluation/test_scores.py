@@ -13,6 +13,10 @@ from attar.records import Record
 from attar.scores import ARS, HLR, IOR, LRS, Scores, normalised, score_text, scores
 
 MODEL = "net"
+HOW = (
+    "the authors' package is not installed; its ranges are older than ours, so: "
+    "pip install --no-deps ddranking && pip install kornia pandas requests"
+)
 
 
 def record(subject: str, labels: str, values: Sequence[float], model: str = MODEL, first: int = 0) -> Record:
@@ -100,7 +104,7 @@ def test_scores_are_told_with_their_unit() -> None:
 
 def test_the_authors_package_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own `compute_metrics`, with trainings replaced by given accuracies, as parts of 1 as the paper has them."""
-    metrics = pytest.importorskip("ddranking.metrics", reason="ddranking is not installed")
+    metrics = pytest.importorskip("ddranking.metrics", reason=HOW)
     given = {one.subject: [value / 100 for value in one.values] for one in SOFT}
     label_robust = _bare(metrics.LabelRobustScoreSoft, tmp_path, rank=0)
     runs = {"syn": iter(given["distilled, hard labels"]), "real": iter(given["full"])}
