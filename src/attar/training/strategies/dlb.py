@@ -14,6 +14,8 @@ crops and mirrors: so z_{t-1} and z_t are of the same mixture. (Neither paper no
 Under soft labels for every epoch, views are given, each with its own label. Where they show one image, the shared half
 has its next view, so that E epochs go through the views and labels of 2 E. Where they are mixtures, another view has
 other partners and nothing to agree on: the shared half has the view again that it had, and agrees on the same pixels.
+The loss of soft labels at a temperature T above 1 needs `temperature_squared`, or a lower alpha here, to keep up with
+this term: 56 % instead of 87 was measured without (docs/LOG.md).
 
 The paper's networks are vgg16-small-batch, vgg19-small-batch, resnet18-small, resnet50-small, resnet32-cifar,
 resnet110-cifar, wrn-16-8, wrn-20-8 and densenet-40-12 (densenet-bc-40-12 in the authors' code); its settings for CIFAR
