@@ -43,7 +43,7 @@ ENDING = ".safetensors"
 class PoolSettings(TeacherSettings):
     """How a pool of weak networks is made, and its statistics measured."""
 
-    changed = {**TeacherSettings.changed, "epochs": 10}
+    changed = {**TeacherSettings.changed, "epochs": 15}
 
     pool: Literal["prior", "post"] = "prior"
     """Where its members come from. prior: what the training of `model` was after some of its epochs; post: the trained
