@@ -10,7 +10,7 @@ from torch import nn
 
 from attar.data.loading import MemorySplit, RealSet, TensorSet
 from attar.errors import ConfigError
-from attar.models.convnet import ConvNet
+from attar.models.convnet import ConvNet, Norm
 from attar.runtime.engine import Engine
 from attar.runtime.seeding import scoped
 from attar.task import Normalization
@@ -113,6 +113,14 @@ def test_channels_last_trains_to_nearly_the_same() -> None:
         return losses
 
     assert train("channels_last") == pytest.approx(train("auto"), rel=1e-3)
+
+
+@pytest.mark.parametrize(("norm", "last"), [("batch", True), ("instance", False)])
+def test_the_norm_decides_the_layout_on_a_processor(norm: Norm, last: bool) -> None:
+    net = ConvNet(3, 3, 8, 8, depth=2, width=4, norm=norm)
+    data = TensorSet(torch.randn(6, 3, 8, 8), torch.arange(6) % 3)
+    fit(net, data, make_settings(epochs=1), seed=0, engine=ENGINE)
+    assert net.features[0].weight.is_contiguous(memory_format=torch.channels_last) == last
 
 
 def test_pixels_on_a_device_are_normalised_to_the_same_bits() -> None:

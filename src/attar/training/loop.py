@@ -141,7 +141,7 @@ def accuracy(
     ):
         for indices, images, _ in Feed(data, engine, replay=False).batches(0, parts):
             with engine.autocast():
-                predicted = model(images.contiguous(memory_format=_memory_format("auto", engine))).argmax(1)
+                predicted = model(images.contiguous(memory_format=_memory_format("auto", model, engine))).argmax(1)
             right += (predicted == data.labels[indices].to(engine.device)).sum()
             bar.advance()
     return 100 * int(team.total(right)) / len(data)
@@ -174,7 +174,7 @@ class _Training:
         self.events, self.name, self.stage, self.checkpoint = events, name, stage, checkpoint
         self.noise = wrong_labels(data, settings, seed)
         self.distortion = Distortion(settings, seed, getattr(data, "normalization", None))
-        self.layout = _memory_format(settings.memory_format, engine)
+        self.layout = _memory_format(settings.memory_format, model, engine)
         self.model = model.to(engine.device).to(memory_format=self.layout)
         self.teacher = teacher
         self.strategy = find(settings.strategy, strategies())(settings, len(data))
@@ -386,6 +386,9 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
-def _memory_format(asked: str, engine: Engine) -> torch.memory_format:
-    last = asked == "channels_last" or (asked == "auto" and engine.device.type == "cuda")
-    return torch.channels_last if last else torch.contiguous_format
+def _memory_format(asked: str, model: nn.Module, engine: Engine) -> torch.memory_format:
+    """What `train.memory_format` means for a network: on a processor the norm decides which layout is quicker."""
+    if asked == "auto":
+        batch_normed = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+        asked = "channels_last" if engine.device.type == "cuda" or batch_normed else "contiguous"
+    return torch.channels_last if asked == "channels_last" else torch.contiguous_format

@@ -123,7 +123,10 @@ def take_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dic
 
 
 def give_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-    """Give a fresh optimiser what `take_state` took."""
+    """Give a fresh optimiser what `take_state` took, in the layout of its parameters.
+
+    A fused optimiser goes through both as they lie in memory: in another layout it would move the wrong weights.
+    """
     state: dict[int, dict[str, Any]] = {}
     groups = optimizer.state_dict()["param_groups"]
     for path, value in {**tensors, **numbers}.items():
@@ -133,6 +136,10 @@ def give_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], 
         else:
             state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for parameter, held in optimizer.state.items():
+        for key, value in held.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                held[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _kept(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Any]]:

@@ -99,8 +99,8 @@ class TrainSettings(Config):
     accumulate: int = Field(default=1, ge=1)
     """Batches whose gradients are averaged for one step of the optimiser; the last step of an epoch may have fewer."""
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
-    """Layout of images and weights: auto is channels_last on a CUDA device and contiguous elsewhere. On a processor
-    channels_last takes about two thirds of the time; the last bits of results differ."""
+    """Layout of images and weights; the last bits of results differ. auto is channels_last on a CUDA device, and on a
+    processor for networks with BatchNorm, which take two thirds of the time so, or as long; others take longer."""
     kd: KDSettings = KDSettings()
     """Of the strategy kd."""
     dlb: DLBSettings = DLBSettings()

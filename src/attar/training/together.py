@@ -29,7 +29,8 @@ def share(part: Part, team: Team) -> float:
 def average_gradients(parameters: Sequence[nn.Parameter], losses: Sequence[Tensor], team: Team) -> list[Tensor]:
     """Put the mean over all processes in the place of every gradient; returns that of the losses (scalars).
 
-    A parameter that no process has a gradient for is left without one.
+    A parameter that no process has a gradient for is left without one; the others have theirs in their own layout,
+    which fused optimisers rely on.
     """
     if team.num == 1:
         return list(losses)
@@ -39,7 +40,8 @@ def average_gradients(parameters: Sequence[nn.Parameter], losses: Sequence[Tenso
     told = [torch.stack([loss.to(like) for loss in losses]), has, *(gradient.reshape(-1) for gradient in gradients)]
     heard = team.total(torch.cat(told)).split([len(piece) for piece in told])
     for parameter, any_has, gradient in zip(parameters, heard[1].tolist(), heard[2:], strict=True):
-        parameter.grad = (gradient / team.num).view_as(parameter) if any_has else None
+        mean = (gradient / team.num).view(parameter.shape)
+        parameter.grad = torch.empty_like(parameter).copy_(mean) if any_has else None
     return list((heard[0] / team.num).unbind())
 
 
