@@ -62,4 +62,6 @@ def test_a_table_of_settings_names_fields_and_their_defaults(page):
 def shown(value):
     if value is None or value == []:
         return "none"
-    return f"{value:g}" if isinstance(value, float) else str(value).lower()
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
