@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from table import Checks, Rows, arguments, finish, spread
 
@@ -65,7 +65,7 @@ DATA = {
         },
     ),
     "cifar10": Data("cifar10", {"squeeze.model": "convnet-d3-w32-batch", "source.train_per_class": 500}),
-    "imagenette": Data("imagenette", {"squeeze.model": "convnet-d4-w32-batch", "source.resolution": 64}),
+    "imagenette": Data("imagenette", {"squeeze.model": "convnet-d4-w16-batch", "source.resolution": 64}),
 }
 
 
@@ -121,9 +121,10 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """All of this seed at this number of images."""
+        """All of this seed at this number of images, judged so."""
         options = self.options
-        return options.work / f"{options.data}-ipc{options.ipc}-{options.iterations}" / f"seed{self.seed}"
+        judged = f"{options.student_epochs}-{options.split}"
+        return options.work / f"{options.data}-ipc{options.ipc}-{options.iterations}-{judged}" / f"seed{self.seed}"
 
     @property
     def squeeze_run(self) -> Path:
@@ -203,7 +204,9 @@ def squeeze(job: Job) -> None:
         for member in members if BEGUN[job.squeezed] is None else members[-1:]:
             os.link(member, out / (BEGUN[job.squeezed] or member.name))
     method = "sre2l" if "teacher" in job.squeezed else "teddy"
-    distil(Job(job.options, job.seed, job.squeezed, Case("squeeze", method, job.squeezed)), job.squeeze_run, "squeeze")
+    settings = settings_of(Job(job.options, job.seed, job.squeezed, Case("squeeze", method, job.squeezed)))
+    own = {name: value for name, value in settings.items() if name.split(".")[0] in ("source", "squeeze")}
+    distil(job, method, own, job.squeeze_run, until="squeeze")
 
 
 def run(job: Job, case: Case) -> None:
@@ -215,7 +218,7 @@ def run(job: Job, case: Case) -> None:
     if case.images_of:
         borrow(job.folder / "runs" / slug(case.images_of) / "recover", out / "recover")
     with alpha_times(case.alpha_times):
-        records = distil(job, out, "evaluate").records
+        records = distil(job, case.method, settings, out, ipc=job.options.ipc).records
     seconds = {stage: json.loads((out / stage / "manifest.json").read_text())["wall_s"] for stage in STAGES}
     if job.squeezed in BEGUN:
         seconds["squeeze"] += training_s(job)
@@ -237,20 +240,27 @@ def training_s(job: Job) -> float:
     return (ends[-1] - ends[0]) * len(ends) / (len(ends) - 1)
 
 
-def distil(job: Job, out: Path, until: str) -> Any:
+def distil(
+    job: Job,
+    method: str,
+    settings: Settings,
+    out: Path,
+    *,
+    ipc: int = 1,
+    until: Literal["squeeze", "evaluate"] = "evaluate",
+) -> Any:
     import attar
 
-    assert job.case is not None
     data = DATA[job.options.data]
     source = data.source if data.source == "digits" else Path(os.environ["ATTAR_DATA"]) / data.source
     return attar.distill(
         source,
-        job.case.method,
-        job.options.ipc,
+        method,
+        ipc,
         recipe="none",
         out=out,
         seed=job.seed,
-        settings=settings_of(job),
+        settings=settings,
         precision=job.options.precision,
         workers=1,
         until=until,
