@@ -87,6 +87,9 @@ def places_in(tmp_path: Path, made: Path, folder: Path, line: str) -> Places:
         shutil.copytree(made, f"{found.run}-other")
     if "PATH" in line:
         EXPORTERS["imagefolder"][0](attar.load(made), found.exported)
+    if "report PATH" in line:  # of what was judged
+        judge = {"train.epochs": 1, "source.train_per_class": 4}
+        attar.evaluate(found.exported, "digits", models=("convnet-d1-w4",), seeds=1, baselines=(), settings=judge)
     return found
 
 

@@ -332,7 +332,7 @@ def test_a_pool_is_an_option_of_squeeze_and_means_teddy(tmp_path: Path) -> None:
 
 
 def test_a_plan_counts_trainings_copies_and_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attar.planning._unit_s", lambda work, most=0: work(2) or 0.001)
+    monkeypatch.setattr("attar.planning._unit_s", lambda work, most=0: (work(2), 0.001)[1])
     given = {**TINY, "squeeze.epochs": 3, "source.train_per_class": 20, "squeeze.batch_size": 50}
     planned = attar.plan("digits", "teddy", 1, settings={**given, "squeeze.num_members": 3})
     found = {estimate.stage: estimate for estimate in planned.estimates}
