@@ -89,15 +89,18 @@ def class_moments(x: Tensor, images: Grouping) -> tuple[Tensor, Tensor, Tensor]:
     Returns the part of the rows that is of each class that is there (k,), their means and variances (k, c).
     """
     values = x.to(torch.promote_types(x.dtype, torch.float32))
-    values = values.flatten(2) if x.ndim > 2 else values.unsqueeze(2)
+    values = values if x.ndim > 2 else values.unsqueeze(2)
+    places, flat = list(range(2, values.ndim)), [1] * (values.ndim - 2)
     member = images.rows(len(x))
     num = member.sum(1)
     with torch.autocast(x.device.type, enabled=False):
         share = (member / num.unsqueeze(1)).to(values)
-        mean = share @ values.mean(2)
+        of_each = values.mean(places)
+        mean = share @ of_each
         # the squares of what is near 0 lose no digits
-        apart = values - (member.T.to(values) @ mean.detach()).unsqueeze(2)
-        var = share @ apart.square().mean(2) - (share @ apart.mean(2)).square()
+        about = member.T.to(values) @ mean.detach()
+        apart = values - about.view(*about.shape, *flat)
+        var = share @ apart.square().mean(places) - (share @ (of_each - about)).square()
     return num.to(values) / len(x), mean, var
 
 
