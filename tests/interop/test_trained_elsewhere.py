@@ -1,14 +1,22 @@
-"""distilled/ is trained on by stock loops of others, unchanged: nothing of attar is called after it is written."""
+"""distilled/ is trained on by stock loops of others, unchanged: nothing of attar is called after it is written.
+
+timm's own train.py is not in its package: TIMM_TRAIN=FILE names it, and the test runs it as it is.
+"""
 
 from __future__ import annotations
 
+import csv
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from attar.artifacts.distilled import write_distilled
+from attar.artifacts.distilled import load_distilled, write_distilled
+from attar.interop import export_imagefolder
 from attar.methods.base import Distillate
 from attar.runtime.seeding import generator
 from attar.task import Normalization, Task
@@ -68,6 +76,31 @@ def test_timm_trains_on_it(folder: Path, tmp_path: Path) -> None:
     )
     model = timm.create_model("test_resnet", pretrained=False, num_classes=CLASSES)
     assert learn(model, loader, create_optimizer_v2(model, opt="adamw", lr=3e-3), epochs=6) > 0.9
+
+
+TIMM_TRAIN = os.environ.get("TIMM_TRAIN", "")
+SETTINGS = f"""--model test_resnet --num-classes {CLASSES} --input-size 3 {SIDE} {SIDE} --batch-size 8
+    --opt adamw --lr 3e-3 --epochs 20 --warmup-epochs 0 --no-aug --device cpu --workers 0 --seed 0""".split()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not TIMM_TRAIN, reason="set TIMM_TRAIN to train.py of a checkout of huggingface/pytorch-image-models"
+)
+@pytest.mark.parametrize("form", ["distilled", "imagefolder"])
+def test_timm_train_py_trains_on_it(folder: Path, tmp_path: Path, form: str) -> None:
+    named = ["--dataset", f"hfds/{folder}", "--val-split", "train"]
+    if form == "imagefolder":
+        export_imagefolder(load_distilled(folder), tmp_path / "export")
+        named = ["--data-dir", str(tmp_path / "export")]
+    words = [sys.executable, TIMM_TRAIN, *named, *SETTINGS, "--output", str(tmp_path), "--experiment", "run"]
+    ended = subprocess.run(
+        words, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"}
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    with (tmp_path / "run" / "summary.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    assert float(last["eval_top1"]) > 90
 
 
 def test_datasets_and_torchvision_train_on_it(folder: Path) -> None:
