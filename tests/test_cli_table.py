@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from attar.cli import _table
+from attar.cli.tables import print_records
 from attar.records import Record
 
 
@@ -15,7 +15,7 @@ def record(subject: str, labels: str, model: str = "net", metric: str = "test_ac
 
 
 def printed(capsys: pytest.CaptureFixture[str], *records: Record) -> list[str]:
-    _table(records, "It was measured.\n- [so]")
+    print_records(records, "It was measured.\n- [so]")
     return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
 
 

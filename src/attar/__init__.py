@@ -22,12 +22,17 @@ if TYPE_CHECKING:
         distill,
         evaluate,
         experts,
+        export,
+        import_,
         load,
         plan,
         plan_study,
+        push,
         resume,
         study,
         train,
+        verify,
+        write_report,
     )
 
 __all__ = [
@@ -39,12 +44,17 @@ __all__ = [
     "distill",
     "evaluate",
     "experts",
+    "export",
+    "import_",
     "load",
     "plan",
     "plan_study",
+    "push",
     "resume",
     "study",
     "train",
+    "verify",
+    "write_report",
 ]
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from attar.cli.comparisons import comparison_json, print_comparison
 from attar.errors import ArtifactError, ConfigError
-from attar.printing import comparison_json, print_comparison
 from attar.records import Record
 from attar.report.charts import TONES
 from attar.report.compare import group_view, render_comparison, write_comparison

@@ -43,6 +43,8 @@ class Note:
     task: Task
     learning_rate: float | None
     provenance: dict[str, Any]
+    exact_8bit: bool = False
+    """Whether the images were whole 8-bit pixels."""
 
 
 @contextmanager
@@ -72,6 +74,7 @@ def exporting(
         note = {
             "task": task.to_json(),
             "learning_rate": distilled.learning_rate,
+            "pixels": distilled.info["pixels"],
             "lost": list(lost),
             "provenance": provenance_of(distilled.info),
         }
@@ -109,7 +112,8 @@ def read_note(folder: Path) -> Note | None:
         sound = min(task.shape) >= 1 and task.channels in (1, 3) and task.height_px * task.width_px <= MOST_PIXELS
         if not sound or not task.class_names:
             raise ValueError(f"images of shape {task.shape} in {task.num_classes} classes")
-        return Note(task, None if rate is None else float(rate), dict(provenance))
+        exact = values.get("pixels") == "uint8"
+        return Note(task, None if rate is None else float(rate), dict(provenance), exact)
     except AttarError:
         raise
     except (KeyError, TypeError, ValueError, OverflowError) as error:

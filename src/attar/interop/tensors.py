@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from attar.artifacts.checks import image_problems
-from attar.artifacts.distilled import Distilled
+from attar.artifacts.distilled import EIGHT_BIT_TOLERANCE, Distilled
 from attar.data.whitening import measure_whitening
 from attar.errors import ArtifactError, ConfigError
 from attar.interop.folder import Export, Note, exported, exporting, imported, lost_labels, read_note
@@ -205,7 +205,8 @@ def _images(
     if not (images.is_floating_point() or by_values) or tuple(images.shape) != (num, *task.shape) or num == 0:
         raise _unfit(found, task)
     if note and images.is_floating_point():
-        return images.float(), note.task.normalization
+        scale = note.task.normalization
+        return (_whole(images.float(), scale) if note.exact_8bit else images.float()), scale
     if images.is_floating_point() and (problems := image_problems(images.float().numpy())):
         raise ArtifactError(f"{found.path}: {'; '.join(problems)}", fix="export them again")
     kind: Kind = tell(images, str(found.path)) if settings.pixels == "auto" else settings.pixels
@@ -221,6 +222,13 @@ def _images(
             return (whole.to(torch.uint8), own) if exact else (own.normalize(images.float() / 255), own)
         case "zca":
             return images.float(), _whitened(task, origin, settings, found.path).normalization
+
+
+def _whole(images: Tensor, scale: Normalization) -> Tensor:
+    """The pixels uint8 that images were made of; the images where somebody has changed them since."""
+    levels = scale.pixels(images) * 255
+    whole = levels.round().clamp(0, 255)
+    return whole.to(torch.uint8) if bool(((levels - whole).abs() <= EIGHT_BIT_TOLERANCE).all()) else images
 
 
 def _whitened(task: Task, origin: Origin | None, settings: ForeignSettings, path: Path) -> Task:

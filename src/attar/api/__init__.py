@@ -1,0 +1,53 @@
+"""attar from Python: the same commands as the command line, with typed results."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from attar.api.distilling import Distillation, ListedExpert, advance, distill, experts, plan, resume
+    from attar.api.judging import compare, continual, evaluate
+    from attar.api.sharing import export, import_, is_distilled, load, push, verify, write_report
+    from attar.api.studying import plan_study, study
+    from attar.api.training import Training, train
+
+_FROM = {
+    "distilling": ("Distillation", "ListedExpert", "advance", "distill", "experts", "plan", "resume"),
+    "judging": ("compare", "continual", "evaluate"),
+    "sharing": ("export", "import_", "is_distilled", "load", "push", "verify", "write_report"),
+    "studying": ("plan_study", "study"),
+    "training": ("Training", "train"),
+}
+
+__all__ = [
+    "Distillation",
+    "ListedExpert",
+    "Training",
+    "advance",
+    "compare",
+    "continual",
+    "distill",
+    "evaluate",
+    "experts",
+    "export",
+    "import_",
+    "is_distilled",
+    "load",
+    "plan",
+    "plan_study",
+    "push",
+    "resume",
+    "study",
+    "train",
+    "verify",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # so that what needs no torch, such as `verify`, does not wait for it
+    for module, names in _FROM.items():
+        if name in names:
+            return getattr(import_module(f"attar.api.{module}"), name)
+    raise AttributeError(f"module 'attar.api' has no attribute {name!r}")

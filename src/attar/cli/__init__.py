@@ -1,0 +1,13 @@
+"""The command line: a thin skin over `attar.api`. torch is imported inside the commands, not here.
+
+app.py          the program: errors for people, exit codes      options.py   what several commands take
+distilling.py   training.py   judging.py   sharing.py   finding.py           the commands, in the order of the help
+tables.py       comparisons.py   texts.py                                    what they print
+"""
+
+from attar.cli.app import EPILOG, app, run
+
+# importing them adds the commands, and their order here is that of the help
+from attar.cli import distilling, training, judging, sharing, finding  # isort: skip
+
+__all__ = ["EPILOG", "app", "distilling", "finding", "judging", "run", "sharing", "training"]

@@ -1,0 +1,117 @@
+"""The program: its commands' frame, errors for people, exit codes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from typer.core import TyperArgument, TyperCommand, TyperGroup
+
+from attar.errors import AttarError, ResourceError
+from attar.runtime.processes import launched
+from attar.version import __version__
+
+INTERRUPTED = 130
+EPILOG = (
+    "Exit codes: 0 done, 1 an error of attar itself, 2 a setting or a name, 3 the images, 4 files of a run, "
+    "5 numbers that are no longer finite, 6 memory, disk or permission, 130 interrupted (run again to go on). "
+    "--debug shows the traceback of an error."
+)
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class _Command(TyperCommand):
+    """A command whose help names its arguments as its text does, and shows a flag by its name alone."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return [_plain(param, ctx) for param in super().get_params(ctx)]
+
+
+class _Group(TyperGroup):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return [_plain(param, ctx) for param in super().get_params(ctx)]
+
+
+def _plain(param: Any, ctx: Any) -> Any:
+    """The same parameter; typer would write {source}, <bool> beside a flag, and <int range> for a number."""
+    if param.metavar is None:
+        if isinstance(param, TyperArgument):
+            param.metavar = param.name.upper().rstrip("_")
+        elif getattr(param, "is_flag", False):
+            param.metavar = ""
+        elif " range" in (param.display_type(ctx) or ""):
+            param.metavar = param.display_type(ctx).replace(" range", "")
+    return param
+
+
+app = typer.Typer(
+    cls=_Group,
+    help="Distil large image datasets into small synthetic ones, and train and judge models on them.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def command(panel: str, name: str | None = None) -> Callable[[Function], Function]:
+    """Add a function as a command, in a panel of the help; by its own name where no other is given."""
+    return app.command(name, cls=_Command, rich_help_panel=panel)
+
+
+def run() -> None:
+    """Entry point: errors for people, exit codes, no traceback unless --debug."""
+    rank = launched().rank
+    if rank:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (one of several processes speaks, for all of its life)
+    debug = "--debug" in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    try:
+        app()
+    except AttarError as error:
+        if debug:
+            raise
+        _complain(error, f"process {rank}: " if rank else "")
+        sys.exit(error.exit_code)
+    except SystemExit as leaving:  # typer turns Ctrl-C into this
+        if leaving.code == INTERRUPTED:
+            typer.secho("interrupted; run the same command again to go on where it stopped", err=True)
+        raise
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if debug:
+            raise
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            _complain(ResourceError(str(error), fix="free some disk, or mend the permissions, and run again"))
+            sys.exit(ResourceError.exit_code)
+        typer.secho(f"error of attar itself: {type(error).__name__}: {error}", fg="red", err=True)
+        typer.echo("to fix: please report it with what the same command prints with --debug", err=True)
+        sys.exit(1)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(f"attar {__version__}")
+        raise typer.Exit
+
+
+def _complain(error: AttarError, who: str = "") -> None:
+    typer.secho(f"{who}error: ", fg="red", bold=True, err=True, nl=False)
+    typer.echo(error.found, err=True)
+    if error.expected:
+        typer.echo(f"expected: {error.expected}", err=True)
+    if error.fix:
+        typer.echo(f"to fix: {error.fix}", err=True)

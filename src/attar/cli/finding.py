@@ -1,0 +1,128 @@
+"""Rehearse a run; find names and settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import typer
+
+from attar.cli.app import command
+from attar.cli.options import (
+    DataDir,
+    Device,
+    Download,
+    Ipc,
+    Json,
+    Method,
+    Model,
+    Precision,
+    Quiet,
+    RecipeName,
+    Resolution,
+    Seed,
+    Set,
+    SkipCorrupt,
+    Source,
+    Weights,
+    Workers,
+)
+from attar.cli.texts import duration, print_json, size, without
+
+
+@command("Find your way")
+def plan(
+    source: Source,
+    method: Method = "auto",
+    ipc: Ipc = None,
+    recipe: RecipeName = "auto",
+    model: Model = None,
+    weights: Weights = None,
+    set_: Set = None,
+    data_dir: DataDir = None,
+    download: Download = None,
+    resolution: Resolution = None,
+    skip_corrupt: SkipCorrupt = None,
+    seed: Seed = None,
+    device: Device = None,
+    precision: Precision = None,
+    workers: Workers = None,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """Rehearse the run on this machine: hours, memory and disk before you spend them."""
+    flags = without(locals(), "json_", "set_")
+    from attar import api
+
+    found = api.plan(**flags, settings=set_ or [])
+    if json_:
+        stages = [{**vars(estimate), "total_s": estimate.total_s} for estimate in found.estimates]
+        totals = {"total_s": found.total_s, "memory_bytes": found.memory_bytes, "disk_bytes": found.disk_bytes}
+        print_json({"stages": stages, **totals})
+        return
+    width = max(len(estimate.stage) for estimate in found.estimates)
+    for estimate in found.estimates:
+        each = f"{estimate.units:>9,} {estimate.unit} at {1000 * estimate.unit_s:,.1f} ms" if estimate.units else ""
+        typer.echo(f"{estimate.stage:<{width}} {duration(estimate.total_s):>9}  {each}".rstrip())
+    typer.echo(f"{'in all':<{width}} {duration(found.total_s):>9}")
+    typer.echo(f"memory about {size(found.memory_bytes)}, disk about {size(found.disk_bytes)}")
+
+
+@command("Find your way", "list")
+def list_(
+    what: Annotated[
+        Literal["methods", "recipes", "datasets", "models", "strategies", "studies"],
+        typer.Argument(help="What to list."),
+    ],
+    match: Annotated[str, typer.Argument(help="Only names that hold this text.")] = "",
+    json_: Json = False,
+) -> None:
+    """List methods, recipes, datasets, models, strategies or studies."""
+    from attar import catalogue
+
+    rows = [row for row in catalogue.names(what) if match in row[0]]
+    if json_:
+        print_json([{"name": name, "summary": summary} for name, summary in rows])
+        return
+    if not rows:
+        typer.echo(f"none of the {what} has {match!r} in its name", err=True)
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, summary in rows:
+        typer.echo(f"{typer.style(name.ljust(width), bold=True)}  {summary}")
+
+
+@command("Find your way")
+def show(
+    name: Annotated[str, typer.Argument(help="A method, a strategy, a recipe, or a section such as train.")],
+    json_: Json = False,
+) -> None:
+    """Show every field of a method, a recipe or a section: type, default, meaning."""
+    from attar import catalogue
+
+    shown = catalogue.describe(name)
+    if json_:
+        print_json(shown)
+    else:
+        _print_description(shown)
+
+
+def _print_description(shown: dict[str, Any]) -> None:
+    from attar.config import value_text
+
+    typer.secho(shown["name"], bold=True, nl=False)
+    typer.echo(f"  {shown['summary']}")
+    for key, value in shown["notes"].items():
+        if value and key != "about":
+            text = ", ".join(f"{k}={value_text(v)}" for k, v in value.items()) if isinstance(value, dict) else value
+            typer.echo(f"{key}: {text}")
+    if objective := shown.get("objective"):
+        typer.echo(f"\n{objective.rstrip()}")
+    for section, fields in shown["sections"].items():
+        if not fields:
+            continue
+        typer.echo("")
+        typer.secho(f"{section}:", bold=True)
+        for field in fields:
+            kind = f"    ({field['type']})" if field["type"] else ""
+            typer.echo(f"  {section}.{field['name']} = {value_text(field['default'])}{kind}")
+            if field["meaning"]:
+                typer.echo(f"      {field['meaning']}")
