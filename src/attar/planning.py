@@ -230,13 +230,13 @@ class _Rehearsal:
     def _measured_s(self, model: str) -> float:
         """Seconds to measure the statistics of a batch of real images under a network."""
         network, device = build(model, self.source.task).to(self.engine.device), self.engine.device
-        num = min(MEASURED_BATCH, len(self.source.train))
-        labels = self.source.train.labels[:num].to(device)
+        some = self.source.train.labels.argsort(stable=True)[:MEASURED_BATCH]
+        labels = self.source.train.labels[some].to(device)
 
         def measure(batches: int) -> None:
             measuring = Measuring(network, self.source.task.num_classes)
             for _ in range(batches):
-                measuring.add(self._real.images(torch.arange(num)).to(device), labels)
+                measuring.add(self._real.images(some).to(device), labels)
 
         return _unit_s(measure)
 

@@ -131,6 +131,14 @@ def test_the_part_of_the_classes_is_part_of_the_objective() -> None:
     assert torch.allclose(found[1], (found[0] + found[2]) / 2, atol=1e-5)
 
 
+def test_the_order_of_the_images_in_a_step_does_not_matter() -> None:
+    method, pool = make(class_share=1.0, members=[1]), Pool(learnt=False)
+    state = method.init(ALL, None, None, partial(generator, 0))
+    found = [method.gradient(state, ALL[picked], pool, generator(1), 0.0)[0]["images"] for picked in (ALL, ALL.flip(0))]
+    assert found[0].flatten(1).norm(dim=1).min() > 0
+    assert torch.allclose(*found, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("settings", "images_of_each", "share"),
     [({}, [5, 5, 5], 1.0), ({}, [9, 4, 6], 0.0), ({}, [5, 0, 7], 1.0), ({"class_share": 0.3}, [1, 1, 1], 0.3)],

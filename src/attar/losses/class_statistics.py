@@ -1,4 +1,4 @@
-"""Statistics of a layer's input, over all images and class by class: of a batch with a gradient, of a set exactly.
+"""Statistics of a layer's input, over all images and class by class: of a whole set, and how far a batch's are away.
 
     μ_c = mean of the values of class c, per channel        σ²_c = mean of their squares - μ_c²  (biased)
 
@@ -9,11 +9,11 @@ A layer's input is (b, c) or (b, c, ...), its rows in the order of the images. W
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 CACHED = 1 << 18
 """Values that a processor's cache holds in float64."""
@@ -33,22 +33,32 @@ class LayerStatistics:
 
 
 class Grouping(NamedTuple):
-    """Images by their classes; made once for all layers, as making it waits for the device."""
+    """Images in the order of their classes; made once for all layers, as making it waits for the device."""
 
     present: Tensor
     """The classes that are there, int64 (k,), ascending."""
-    member: Tensor
-    """Which images are of them: 0 or 1, int64 (k, b)."""
+    counts: Tensor
+    """How many images each of them has, int64 (k,)."""
+    sizes: tuple[int, ...]
+    """The same, off the device."""
 
     @classmethod
     def of(cls, labels: Tensor) -> Grouping:
-        """Group images of these classes, int64 (b,)."""
-        present, place = labels.unique(return_inverse=True)
-        return cls(present, F.one_hot(place, len(present)).T)
+        """Group images of these classes, int64 (b,); raises ValueError where a class comes after a higher one."""
+        present, counts = labels.unique_consecutive(return_counts=True)
+        classes, sizes = torch.stack([present, counts]).tolist()
+        if any(later <= earlier for earlier, later in pairwise(classes)):
+            raise ValueError("images must come in the order of their classes, the lowest first")
+        return cls(present, counts, tuple(sizes))
 
-    def rows(self, num: int) -> Tensor:
-        """Which of `num` rows are of the classes: 0 or 1, int64 (k, num); images have equally many rows each."""
-        return self.member.repeat_interleave(num // self.member.shape[1], 1)
+    def part(self, like: Tensor) -> Tensor:
+        """The part of the images that is of each class (k,), of the type and on the device of `like`."""
+        return self.counts.to(like) / sum(self.sizes)
+
+    def rows(self, num: int) -> tuple[int, ...]:
+        """How many of `num` rows each class has; images have equally many rows each."""
+        each = num // sum(self.sizes)
+        return tuple(size * each for size in self.sizes)
 
 
 class Sums:
@@ -67,9 +77,8 @@ class Sums:
         """Take in an input (b, c, ...) of images of these classes, on its device."""
         values = x.detach().flatten(2) if x.ndim > 2 else x.detach().unsqueeze(2)
         rows = torch.cat([_row_sums(some) for some in values.split(_num_at_once(values))])
-        member = images.rows(len(x)).double()
-        self.counts[images.present] += member.sum(1) * values.shape[2]
-        self.sums[images.present] += (member @ rows.flatten(1)).unflatten(1, rows.shape[1:])
+        self.counts[images.present] += images.counts * (x.numel() // x.shape[1] // sum(images.sizes))
+        self.sums[images.present] += torch.stack([part.sum(0) for part in rows.split(images.rows(len(x)))])
 
     def statistics(self) -> LayerStatistics:
         """What was summed up, on the CPU; zeros for a class without images."""
@@ -79,39 +88,20 @@ class Sums:
         return LayerStatistics(*_moments(whole[0], whole[1]), class_mean, class_var)
 
 
-def class_moments(x: Tensor, images: Grouping) -> tuple[Tensor, Tensor, Tensor]:
-    """Statistics of each class of a batch, with a gradient, in float32 at least.
+def class_distance(mean: Tensor, var: Tensor, images: Grouping, target: LayerStatistics) -> Tensor:
+    """Mean over the images of ||μ_c - mean_c||₂ + ||σ²_c - var_c||₂, c being the image's class.
 
     Args:
-        x: input (b, c, ...) of a layer.
-        images: by class, on its device.
-
-    Returns the part of the rows that is of each class that is there (k,), their means and variances (k, c).
+        mean: μ_c of each class that is there (k, c).
+        var: σ²_c, biased (k, c).
+        images: by class.
+        target: statistics with those of each class.
     """
-    values = x.to(torch.promote_types(x.dtype, torch.float32))
-    values = values if x.ndim > 2 else values.unsqueeze(2)
-    places, flat = list(range(2, values.ndim)), [1] * (values.ndim - 2)
-    member = images.rows(len(x))
-    num = member.sum(1)
-    with torch.autocast(x.device.type, enabled=False):
-        share = (member / num.unsqueeze(1)).to(values)
-        of_each = values.mean(places)
-        mean = share @ of_each
-        # the squares of what is near 0 lose no digits
-        about = member.T.to(values) @ mean.detach()
-        apart = values - about.view(*about.shape, *flat)
-        var = share @ apart.square().mean(places) - (share @ (of_each - about)).square()
-    return num.to(values) / len(x), mean, var
-
-
-def class_distance(x: Tensor, images: Grouping, target: LayerStatistics) -> Tensor:
-    """Mean over the rows of x (b, c, ...) of ||μ_c - mean_c||₂ + ||σ²_c - var_c||₂, c being the row's class."""
     assert target.class_mean is not None, "statistics without classes"
     assert target.class_var is not None, "statistics without classes"
-    part, mean, var = class_moments(x, images)
     wanted = target.class_mean[images.present], target.class_var[images.present]
     apart = (mean - wanted[0]).norm(dim=1) + (var - wanted[1]).norm(dim=1)
-    distance: Tensor = (part * apart).sum()
+    distance: Tensor = (images.part(apart) * apart).sum()
     return distance
 
 

@@ -15,13 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from attar.losses.class_statistics import Grouping, LayerStatistics, class_distance
+from attar.losses.moments import NormAndMoments, of_all, precise
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.SyncBatchNorm
-RUN = 1 << 14
-"""On the CPU, the most values of a channel that are summed up in one run of float32: longer ones lose digits."""
 
 
 class WatchedNorm(nn.Module):
@@ -44,11 +42,11 @@ class WatchedNorm(nn.Module):
         assert norm.running_mean is not None, "a BatchNorm without running statistics has nothing to match"
         learnt = {"mean": norm.running_mean, "var": norm.running_var, "weight": norm.weight, "bias": norm.bias}
         for name, value in learnt.items():
-            self.register_buffer(name, None if value is None else value.detach().to(_precise(value), copy=True))
+            self.register_buffer(name, None if value is None else value.detach().to(precise(value), copy=True))
         self.eps = norm.eps
         self.target = target
         self.images: Grouping | None = None
-        """The images of the next forward pass by class, where the classes count."""
+        """The images of the next forward pass by class, in the order of their classes, where the classes count."""
         self.class_share = 0.0
         """Their part of the distance, 0..1."""
         self.distances: list[Tensor] = []
@@ -61,14 +59,21 @@ class WatchedNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (b, c) or (b, c, ...) by the running statistics, as a BatchNorm in evaluation mode."""
+        sizes = (len(x),) if self.images is None else self.images.rows(len(x))
         out: Tensor
-        out, mean, var = NormAndStatistics.apply(x, self.mean, self.var, self.weight, self.bias, self.eps)
-        aim = self.aim
-        distance = (mean - aim.mean).norm() + (var - aim.var).norm()
-        if self.images is not None:
-            distance = distance.lerp(class_distance(x, self.images, aim), self.class_share)
-        self.distances.append(distance)
+        out, mean, var = NormAndMoments.apply(x, self.mean, self.var, self.weight, self.bias, self.eps, sizes)
+        self.distances.append(self._distance(mean, var))
         return out
+
+    def _distance(self, mean: Tensor, var: Tensor) -> Tensor:
+        """How far the moments (k, c) of the whole input, or of each class in it, are from the aim."""
+        aim, images = self.aim, self.images
+        if images is None:
+            return _apart(mean[0], var[0], aim)
+        of_class = class_distance(mean, var, images, aim)
+        if self.class_share == 1:
+            return of_class
+        return _apart(*of_all(images.part(mean), mean, var), aim).lerp(of_class, self.class_share)
 
 
 class Watched:
@@ -97,6 +102,7 @@ class Watched:
 
         Of each R_l the part `class_share`, 0..1, is class-wise: the mean over the images, of classes `labels` (b,), of
         the distance between the statistics of the image's class in the batch and those of that class in the targets.
+        For that, images come in the order of their classes, the lowest first; else ValueError is raised.
         """
         grouping = Grouping.of(labels) if labels is not None and class_share else None
         for norm in self.norms:
@@ -105,7 +111,7 @@ class Watched:
         terms = [w * one for w, norm in zip(self.weights, self.norms, strict=True) for one in norm.distances]
         for norm in self.norms:
             norm.distances.clear()
-        return logits.to(_precise(logits)), torch.stack(terms).sum()
+        return logits.to(precise(logits)), torch.stack(terms).sum()
 
     def scale(self) -> float:
         """The weighted sum of ||std_l||_2 + ||var_l||_2 of the targets: the unit in which R is large or small."""
@@ -125,62 +131,9 @@ def total_variation(images: Tensor) -> Tensor:
     return total
 
 
-class NormAndStatistics(torch.autograd.Function):
-    """BatchNorm in evaluation mode, and mean and biased variance (c,) of its input, with one backward pass for all.
-
-        dL/dx = weight / sqrt(running_var + eps) dL/dout + (dL/dmean + 2 (x - mean) dL/dvar) / n
-
-    n: values per channel. Only x (b, c, ...) has a gradient: the rest is frozen.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        running_mean: Tensor,
-        running_var: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        eps: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalised x, of its type, mean and variance."""
-        mean, var = moments(x)
-        scale = (running_var + eps).rsqrt()
-        ctx.save_for_backward(x, mean, scale if weight is None else scale * weight)
-        return F.batch_norm(x, running_mean, running_var, weight, bias, eps=eps), mean, var
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradient of x, of its type; batch_norm computes the part of the statistics in float32 and rounds once."""
-        by_out, by_mean, by_var = grads
-        x, mean, scale = ctx.saved_tensors
-        num = x.numel() / x.shape[1]
-        by_x = F.batch_norm(x, mean, torch.ones_like(mean), 2 / num * by_var, by_mean / num, eps=0.0)
-        by_x.addcmul_(by_out, scale.view(-1, *[1] * (x.ndim - 2)).to(x.dtype))
-        return by_x, None, None, None, None, None
-
-
-def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (c,) of x (b, c, ...) over all but the channels, float32 for a half-precision x.
-
-    On the CPU the kernel of BatchNorm takes less than a twentieth of `torch.var_mean`'s time. Its errors over a million
-    values were 3e-6 of the variance, and a millionth of the mean.
-    """
-    dtype = _precise(x)
-    if x.device.type != "cpu":
-        var, mean = torch.var_mean(x.to(dtype), [0, *range(2, x.ndim)], correction=0)
-        return mean, var
-    runs = x.split(max(1, RUN // x[0, 0].numel()))
-    unused = torch.zeros(2, x.shape[1], dtype=dtype)
-    each = [torch.batch_norm_update_stats(run, unused[0], unused[1], 1.0) for run in runs]
-    means, variances = (torch.stack(values) for values in zip(*each, strict=True))
-    share = torch.tensor([len(run) / len(x) for run in runs], dtype=dtype).unsqueeze(1)
-    mean = (share * means).sum(0)  # not `@`, which autocast would round to half precision
-    return mean, (share * (variances + (means - mean).square())).sum(0)
-
-
-def _precise(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
+def _apart(mean: Tensor, var: Tensor, aim: LayerStatistics) -> Tensor:
+    distance: Tensor = (mean - aim.mean).norm() + (var - aim.var).norm()
+    return distance
 
 
 def _replace_norms(model: Any) -> Any:

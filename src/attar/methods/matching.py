@@ -139,7 +139,9 @@ class StatisticsMatching(Method):
         self, synthetic: Synthetic, picked: Tensor, knowledge: Any, rng: torch.Generator, done: float = 0.0
     ) -> tuple[dict[str, Tensor], Metrics]:
         """One look at the chunk through one draw of the crops."""
-        options, labels = self.options, synthetic.labels[picked]
+        options = self.options
+        picked = picked[synthetic.labels[picked].argsort(stable=True)]  # the images of a class lie side by side
+        labels = synthetic.labels[picked]
         judge, alpha = self.judge(knowledge, labels, rng, done)
         images = synthetic.variables["images"][picked].detach().requires_grad_()
         views = self._look(images, rng, done)
