@@ -100,10 +100,10 @@ def cli_page() -> str:
 
     root = typer.main.get_command(app)
     commands: dict[str, Any] = root.commands  # type: ignore[attr-defined]
-    parts = [f"# Command line\n\nWhat `attar COMMAND --help` prints.\n\n{EPILOG}\n"]
+    parts = [f"# Command line\n\nWhat `attar COMMAND --help` prints.\n\n{EPILOG.replace('--debug', '`--debug`')}\n"]
     for name, command in commands.items():
         context = command.make_context(name, [], resilient_parsing=True)
-        usage = " ".join([f"attar {name}", *command.collect_usage_pieces(context)])
+        usage = " ".join([f"attar {name}", *command.collect_usage_pieces(context)]).translate({123: None, 125: None})
         parts.append(f"\n## attar {name}\n\n{command.help}\n\n```text\n{usage}\n```\n\n| | |\n|---|---|\n")
         told = (param.get_help_record(context) for param in command.get_params(context) if param.name != "help")
         parts += [f"| `{_cell_text(names)}` | {_cell_text(meaning)} |\n" for names, meaning in filter(None, told)]
