@@ -195,3 +195,37 @@ def test_what_came_later_is_left_out_of_a_dump_while_it_is_unused():
     assert used["inner"] == {"iterations": 10, "rate": 2.0}
     assert used["more"] == 2
     assert "extra" not in used
+
+
+class Lists(Config):
+    names: tuple[str, ...] = ("a",)
+    numbers: tuple[int, ...] = (1,)
+    either: Literal["all"] | tuple[int, ...] = "all"
+    maybe: tuple[float, ...] | None = None
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("names=convnet", ("convnet",)),
+        ("names=a, b", ("a", "b")),
+        ("names=[a, b]", ("a", "b")),
+        ("numbers=3", (3,)),
+        ("numbers=3, 4", (3, 4)),
+        ("either=all", "all"),
+        ("either=-1", (-1,)),
+        ("maybe=none", None),
+        ("maybe=0.5, 0.75", (0.5, 0.75)),
+    ],
+)
+def test_a_list_is_typed_with_commas(typed, meant):
+    placed, problems = config.place({"lists": Lists}, [typed])
+    assert getattr(config.build({"lists": Lists}, placed, problems)["lists"], typed.partition("=")[0]) == meant
+
+
+def test_what_is_no_list_of_such_things_is_told():
+    placed, problems = config.place({"lists": Lists}, ["numbers=some", "either=strongest"])
+    with pytest.raises(ConfigError) as told:
+        config.build({"lists": Lists}, placed, problems)
+    assert "lists.numbers.0: Input should be a valid integer" in str(told.value)
+    assert "lists.either: Input should be all | list of int (found strongest)" in str(told.value)

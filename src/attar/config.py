@@ -5,6 +5,7 @@ The resolved YAML, `attar show` and the docs table are all read off these classe
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,7 +42,7 @@ class Config(BaseModel):
     def _fill(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
-        return {key: _none_as_shown(cls, key, value) for key, value in {**cls.changed, **values}.items()}
+        return {key: _as_typed(cls, key, value) for key, value in {**cls.changed, **values}.items()}
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -102,7 +103,7 @@ def validated(kind: type[ConfigT], values: Mapping[str, Any], where: str) -> tup
     try:
         return kind.model_validate(dict(values)), []
     except ValidationError as error:
-        return None, [_problem(where, kind, detail) for detail in _innermost(error)]
+        return None, list(dict.fromkeys(_problem(where, kind, detail, values) for detail in _innermost(error)))
 
 
 def not_valid(problems: Sequence[str], fix: str) -> ConfigError:
@@ -205,7 +206,9 @@ def dump(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude=unused)
 
 
-def _problem(section: str, kind: type[Config], detail: Any) -> str:
+def _problem(section: str, kind: type[Config], detail: Any, values: Mapping[str, Any]) -> str:
+    if (several := _of_several(kind, detail["loc"], values)) is not None:
+        return f"{section}.{several}"
     path = ".".join(str(part) for part in detail["loc"])
     where = ".".join(filter(None, (section, path)))
     if detail["type"] == "extra_forbidden":
@@ -218,6 +221,24 @@ def _problem(section: str, kind: type[Config], detail: Any) -> str:
     if path and detail["type"] != "missing":
         return f"{where}: {message} (found {value_text(detail['input'])})"
     return f"{where}: {message}" if where else message
+
+
+def _of_several(kind: type[Config], loc: Sequence[str | int], values: Mapping[str, Any]) -> str | None:
+    """What is wrong with a value that could be of several types, once for all of them; None for any other value."""
+    names = list(itertools.takewhile(lambda part: "[" not in str(part), loc))
+    if not names or len(names) == len(loc):
+        return None
+    *groups, field = names
+    for name in groups:
+        inner = _group(kind.model_fields[name]) if name in kind.model_fields else None
+        if inner is None:
+            return None
+        kind, values = inner, values[str(name)]
+    if field not in kind.model_fields:
+        return None
+    wanted = _type_name(kind.model_fields[str(field)])
+    path = ".".join(map(str, names))
+    return f"{path}: Input should be {wanted} (found {value_text(values[str(field)])})"
 
 
 def _innermost(error: ValidationError) -> list[Any]:
@@ -246,12 +267,22 @@ def _option(name: str, info: FieldInfo, changed: Mapping[str, Any]) -> Option:
     )
 
 
-def _none_as_shown(kind: type[Config], key: str, value: Any) -> Any:
-    """`none`, as `attar show` writes what YAML calls null, where a field can be that and has no choice of the name."""
-    if value != "none" or key not in kind.model_fields:
+def _as_typed(kind: type[Config], key: str, value: Any) -> Any:
+    """What a person means who types `none`, as `attar show` writes what YAML calls null; or `a,b` or 1 for a list.
+
+    Only where the field can be that, and has no choice of the name.
+    """
+    if not isinstance(value, str | int | float) or key not in kind.model_fields:
         return value
     choices = _choices(kind.model_fields[key].annotation)
-    return None if type(None) in choices and "none" not in choices else value
+    if value in choices:
+        return value
+    if value == "none" and type(None) in choices:
+        return None
+    lists = any(get_origin(choice) is tuple for choice in choices)
+    if lists and not choices & {str, type(value)}:
+        return [parse_value(part) for part in value.split(",")] if isinstance(value, str) else [value]
+    return value
 
 
 def _choices(annotation: Any) -> set[Any]:

@@ -39,7 +39,7 @@ class RunSettings(Config):
     """The run as a whole."""
 
     source: str
-    """What is distilled: a name from `attar list datasets`, a folder, parquet shards, hf:owner/name."""
+    """What is distilled: a name from `attar list datasets`, a folder, parquet shards, wds:PATTERN, hf:owner/name."""
     method: str = "auto"
     """How: a method's name; auto chooses by resolution, number of classes and images per class."""
     ipc: int = Field(1, ge=1)
@@ -166,6 +166,8 @@ def sections_of(kind: type[Method]) -> dict[str, type[Config]]:
 
 def source_name(source: str) -> str:
     """A source without the place where it lies on this machine."""
+    if source.startswith("wds:"):
+        return f"wds:{source.removeprefix('wds:').rstrip('/').rpartition('/')[2]}"
     return Path(source).resolve().name if Path(source).exists() else source
 
 

@@ -87,7 +87,7 @@ def distill(
 
     Args:
         source: a name from `attar list datasets` (`digits`, `cifar10`, `cifar100`, `tiny-imagenet`, `imagenet-1k`), a
-            folder of class folders, parquet shards, or `hf:owner/name`.
+            folder of class folders, parquet shards, `wds:PATTERN` or `hf:owner/name`.
         method: a name from `attar list methods`, or auto.
         ipc: images per class; None takes the recipe's, or 1.
         recipe: auto, none, a bundled recipe's name, or a YAML file.

@@ -9,7 +9,7 @@ import typer
 
 Source = Annotated[
     str,
-    typer.Argument(help="A name from `attar list datasets`, a folder, parquet shards, hf:owner/name."),
+    typer.Argument(help="A name from `attar list datasets`, a folder, parquet shards, wds:PATTERN, hf:owner/name."),
 ]
 Distilled = Annotated[Path, typer.Argument(help="A distilled dataset, or a run folder that holds one.")]
 RunPath = Annotated[Path, typer.Argument(help="A run folder.")]

@@ -23,6 +23,7 @@ from attar.data.examples import Examples, Found, check, quoted
 from attar.data.folders import read_folder
 from attar.data.loading import Split, limit_indices, stratified_split
 from attar.data.named import NAMED, read_named
+from attar.data.shards import PREFIX, read_shards
 from attar.data.tables import parquet_files, read_hub, read_parquet
 from attar.data.whitening import require_whitenable
 from attar.errors import DataError, unknown
@@ -111,6 +112,10 @@ def sources() -> list[tuple[str, str]]:
         *NAMED.items(),
         ("FOLDER", "a folder of class folders, with or without train/, val/ and test/ above them"),
         ("PARQUET", "a file or folder of parquet shards with the columns image and label"),
+        (
+            "wds:PATTERN",
+            "WebDataset shards, such as 'wds:shards/{train,val}-{000..146}.tar', or their folder",
+        ),
         ("hf:OWNER/NAME", "a data set of the Hugging Face hub; hf:OWNER/NAME:CONFIG for one of its configurations"),
     ]
 
@@ -130,7 +135,7 @@ def open_source(
     Raises ConfigError for an unknown name, or images too large for `zca`; DataError for anything wrong with the images.
     """
     settings, events = settings or SourceSettings(), events or Events(quiet=True)
-    found = _find(name, settings)
+    found = _find(name, settings, events)
     for note in found.notes:
         events.say(note)
     check(found, name)
@@ -183,21 +188,25 @@ class _Part:
         return digest([self.examples.listing, self.indices.tolist(), self.examples.labels[self.indices].tolist()])
 
 
-def _find(name: str, settings: SourceSettings) -> Found:
+def _find(name: str, settings: SourceSettings, events: Events) -> Found:
     if name in NAMED:
         return read_named(name, settings.data_dir, settings.download)
     if name.startswith("hf:"):
         return read_hub(name.removeprefix("hf:"))
+    if name.startswith(PREFIX):
+        return read_shards(name.removeprefix(PREFIX), events)
     path = Path(name).expanduser()
     try:
         if path.is_dir() or (path.suffix == ".parquet" and path.exists()):
             return read_parquet(path) if parquet_files(path) else read_folder(path)
+        if path.suffix == ".tar" and path.exists():
+            return read_shards(str(path), events)
     except OSError as error:
         raise DataError(f"{path} can't be read: {error}", fix="check its permissions") from error
     if path.is_file() or path.name != name or path.suffix:
         raise DataError(
             f"{path} {'is a file of another kind' if path.exists() else 'does not exist'}",
-            expected="a folder of class folders, or a file or folder of parquet shards",
+            expected="a folder of class folders, a file or folder of parquet shards, or wds: before tar files",
             fix="check the path",
         )
     known = [kind for kind, _ in sources()]
