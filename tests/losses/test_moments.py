@@ -24,7 +24,7 @@ def noise(*shape, key="x", dtype=torch.float64):
 
 
 def rows_of(x, sizes=SIZES):
-    return [size * len(x) // sum(sizes) for size in sizes]
+    return tuple(size * len(x) // sum(sizes) for size in sizes)
 
 
 def laid_out(x, layout):
@@ -80,7 +80,7 @@ def test_values_and_gradient_are_those_of_plain_formulas(anywhere, shape, sizes,
 @pytest.mark.parametrize("shape", [(3, 2, 2, 3), (5, 2), (3, 2, 4)])
 @pytest.mark.parametrize("num_parts", [1, 2])
 def test_gradient_is_that_of_differences(anywhere, shape, num_parts):
-    norm, sizes = norm_of(2), [shape[0]] if num_parts == 1 else [1, shape[0] - 1]
+    norm, sizes = norm_of(2), (shape[0],) if num_parts == 1 else (1, shape[0] - 1)
     assert torch.autograd.gradcheck(lambda x: ours(x, norm, sizes), noise(*shape).requires_grad_())
 
 

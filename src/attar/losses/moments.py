@@ -10,7 +10,7 @@ but z itself, which BatchNorm and what comes before it keep anyway. A part is so
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -37,7 +37,7 @@ class NormAndMoments(torch.autograd.Function):
         weight: Tensor | None,
         bias: Tensor | None,
         eps: float,
-        sizes: Sequence[int],
+        sizes: tuple[int, ...],
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Normalised x, of its type, and what `moments` says of it."""
         mean, var = moments(x, sizes)
@@ -52,14 +52,13 @@ class NormAndMoments(torch.autograd.Function):
         """Gradient of x, of its type."""
         by_out, by_mean, by_var = grads
         x, mean, scale = ctx.saved_tensors
-        num = torch.tensor(ctx.sizes, dtype=mean.dtype) * (x[0].numel() / x.shape[1])
-        num = num.unsqueeze(1).to(mean.device)
+        num = _counts(ctx.sizes, mean.dtype, mean.device) * (x[0].numel() / x.shape[1])
         slope = 2 / num * by_var
         by_x = _lines(x, slope, by_mean / num - slope * mean, ctx.sizes)
         return _add_scaled(by_x, by_out, scale), None, None, None, None, None, None
 
 
-def moments(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+def moments(x: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Mean and biased variance (k, c) of k parts of x (b, c, ...) over all but the channels, float32 at least.
 
     On the CPU the kernel of BatchNorm takes less than a twentieth of `torch.var_mean`'s time. Its errors over a million
@@ -72,9 +71,9 @@ def moments(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
     means, variances, lengths = _pieces(x, sizes)
     if len(means) == len(sizes):
         return means, variances
-    owner = torch.searchsorted(torch.tensor(sizes).cumsum(0), torch.tensor(lengths).cumsum(0))
-    share = F.one_hot(owner).T * torch.tensor(lengths, dtype=means.dtype) / torch.tensor(sizes)[owner]
-    return _pooled(share.to(means.device), owner.to(means.device), means, variances)
+    share, owner = _sharing(tuple(lengths), tuple(sizes), means.dtype, means.device)
+    mean = (share * means).sum(1)  # not `@`, which autocast would round to half precision
+    return mean, (share * (variances + (means - mean[owner]).square())).sum(1)
 
 
 def of_all(part: Tensor, means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,32 +93,41 @@ def on_cpu(x: Tensor) -> bool:
     return x.device.type == "cpu"
 
 
-def _pieces(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor, list[int]]:
+def _pieces(x: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, Tensor, list[int]]:
     """Moments (r, c) of pieces that each lie in one part, and how many rows each has."""
     places = list(range(2, x.ndim))
     if on_cpu(x):
         most = max(1, RUN // x[0, 0].numel())
-        pieces = [piece for part in x.split(list(sizes)) for piece in part.split(most)]
+        pieces = [piece for part in x.split(sizes) for piece in part.split(most)]
         unused = torch.zeros(2, x.shape[1], dtype=precise(x))
         each = [torch.batch_norm_update_stats(piece, unused[0], unused[1], 1.0) for piece in pieces]
     elif places and len(sizes) > 1:
         var, mean = torch.var_mean(x.to(precise(x)), places, correction=0)  # one kernel, however many the parts are
         return mean, var, [1] * len(x)
     else:
-        pieces = list(x.split(list(sizes)))
+        pieces = list(x.split(sizes))
         each = [torch.var_mean(piece.to(precise(x)), [0, *places], correction=0)[::-1] for piece in pieces]
     means, variances = (torch.stack(values) for values in zip(*each, strict=True))
     return means, variances, [len(piece) for piece in pieces]
 
 
-def _pooled(share: Tensor, owner: Tensor, means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
-    """Moments (k, c) of parts, of which the pieces (r, c) are `share` (k, r); `owner` (r,) is each one's part."""
-    share = share.unsqueeze(2)
-    mean = (share * means).sum(1)  # not `@`, which autocast would round to half precision
-    return mean, (share * (variances + (means - mean[owner]).square())).sum(1)
+@lru_cache(maxsize=128)  # what is copied to a GPU in each step waits for it
+def _counts(sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Rows of each part (k, 1)."""
+    return torch.tensor(sizes, dtype=dtype).unsqueeze(1).to(device)
 
 
-def _lines(x: Tensor, slope: Tensor, shift: Tensor, sizes: Sequence[int]) -> Tensor:
+@lru_cache(maxsize=128)
+def _sharing(
+    lengths: tuple[int, ...], sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """What part (k, r, 1) of each part every piece is, and the part int64 (r,) that it lies in."""
+    owner = torch.searchsorted(torch.tensor(sizes).cumsum(0), torch.tensor(lengths).cumsum(0))
+    share = F.one_hot(owner).T * torch.tensor(lengths, dtype=dtype) / torch.tensor(sizes)[owner]
+    return share.unsqueeze(2).to(device), owner.to(device)
+
+
+def _lines(x: Tensor, slope: Tensor, shift: Tensor, sizes: tuple[int, ...]) -> Tensor:
     """slope * x + shift (k, c) of each row's part and channel, computed in their type, rounded once to that of x."""
     zero, one = torch.zeros_like(slope[0]), torch.ones_like(slope[0])
     if len(sizes) == 1:
@@ -128,12 +136,12 @@ def _lines(x: Tensor, slope: Tensor, shift: Tensor, sizes: Sequence[int]) -> Ten
         rows = [_of_rows(line, sizes).view(len(x), -1, *[1] * (x.ndim - 2)) for line in (slope, shift)]
         return torch.addcmul(rows[1], x, rows[0]).to(x.dtype)
     out, unused = torch.empty_like(x), (torch.empty_like(zero[:0]), torch.empty_like(zero[:0]))
-    for k, (rows_in, rows_out) in enumerate(zip(x.split(list(sizes)), out.split(list(sizes)), strict=True)):
+    for k, (rows_in, rows_out) in enumerate(zip(x.split(sizes), out.split(sizes), strict=True)):
         torch.native_batch_norm(rows_in, slope[k], shift[k], zero, one, False, 0.0, 0.0, out=(rows_out, *unused))
     return out
 
 
-def _of_rows(of_part: Tensor, sizes: Sequence[int]) -> Tensor:
+def _of_rows(of_part: Tensor, sizes: tuple[int, ...]) -> Tensor:
     return torch.cat([value.expand(size, -1) for value, size in zip(of_part, sizes, strict=True)])
 
 
