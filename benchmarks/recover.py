@@ -40,7 +40,7 @@ from torchvision.transforms.v2 import functional as vision
 from attar.data.augment import MultiCrop
 from attar.data.loading import RealSet
 from attar.data.sources import SourceSettings, open_source
-from attar.methods.base import Synthetic
+from attar.methods.base import Method, Synthetic
 from attar.methods.sre2l import Sre2l, Sre2lSettings
 from attar.models.catalog import build
 from attar.recover import RecoverSettings, _Loop
@@ -66,6 +66,11 @@ class Problem:
     iterations: int
     alpha_bn: float
     lr: float
+
+    @property
+    def ipc(self) -> int:
+        """Images of a class, the last round perhaps not whole."""
+        return -(-len(self.labels) // self.task.num_classes)
 
 
 class Published:
@@ -93,11 +98,14 @@ class Published:
 
 
 class Ours:
-    """The library's step, as `attar recover` takes it."""
+    """The library's step, as `attar recover` takes it; of sre2l unless another method and its knowledge are given."""
 
-    def __init__(self, problem: Problem, precision: str, folder: Path) -> None:
+    def __init__(
+        self, problem: Problem, precision: str, folder: Path, method: Method | None = None, knowledge: Any = None
+    ) -> None:
         settings = Sre2lSettings(alpha_bn=problem.alpha_bn, lr_images=problem.lr, first_weight=FIRST_WEIGHT)
-        method = Sre2l(settings, problem.task, -(-len(problem.labels) // problem.task.num_classes))
+        method = method or Sre2l(settings, problem.task, problem.ipc)
+        knowledge = knowledge or SimpleNamespace(model=problem.teacher)
         loop = RecoverSettings(
             iterations=problem.iterations,
             optimizer="adam",
@@ -107,7 +115,7 @@ class Ours:
             chunk_size=len(problem.labels),
         )
         state = Synthetic(problem.labels, {"images": problem.start.clone()})
-        knowledge, engine = SimpleNamespace(model=problem.teacher), Engine(problem.start.device.type, precision)
+        engine = Engine(problem.start.device.type, precision)
         self.images = state.variables["images"]
         self.loop = _Loop(method, state, knowledge, loop, 0, 0, 1, folder, engine, Events(quiet=True))
 

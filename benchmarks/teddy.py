@@ -247,7 +247,7 @@ def distil(
     out: Path,
     *,
     ipc: int = 1,
-    until: Literal["squeeze", "evaluate"] = "evaluate",
+    until: Literal["squeeze", "recover", "evaluate"] = "evaluate",
 ) -> Any:
     import attar
 
