@@ -11,7 +11,7 @@ import numpy as np
 
 from attar.artifacts.arrays import Array
 from attar.artifacts.description import IMAGE_LIMIT, Files
-from attar.artifacts.parquet import column_bytes
+from attar.data.columns import column_bytes
 
 
 def image_problems(images: Array, low: float = -IMAGE_LIMIT, high: float = IMAGE_LIMIT) -> list[str]:

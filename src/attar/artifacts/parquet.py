@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from attar.data.columns import UNREADABLE, read_columns
 from attar.errors import ArtifactError
 from attar.runtime.files import write_bytes
 
@@ -96,14 +97,6 @@ def read_shard(path: Path, shape: tuple[int, int, int]) -> Shard:
     )
 
 
-def column_bytes(path: Path, column: str) -> int:
-    """Bytes that one column of a shard takes as stored, such as `image.bytes` or `label`."""
-    meta = pq.ParquetFile(path).metadata
-    groups = (meta.row_group(i) for i in range(meta.num_row_groups))
-    cells = (group.column(i) for group in groups for i in range(group.num_columns))
-    return sum(int(cell.total_compressed_size) for cell in cells if cell.path_in_schema == column)
-
-
 def _shard_bytes(pngs: list[bytes], labels: Integers, first_id: int, class_names: Sequence[str]) -> bytes:
     features = {
         "image": {"_type": "Image"},
@@ -137,7 +130,7 @@ def _shard_bytes(pngs: list[bytes], labels: Integers, first_id: int, class_names
 def _table(path: Path) -> Any:
     columns = {"image": _IMAGE, "label": pa.int64(), "image_id": pa.int64()}
     try:
-        table = pq.read_table(path, partitioning=None)
+        table = read_columns(path)
         found = {field.name: field.type for field in table.schema}
         if found != columns:
             raise _damaged(path, f"columns {found}", f"columns {columns}")
@@ -146,7 +139,7 @@ def _table(path: Path) -> Any:
         return table
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing", fix="fetch the dataset again") from error
-    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+    except UNREADABLE as error:
         raise _damaged(path, str(error), "a parquet file") from error
 
 

@@ -104,6 +104,12 @@ def check(found: Found, where: str) -> None:
     if "train" not in found.splits or not len(found.splits["train"]):
         others = ", ".join(found.splits) or "nothing"
         raise DataError(f"{where} has no training images; found: {others}", expected="a split named train")
+    if odd := [name for name in found.class_names if not _is_text(name)]:
+        raise DataError(
+            f"{where}: class {quoted(odd)} has a name that is no UTF-8",
+            expected="names of classes, or of their folders, that can be written as text",
+            fix="rename it",
+        )
     if len(found.class_names) < 2:
         raise DataError(f"{where} has one class only: {', '.join(found.class_names)}", expected="two classes or more")
     for split, examples in found.splits.items():
@@ -120,14 +126,25 @@ def check(found: Found, where: str) -> None:
 def licence_of(folder: Path) -> str | None:
     """Read the licence named in the YAML header of a dataset card `README.md`, where there is one."""
     card = folder / "README.md"
+    if not card.is_file():  # a pipe would keep us waiting
+        return None
     try:
         text = card.read_bytes()[:_CARD_LIMIT_BYTES].decode("utf-8", errors="replace")
         parts = text.split("---", 2)
         header = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
-    except (OSError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):  # ValueError: a day such as 2020-99-99
         return None
     licence = header.get("license") if isinstance(header, dict) else None
-    return ", ".join(map(str, licence)) if isinstance(licence, list) else str(licence) if licence else None
+    named = licence if isinstance(licence, list) else [licence]
+    return ", ".join(name for name in named if isinstance(name, str)) or None  # other values may unfold without end
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _sorting(value: int | str) -> tuple[bool, int | str]:

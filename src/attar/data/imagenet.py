@@ -44,8 +44,8 @@ def read_imagenet(name: str, data_dir: Path | None) -> Found:
             raise DataError(f"{root} has no folder {split}/", expected=expected, fix="check --data-dir")
     try:
         return _tiny(root) if name == IMAGENETS[0] else _full(root)
-    except OSError as error:
-        raise DataError(f"{root} can't be read: {error}", fix="check its permissions") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{root} can't be read: {error}", fix="check its permissions, or unpack it again") from error
 
 
 def readable(ids: Sequence[str], synonyms: Mapping[str, str]) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ def to_pixels(data: Encoded, resolution: int | None = None) -> Pixels:
     With a resolution the central square is scaled to it (bicubic, antialiased).
     Raises whatever Pillow does on a damaged file.
     """
-    image = _plain(_open(data))
+    image = plain(_open(data))
     if resolution is not None and image.size != (resolution, resolution):
         side = min(image.size)
         left, top = (image.width - side) / 2, (image.height - side) / 2
@@ -44,7 +44,11 @@ def to_pixels(data: Encoded, resolution: int | None = None) -> Pixels:
 
 def size_of(data: Encoded) -> tuple[int, int]:
     """Height and width in pixels after rotation, from the header alone."""
-    image = _open(data)
+    return shown_size(_open(data))
+
+
+def shown_size(image: Image.Image) -> tuple[int, int]:
+    """Height and width in pixels of an opened image after rotation; nothing is decoded."""
     turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
     return image.size if turned else (image.height, image.width)
 
@@ -72,15 +76,20 @@ def _open(data: Encoded) -> Image.Image:
     return image
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """Bring an image to mode L or RGB, upright and opaque."""
+def is_grey(image: Image.Image) -> bool:
+    """Whether an opened image has no colour, whatever its mode."""
+    return image.mode.startswith(("1", "L", "I")) or (image.mode == "P" and _grey_palette(image))
+
+
+def plain(image: Image.Image) -> Image.Image:
+    """Bring an opened image to mode L or RGB, upright and opaque; raises whatever Pillow does on a damaged one."""
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I"):
         deep = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         return Image.fromarray(((deep * 255 + 32767) // 65535).astype(np.uint8))
     if image.mode == "F":
         raise ValueError("32-bit float images have no agreed range")
-    grey = image.mode in ("1", "L", "LA") or (image.mode == "P" and _grey_palette(image))
+    grey = is_grey(image)
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image.convert("L" if grey else "RGB")

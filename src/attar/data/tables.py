@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from attar.data.columns import UNREADABLE, read_columns
 from attar.data.examples import Examples, Found, index_labels, licence_of, split_named
 from attar.data.raster import Encoded
 from attar.errors import DataError
@@ -73,7 +74,7 @@ def parquet_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path] if path.suffix == ".parquet" else []
     found = [*path.glob("*.parquet"), *path.glob("*/*.parquet")]
-    return sorted(file for file in found if not file.relative_to(path).as_posix().startswith("."))
+    return sorted(file for file in found if file.is_file() and not file.relative_to(path).as_posix().startswith("."))
 
 
 def read_parquet(path: Path) -> Found:
@@ -140,16 +141,19 @@ def _shards(path: Path) -> dict[str, list[Path]]:
 def _of_files(files: Sequence[Path]) -> Table:
     try:
         parts = [pq.ParquetFile(file) for file in files]
-    except (pa.ArrowException, OSError) as error:
+        schema, rows = parts[0].schema_arrow, [part.metadata.num_rows for part in parts]
+        for part in parts:
+            part.close()
+        names = schema.names
+    except UNREADABLE as error:
         raise _unreadable(files, error) from error
-    schema, rows = parts[0].schema_arrow, [part.metadata.num_rows for part in parts]
-    for part in parts:
-        part.close()
+    if len(set(names)) < len(names):
+        raise _unreadable(files, ValueError(f"columns of the same name: {', '.join(names)}"))
 
     def load(columns: list[str]) -> pa.Table:
         try:
-            return pa.concat_tables([pq.read_table(f, columns=columns, partitioning=None) for f in files])
-        except (pa.ArrowException, OSError) as error:
+            return pa.concat_tables([read_columns(file, columns) for file in files])
+        except UNREADABLE as error:
             raise _unreadable(files, error) from error
 
     def row_name(index: int) -> str:

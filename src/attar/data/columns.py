@@ -1,0 +1,47 @@
+"""Columns of a parquet file that somebody else wrote: no more memory than its bytes give reason for. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+MOST_UNFOLDED = 50
+"""Encoded images shrink little; a file that unfolds to more than this times its bytes is no table of images."""
+_BATCH_ROWS = 64
+_LEAST_BYTES = 1 << 20
+UNREADABLE = (pa.ArrowException, OSError, ValueError, MemoryError)
+"""What reading a damaged file may raise."""
+
+
+def read_columns(path: Path, columns: Sequence[str] | None = None) -> Any:
+    """Read a table of these columns, or of all; raises one of UNREADABLE.
+
+    It goes batch by batch, as a thousand bytes may say that they are a billion rows.
+    """
+    left = MOST_UNFOLDED * max(path.stat().st_size, _LEAST_BYTES)
+    batches = []
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_BATCH_ROWS, columns=None if columns is None else list(columns)):
+            left -= batch.nbytes
+            if left < 0:
+                raise ValueError(f"{path.name} unfolds to more than {MOST_UNFOLDED} times its bytes")
+            batches.append(batch)
+        schema = file.schema_arrow
+    if columns is not None:
+        schema = pa.schema([schema.field(name) for name in columns], schema.metadata)
+    return pa.Table.from_batches(batches, schema)
+
+
+def column_bytes(path: Path, column: str) -> int:
+    """Bytes that one column takes as stored, such as `image.bytes` or `label`; raises one of UNREADABLE."""
+    with pq.ParquetFile(path) as file:
+        meta = file.metadata
+        for number in range(meta.num_row_groups):  # where a chunk's description is damaged, `column` ends the process
+            next(file.iter_batches(1, row_groups=[number]), None)
+        groups = (meta.row_group(number) for number in range(meta.num_row_groups))
+        cells = [group.column(i) for group in groups for i in range(group.num_columns)]
+    return sum(int(cell.total_compressed_size) for cell in cells if cell.path_in_schema == column)
