@@ -1,5 +1,6 @@
 """Weights from elsewhere: every format, what does not fit, and a file that would run code."""
 
+import json
 import os
 import pickle
 from pathlib import Path
@@ -14,6 +15,7 @@ from attar.errors import ArtifactError, ConfigError, DataError
 from attar.models import catalog, weights
 from attar.models.weights import Renormalization, Weights, assemble, is_path, load_into, read_weights
 from attar.task import Normalization, Task
+from damage import refusals
 
 GREY = Normalization((0.4,), (0.2,))
 IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -111,6 +113,49 @@ def test_a_file_without_a_state_dict_or_none_at_all_is_refused(tmp_path: Path) -
         read_weights(str(tmp_path / "list.pt"), NET, make_task())
     with pytest.raises(ArtifactError, match="there is no file"):
         read_weights(str(tmp_path / "away.pt"), NET, make_task())
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("num", [6, pytest.param(300, marks=pytest.mark.slow)])
+def test_damaged_checkpoints_are_read_or_told(suffix: str, num: int, tmp_path: Path) -> None:
+    task, path = make_task(), tmp_path / f"mine{suffix}"
+    state = make_state(task)
+    if suffix == ".pt":
+        torch.save({"state_dict": state}, path)
+    else:
+        scale = {"mean": [0.5], "std": [0.5]}
+        note = {"task": json.dumps(task.to_json()), "renormalization": json.dumps(scale)}
+        safetensors.torch.save_file(state, path, metadata=note)
+    assert refusals(path, lambda: load(path, task), num)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "sparse", "meta", 1j])
+def test_values_that_are_no_finite_numbers_are_refused(value: Any, tmp_path: Path) -> None:
+    task = make_task()
+    state = make_state(task)
+    name = next(name for name in state if name.endswith("weight"))
+    other = {"sparse": lambda: state[name].to_sparse(), "meta": lambda: state[name].to("meta")}
+    state[name] = other[value]() if isinstance(value, str) else state[name] * value
+    torch.save(state, tmp_path / "odd.pt")
+    with pytest.raises(ArtifactError, match=f"{name} holds values that are not finite|cannot be read as weights"):
+        load(tmp_path / "odd.pt", task)
+
+
+def test_a_checkpoint_that_holds_itself_holds_no_state_dict(tmp_path: Path) -> None:
+    itself: dict[str, Any] = {}
+    itself["state_dict"] = itself
+    torch.save(itself, tmp_path / "itself.pt")
+    with pytest.raises(ArtifactError, match="holds no state dict"):
+        read_weights(str(tmp_path / "itself.pt"), NET, make_task())
+
+
+@pytest.mark.parametrize("note", ["[" * 100_000, "3", '{"mean": 3}', '{"mean": ["x"], "std": [1]}'])
+def test_notes_in_safetensors_that_make_no_sense_are_left_out(note: str, tmp_path: Path) -> None:
+    task, path = make_task(), tmp_path / "mine.safetensors"
+    metadata = {"task": json.dumps(task.to_json()), "renormalization": note}
+    safetensors.torch.save_file(make_state(task), path, metadata=metadata)
+    assert read_weights(str(path), NET, task).normalization is None
+    assert same(load(path, task), make_state(task))
 
 
 def test_weights_of_another_network_are_refused_with_what_differs(tmp_path: Path) -> None:

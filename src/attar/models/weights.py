@@ -29,6 +29,7 @@ from attar.task import Normalization, Task
 
 RELEASED = "released"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
+MOST_WRAPPERS = 8
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 """Side branches that train GoogLeNet and Inception and that attar's builds leave out."""
@@ -163,13 +164,20 @@ def _from_file(path: Path) -> Weights:
         )
     try:
         loaded, notes = _safetensors(path) if path.suffix == ".safetensors" else (_pickled_tensors(path), {})
+        state = _unwrapped(loaded)
+        odd = [name for name, value in state.items() if not _is_plain(value)]
     except Exception as error:  # a broken or hostile file may raise anything
         raise ArtifactError(
             f"{path} cannot be read as weights alone, and nothing in it was run: {_reason(error)}",
             expected="a safetensors file, or a state dict of tensors written by torch.save",
             fix="load it where you trust it, then torch.save(model.state_dict(), 'weights.pt') and give that file",
         ) from error
-    state = _unwrapped(loaded)
+    if odd:
+        raise ArtifactError(
+            f"{path}: {_first(odd)} {'holds' if len(odd) == 1 else 'hold'} values that are not finite numbers",
+            expected="plain tensors of finite numbers",
+            fix="fetch it again; a network that diverged in training is of no use",
+        )
     if not state:
         raise ArtifactError(
             f"{path} holds no state dict",
@@ -189,12 +197,20 @@ def _pickled_tensors(path: Path) -> Any:
 
 
 def _unwrapped(loaded: Any) -> dict[str, Tensor]:
-    while isinstance(loaded, Mapping):
+    for _ in range(MOST_WRAPPERS):  # one may hold itself
+        if not isinstance(loaded, Mapping):
+            break
         inner = next((loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
         if inner is None:
             return {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
         loaded = inner
     return {}
+
+
+def _is_plain(value: Tensor) -> bool:
+    """Whether it holds finite numbers, as they are: no sparse, quantised or missing ones."""
+    plain = value.layout == torch.strided and not value.is_quantized and not value.is_meta
+    return plain and not value.is_complex() and bool(value.isfinite().all())
 
 
 def _known(notes: Mapping[str, str]) -> tuple[Normalization | None, Names | None]:
@@ -204,9 +220,9 @@ def _known(notes: Mapping[str, str]) -> tuple[Normalization | None, Names | None
     try:
         task = Task.from_json(json.loads(notes["task"]))
         other = json.loads(notes.get("renormalization", "null"))
-    except (ValueError, ArtifactError):
+        theirs = Normalization.from_json(other) if other else task.normalization
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ArtifactError):
         return None, None
-    theirs = Normalization(tuple(other["mean"]), tuple(other["std"])) if other else task.normalization
     return theirs, tuple(frozenset({_plain(name)}) for name in task.class_names)
 
 
