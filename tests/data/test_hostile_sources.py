@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,16 +62,30 @@ def write_parquet(folder: Path, _: str) -> Path:
     return folder / "train.parquet"
 
 
+def write_shard(folder: Path, _: str) -> Path:
+    folder.mkdir()
+    with tarfile.open(folder / "train-0.tar", "w") as tar:
+        for place in range(CLASSES * EACH):
+            for ending, data in (("png", picture("PNG", place)), ("cls", str(place % CLASSES).encode())):
+                member = tarfile.TarInfo(f"{place}.{ending}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    return folder / "train-0.tar"
+
+
+WRITERS: dict[str, Callable[[Path, str], Path]] = {"parquet": write_parquet, "wds": write_shard}
+
+
 def read(folder: Path) -> None:
-    source = open_source(str(folder), SourceSettings())
+    prefix = "wds:" if any(folder.glob("*.tar")) else ""
+    source = open_source(f"{prefix}{folder}", SourceSettings())
     assert len(source.train.labels) + len(source.validation.labels) + len(source.test.labels) >= CLASSES
 
 
 @pytest.mark.parametrize("num", [4, pytest.param(300, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", [*KINDS, "parquet"])
+@pytest.mark.parametrize("kind", [*KINDS, *WRITERS])
 def test_damaged_bytes_are_read_or_told(tmp_path: Path, kind: str, num: int) -> None:
-    write: Callable[[Path, str], Path] = write_parquet if kind == "parquet" else write_folder
-    file = write(tmp_path / "x", kind)
+    file = WRITERS.get(kind, write_folder)(tmp_path / "x", kind)
     read(tmp_path / "x")
     assert refusals(file, lambda: read(tmp_path / "x"), num)
 

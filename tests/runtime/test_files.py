@@ -27,6 +27,18 @@ def test_a_folder_that_is_a_file_is_told(tmp_path):
         files.write_text(tmp_path / "out" / "value.txt", "x")
 
 
+@pytest.mark.parametrize("text", [b"", b"{", b"\xff", b"\xef\xbb\xbf{}", b"[" * 100_000, b"9" * 10_000])
+def test_what_is_no_json_is_told(tmp_path, text):
+    (tmp_path / "value.json").write_bytes(text)
+    with pytest.raises(ArtifactError, match="is not valid JSON"):
+        files.read_json(tmp_path / "value.json")
+
+
+def test_json_that_cannot_be_opened_is_told(tmp_path):
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        files.read_json(tmp_path)
+
+
 def test_tensors_round_trip_with_metadata(tmp_path):
     path = tmp_path / "t.safetensors"
     tensors = {"b": torch.randn(2, 3), "a": torch.arange(4)}

@@ -338,12 +338,16 @@ def _checked(text: str | bytes, name: str) -> Description:
     try:
         return Description.model_validate_json(_from_version_1(text))
     except ValidationError as error:
-        details = error.errors(include_input=False)
-        problems = [": ".join(filter(None, (".".join(map(str, d["loc"])), d["msg"]))) for d in details]
         raise ArtifactError(
-            f"{name} does not describe a distilled dataset: {'; '.join(problems)}",
+            f"{name} does not describe a distilled dataset: {listed_problems(error)}",
             fix="run `attar verify` on the folder, and make it again",
         ) from error
+
+
+def listed_problems(error: ValidationError) -> str:
+    """All that is wrong with a file's fields, each with its place."""
+    details = error.errors(include_input=False)
+    return "; ".join(": ".join(filter(None, (".".join(map(str, d["loc"])), d["msg"]))) for d in details)
 
 
 def _from_version_1(text: str | bytes) -> str | bytes:

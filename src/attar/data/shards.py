@@ -72,7 +72,7 @@ def shard_files(pattern: str) -> list[Path]:
         raise DataError(f"{pattern} is no file of this machine", expected="a path", fix="fetch the shards first")
     path = Path(pattern).expanduser()
     if path.is_dir():
-        found = sorted({*path.glob("*.tar"), *path.glob("*/*.tar")})
+        found = sorted(file for file in {*path.glob("*.tar"), *path.glob("*/*.tar")} if file.is_file())
     else:
         found = [file for one in _braces(str(path)) for file in _files(one)]
     if not found:
@@ -86,7 +86,7 @@ def shard_files(pattern: str) -> list[Path]:
 
 def _files(path: str) -> list[Path]:
     if glob.has_magic(path):
-        return sorted(map(Path, glob.glob(path)))  # noqa: PTH207 (a pattern from the root on)
+        return sorted(file for file in map(Path, glob.glob(path)) if file.is_file())  # noqa: PTH207 (a pattern from the root on)
     if not Path(path).is_file():
         raise DataError(f"the shard {path} does not exist", fix="check the pattern, or fetch that shard")
     return [Path(path)]

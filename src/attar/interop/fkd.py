@@ -328,7 +328,7 @@ def _batch(path: Path, num_classes: int, shape: tuple[int, int, int], first: int
     try:
         crops, flips, partners, share, box, logits = values
         return _rows(crops, flips, partners, share, box, logits, num_classes, shape, first)
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
         raise ArtifactError(
             f"{path} is no batch of stored labels: {error}",
             expected="[crops (b, 4), mirrored (b,), partners (b,) or None, share, box, logits (b, classes)], for "
@@ -349,7 +349,7 @@ def _rows(
     first: int,
 ) -> Rows:
     num, height, width = len(logits), *shape[1:]
-    flip = torch.as_tensor(flips)
+    flip = flips if isinstance(flips, Tensor) else torch.tensor([bool(_whole(one)) for one in _listed(flips, num)])
     _require(logits.shape == (num, num_classes) and logits.is_floating_point(), f"logits {tuple(logits.shape)}")
     _require(bool((logits.float().abs() <= LOGIT_LIMIT).all()), "logits that are not finite")
     _require(crops.shape == (num, 4) and crops.is_floating_point(), f"crops {tuple(crops.shape)}")
@@ -359,7 +359,7 @@ def _rows(
     mix: Mix = "none" if partners is None else "mixup" if box is None else "cutmix"
     places = own if partners is None else partners.long()
     _require(places.shape == (num,) and bool((places.sort().values == own).all()), "partners that are no permutation")
-    edges = [int(edge) for edge in box] if mix == "cutmix" else [0, 0, 0, 0]
+    edges = [_whole(edge) for edge in _listed(box, 4)] if mix == "cutmix" else [0, 0, 0, 0]
     top, left, bottom, right = edges
     _require(0 <= top <= bottom <= height and 0 <= left <= right <= width, f"a box of {edges}")
     area = (bottom - top) * (right - left) / (height * width)
@@ -385,6 +385,17 @@ def _pixels(crops: Tensor, height: int, width: int) -> Tensor:
     inside = (first >= 0) & (size >= 1) & (first + size <= torch.tensor([height, width]))
     _require(bool(inside.all()), f"crops that leave an image of {width}x{height} px")
     return crop
+
+
+def _listed(values: Any, num: int) -> list[Any]:
+    """The values of a list, tuple or tensor of this length."""
+    _require(isinstance(values, list | tuple | Tensor) and len(values) == num, f"a {type(values).__name__} of values")
+    return list(values)
+
+
+def _whole(number: Any) -> int:
+    _require(isinstance(number, int | float | Tensor) and int(number) == number, "a number that is not whole")
+    return int(number)
 
 
 def _grouped(epochs: Tensor) -> list[tuple[int, Tensor]]:

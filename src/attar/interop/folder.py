@@ -12,14 +12,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from attar.artifacts.description import provenance_of
+from pydantic import Field, ValidationError
+
+from attar.artifacts.description import Classes, Finite, Part, Provenance, listed_problems, provenance_of
 from attar.artifacts.distilled import Distilled
 from attar.artifacts.whitening import with_whitening, write_whitening
-from attar.errors import ArtifactError, AttarError
+from attar.errors import ArtifactError
 from attar.interop.images import MOST_PIXELS
-from attar.runtime.files import new_folder, read_json, write_bytes, write_json
+from attar.runtime.files import new_folder, write_bytes, write_json
 from attar.task import Task
 
 NOTE = "attar-export.json"
@@ -45,6 +47,16 @@ class Note:
     provenance: dict[str, Any]
     exact_8bit: bool = False
     """Whether the images were whole 8-bit pixels."""
+
+
+class _Note(Part):
+    """What the file of a note holds."""
+
+    task: Classes
+    learning_rate: Annotated[Finite, Field(gt=0)] | None
+    pixels: Literal["uint8", "float32"] | None = None
+    lost: tuple[str, ...] = ()
+    provenance: Provenance
 
 
 @contextmanager
@@ -105,21 +117,25 @@ def read_note(folder: Path) -> Note | None:
     """
     if not (folder / NOTE).is_file():
         return None
-    values = read_json(folder / NOTE)
     try:
-        rate, provenance = values["learning_rate"], values["provenance"]
-        task = with_whitening(folder, Task.from_json(values["task"]))
-        sound = min(task.shape) >= 1 and task.channels in (1, 3) and task.height_px * task.width_px <= MOST_PIXELS
-        if not sound or not task.class_names:
-            raise ValueError(f"images of shape {task.shape} in {task.num_classes} classes")
-        exact = values.get("pixels") == "uint8"
-        return Note(task, None if rate is None else float(rate), dict(provenance), exact)
-    except AttarError:
-        raise
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ArtifactError(
-            f"{folder / NOTE} is damaged: {error!r}", fix="delete it, and say what the images are for"
-        ) from error
+        read = _Note.model_validate_json((folder / NOTE).read_bytes())
+    except OSError as error:
+        raise ArtifactError(f"{folder / NOTE} cannot be read: {error}", fix="see who may read it") from error
+    except ValidationError as error:
+        raise _damaged(folder, listed_problems(error)) from error
+    task = Task.from_json(read.task.model_dump())
+    if task.height_px * task.width_px > MOST_PIXELS:
+        raise _damaged(folder, f"images of {task.width_px}x{task.height_px} px")
+    provenance = read.provenance.model_dump(exclude_unset=True)
+    return Note(with_whitening(folder, task), read.learning_rate, provenance, read.pixels == "uint8")
+
+
+def _damaged(folder: Path, found: str) -> ArtifactError:
+    return ArtifactError(
+        f"{folder / NOTE} is damaged: {found}",
+        expected="the note that an export of attar has",
+        fix="export it again; or delete the note, and name the source that the images were made from",
+    )
 
 
 def require_new(out: Path, *, overwrite: bool) -> None:

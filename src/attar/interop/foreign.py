@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -41,12 +42,14 @@ class Foreign:
 
     def resolution(self, settings: ForeignSettings) -> int | None:
         """Height and width in pixels where they are the same, which its source has to be brought to; else None."""
-        height, width = self._size(settings)
+        with _allowed(self.path):
+            height, width = self._size(settings)
         return height if height == width else None
 
     def read(self, origin: Origin | None, settings: ForeignSettings) -> Loaded:
         """Read and check it."""
-        return READERS[self.format](self.path, origin, settings)
+        with _allowed(self.path):
+            return READERS[self.format](self.path, origin, settings)
 
     def _size(self, settings: ForeignSettings) -> tuple[int, int]:
         match self.format:
@@ -67,7 +70,15 @@ class Foreign:
 
 
 def recognise(path: Path) -> Foreign | None:
-    """What a path holds of other people's formats; None for a distilled dataset, a run folder, and all else."""
+    """What a path holds of other people's formats; None for a distilled dataset, a run folder, and all else.
+
+    Raises DataError where the system does not let it be looked into.
+    """
+    with _allowed(path):
+        return _recognised(path)
+
+
+def _recognised(path: Path) -> Foreign | None:
     if path.is_file():
         kinds = {".pt": "tensors", ".pth": "tensors", ".tar": "webdataset"}
         found = kinds.get(path.suffix.lower())
@@ -92,6 +103,15 @@ def require_recognised(path: Path) -> Foreign:
             fix="give the folder that they are in, or the file",
         )
     return found
+
+
+@contextmanager
+def _allowed(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to let something be read into errors for people."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}", fix="see what it is and who may read it") from error
 
 
 def _has_tensors(folder: Path) -> bool:

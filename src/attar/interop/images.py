@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from attar.artifacts.parquet import MODES, Bytes8
+from attar.data.raster import is_grey, plain, shown_size
 from attar.errors import DataError
 from attar.runtime.memory import enough_memory
 
 FORMATS = ("PNG", "JPEG")
-GREY_MODES = ("1", "L", "LA")
 MOST_PIXELS = 1 << 24
 """Larger images are refused before they are decoded: a file of some kilobytes may unfold to gigabytes."""
 
@@ -49,7 +49,8 @@ def decode_images(
 def image_size(name: str, content: Encoded) -> tuple[int, int]:
     """Width and height in pixels, as an image is shown."""
     with _Opened(name, content) as image:
-        return ImageOps.exif_transpose(image).size
+        height, width = shown_size(image)
+        return width, height
 
 
 def _decode(name: str, content: Encoded, shape: tuple[int, int, int], whose: str) -> Bytes8:
@@ -65,15 +66,15 @@ def _decode(name: str, content: Encoded, shape: tuple[int, int, int], whose: str
 
     with _Opened(name, content) as image:
         require_size(image.size, (width, height), (height, width))  # told before anything is decoded
-        upright = ImageOps.exif_transpose(image)
-        require_size(upright.size, (width, height))
-        array = np.asarray(upright.convert(MODES[channels]), dtype=np.uint8)
+        shown = plain(image)
+        require_size(shown.size, (width, height))
+        array = np.asarray(shown.convert(MODES[channels]), dtype=np.uint8)
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
 
 
 def _is_grey(name: str, content: Encoded) -> bool:
     with _Opened(name, content) as image:
-        return image.mode in GREY_MODES
+        return is_grey(image)
 
 
 class _Opened:

@@ -41,13 +41,12 @@ _BY_SOURCE = {"cifar10": "cifar", "cifar100": "cifar", "tiny-imagenet": "imagene
 
 def tell(images: Tensor, name: str) -> Kind:
     """Tell what finite image tensors (n, c, h, w) are; raises ArtifactError where the values leave it open."""
-    if not images.is_floating_point():
-        return "bytes"
     values = images.float()
     low, high, mean = values.min().item(), values.max().item(), values.mean().item()
     if low >= -_SLACK and high <= 1 + _SLACK:
         return "unit"
-    if low >= -0.5 and 16 < high <= 255.5:
+    whole = not images.is_floating_point()
+    if low >= -0.5 and (1 if whole else 16) < high <= 255.5:
         return "bytes"
     together, spread = _together(values, mean), values.std().item()
     if together >= _NORMALIZED_ABOVE and abs(mean) <= 1 and spread <= 10:

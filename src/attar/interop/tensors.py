@@ -175,7 +175,9 @@ def _labels(found: Tensors, task: Task, settings: ForeignSettings) -> tuple[Tens
     """Classes int64 (n,) and probabilities float32 (n, classes) or None."""
     labels, soft = found.labels, found.soft
     if labels.is_floating_point() and labels.ndim == 2:
-        soft, labels = labels, labels.argmax(dim=1) if labels.shape[1] else labels[:, 0]
+        if not labels.shape[1]:
+            raise _unfit(found, task)
+        soft, labels = labels, labels.argmax(dim=1)
     if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
         raise _unfit(found, task)
     if soft is None:

@@ -26,8 +26,10 @@ from torch import Tensor
 
 from attar.errors import ArtifactError
 
-MOST_PICKLE_BYTES = 1 << 24
+MOST_PICKLE_BYTES = 1 << 22
+"""Tensors are not in it: the sets of a thousand experiments fit."""
 MOST_DIMENSIONS = 8
+MOST_ENCODED = 64
 MOST_COPIES = 2
 """Tensors may share numbers, but all together have no more than this times the bytes of the file."""
 
@@ -189,7 +191,8 @@ class _Machine:
                 _expect(self._stack[-1], list).extend(items)
             case "SETITEM" | "SETITEMS":
                 items = self._pop(2) if name == "SETITEM" else self._marked()
-                _expect(self._stack[-1], dict).update(zip(items[::2], items[1::2], strict=True))
+                keys = map(_key, items[::2])
+                _expect(self._stack[-1], dict).update(zip(keys, items[1::2], strict=True))
             case "BINPERSID":
                 self._stack.append(_storage(*_expect(self._stack.pop(), tuple)))
             case "REDUCE":
@@ -267,9 +270,16 @@ def _scalar(kind: _Kind, data: bytes) -> float:
 
 
 def _encoded(text: str, encoding: str = "latin1") -> bytes:
-    if encoding != "latin1":
-        raise ValueError("bytes in an unknown encoding")
-    return _expect(text, str).encode("latin1")
+    if encoding != "latin1" or len(_expect(text, str)) > MOST_ENCODED:
+        raise ValueError("bytes in an unknown encoding, or more than of a number")
+    return text.encode("latin1")
+
+
+def _key(value: Any) -> Any:
+    """A key of a dictionary. No tuple: the hash of one that is nested a million times overflows the C stack."""
+    if not isinstance(value, str | int | float | bytes | None):
+        raise ValueError(f"a {type(value).__name__.lstrip('_')} as a key")
+    return value
 
 
 def _expect(value: Any, kind: type[_T]) -> _T:

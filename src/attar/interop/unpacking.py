@@ -6,18 +6,29 @@ and what has none, or is no plain file, is left out or refused.
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import re
 import shutil
 import tarfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from attar.errors import ArtifactError, AttarError, ResourceError
+from attar.runtime.archives import require_end
 from attar.runtime.files import new_folder, write_bytes
 
-MOST_BATCH_BYTES = 1 << 30
+MOST_BATCH_BYTES = 1 << 28
 MOST_UNFOLDED = 50
 """Logits in half precision shrink little; what unfolds to more than this times the archive is no archive of labels."""
 _BATCH = re.compile(r"(?:.*/)?epoch_(\d{1,6})/batch_(\d{1,6})\.tar")
+_COMPRESSED: Mapping[bytes, Callable[..., Any]] = MappingProxyType(
+    {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+)
+"""By the first two bytes."""
 
 
 def unpack_labels(archive: Path) -> Path:
@@ -29,8 +40,12 @@ def unpack_labels(archive: Path) -> Path:
     if folder.is_dir():
         return folder
     try:
-        with new_folder(folder) as building, tarfile.open(archive) as tar:
-            _unpack(tar, building, archive)
+        with archive.open("rb") as file:
+            unfold = _COMPRESSED.get(file.read(2), open)
+        with unfold(archive, "rb") as stream, new_folder(folder) as building:
+            bounded: Any = _Bounded(stream, MOST_UNFOLDED * archive.stat().st_size)
+            with tarfile.open(fileobj=bounded, mode="r:") as tar:
+                _unpack(tar, building, archive)
     except AttarError:
         raise
     except Exception as error:  # damaged archives raise nearly anything
@@ -42,20 +57,44 @@ def unpack_labels(archive: Path) -> Path:
     return folder
 
 
+class _Bounded:
+    """A file whose reads are refused that are large, or lie far behind: headers may say any size."""
+
+    def __init__(self, file: Any, most_bytes: int) -> None:
+        self._file, self._most_bytes = file, most_bytes
+        self.tell = file.tell
+
+    def read(self, size: int) -> bytes:
+        """Read so many bytes; raises ValueError where they are too many."""
+        if size > MOST_BATCH_BYTES or self.tell() + size > self._most_bytes:
+            raise ValueError(f"it unfolds to more than {self._most_bytes:,} bytes, or a part of it to {size:,}")
+        data: bytes = self._file.read(size)
+        return data
+
+    def seek(self, place: int) -> None:
+        """Go to a place, which in a compressed file means to unfold it up to there."""
+        if place > self._most_bytes:
+            raise ValueError(f"it unfolds to more than {self._most_bytes:,} bytes")
+        self._file.seek(place)
+
+
 def _unpack(tar: tarfile.TarFile, folder: Path, archive: Path) -> None:
-    packed, left, num = archive.stat().st_size, shutil.disk_usage(folder).free, 0
-    allowed = MOST_UNFOLDED * packed
+    left, written = shutil.disk_usage(folder).free, set[Path]()
     for member in tar:
         match = _BATCH.fullmatch(member.name)
         if match is None:
             continue
-        allowed, left = allowed - member.size, left - member.size
-        if not member.isreg() or member.size > MOST_BATCH_BYTES or allowed < 0:
+        left -= member.size
+        if not member.isreg() or member.size > MOST_BATCH_BYTES:
             raise ValueError(f"{member.name!r} of {member.size:,} bytes is no batch of labels")
         if left < 0:
             raise ResourceError(f"no space to unpack {archive}", fix="free some disk, or move it to another one")
+        path = folder / f"epoch_{int(match[1])}" / f"batch_{int(match[2])}.tar"
+        if path in written:
+            raise ValueError(f"it holds {member.name!r} twice")
         file = tar.extractfile(member)
-        write_bytes(folder / f"epoch_{int(match[1])}" / f"batch_{int(match[2])}.tar", file.read() if file else b"")
-        num += 1
-    if not num:
+        write_bytes(path, file.read() if file else b"")
+        written.add(path)
+    require_end(tar)
+    if not written:
         raise ValueError("it has no batches of labels in it")

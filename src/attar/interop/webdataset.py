@@ -7,7 +7,9 @@
                         000000.soft.npy   probabilities, float16 (classes,), where labels are soft
 
 The same dataset gives the same bytes. Other people's shards are read where they hold png or jpg (jpeg) and cls. Nothing
-is unpacked to disk, and what is larger than an image of its kind may be is refused before it is read.
+is unpacked to disk, and what is larger than an image of its kind may be is refused before it is read. Names are taken
+apart as the webdataset package does it: at the first dot behind the last slash. Folders, and names without a dot, are
+left out.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,6 +33,7 @@ from attar.interop.folder import Export, Note, exported, exporting, imported, lo
 from attar.interop.images import decode_images
 from attar.interop.loaded import Loaded, Origin
 from attar.interop.settings import ForeignSettings
+from attar.runtime.archives import require_end
 from attar.runtime.files import write_bytes
 from attar.task import Task
 
@@ -37,6 +41,7 @@ SHARD_BYTES = 200_000_000
 """A shard ends before it grows past this."""
 MOST_MEMBER_BYTES = 1 << 28
 IMAGES = ("png", "jpg", "jpeg")
+_NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)")
 FLOATS, SOFT = "image.npy", "soft.npy"
 
 _Sample = dict[str, bytes]
@@ -155,10 +160,15 @@ def _samples(shard: Path) -> Iterator[tuple[str, _Sample]]:
     """Files of each image by their endings, with the image's name; files of one image follow each other."""
     name, sample = "", _Sample()
     for member, data in _members(shard):
-        key, _, ending = member.partition(".")
+        match = _NAME.fullmatch(member)
+        if match is None:
+            continue
+        key, ending = match[1], match[2].lower()
         if key != name and sample:
             yield f"{shard}: {name}", sample
             sample = _Sample()
+        if ending in sample:
+            raise ArtifactError(f"{shard} holds {member} twice", expected="one file of each kind for each image")
         name = key
         sample[ending] = data
     if sample:
@@ -167,17 +177,22 @@ def _samples(shard: Path) -> Iterator[tuple[str, _Sample]]:
 
 def _members(shard: Path) -> Iterator[tuple[str, bytes]]:
     try:
+        left = shard.stat().st_size
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
+                if member.isdir():
+                    continue
                 if not member.isreg():
                     raise ValueError(f"{member.name!r} is no plain file")
-                if member.size > min(MOST_MEMBER_BYTES, shard.stat().st_size):
+                if member.size > min(MOST_MEMBER_BYTES, left):
                     raise ValueError(f"{member.name!r} says that it has {member.size:,} bytes")
+                left -= member.size
                 file = tar.extractfile(member)
                 data = file.read() if file else b""
                 if len(data) != member.size:
                     raise ValueError(f"{member.name!r} is cut off")
                 yield member.name, data
+            require_end(tar)
     except AttarError:
         raise
     except Exception as error:  # damaged archives raise nearly anything
