@@ -23,7 +23,7 @@ def plain_files(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 def require_end(tar: tarfile.TarFile) -> None:
-    """Raise ValueError unless an archive whose members were gone through ends as one does: by a block of zeros, or nothing.
+    """Raise ValueError unless an archive that was gone through ends as one does: by a block of zeros, or by nothing.
 
     `tarfile` takes a header that is damaged or cut off for the end, and leaves out all that follows.
     """
