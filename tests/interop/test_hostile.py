@@ -28,6 +28,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from attar import api
 from attar.errors import AttarError
 from attar.interop.fkd import FkdLabels
 from attar.interop.foreign import recognise, require_recognised
@@ -566,3 +567,9 @@ def test_folders_without_permission_are_told(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(Path, "iterdir", locked)
     refused(lambda: read(tmp_path / "x"), "Permission denied", "to fix")
+
+
+def test_judging_what_is_nothing_known_names_the_formats(tmp_path: Path) -> None:
+    (tmp_path / "x/deeper").mkdir(parents=True)
+    for path in (tmp_path / "x", tmp_path / "missing"):
+        refused(lambda path=path: api.evaluate(path, "digits", quiet=True), str(path), "images_best.pt", "attar")

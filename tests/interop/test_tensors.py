@@ -81,7 +81,7 @@ BAD: dict[str, tuple[str, dict[str, Any]]] = {
     "float labels": ("labels float32", {"images": ZEROS, "labels": torch.tensor([0.0, 1.0])}),
     "range": (r"outside 0\.\.3", {"images": ZEROS, "labels": torch.tensor([0, 4])}),
     "nan": ("not finite", {"images": ZEROS + torch.nan, "labels": torch.tensor([0, 1])}),
-    "logits": ("softmax", {"images": ZEROS, "labels": torch.full((2, 4), 3.0)}),
+    "logits": ("foreign.soft_labels=logits", {"images": ZEROS, "labels": torch.full((2, 4), 3.0)}),
     "classes": ("soft labels", {"images": ZEROS, "labels": torch.full((2, 5), 0.2)}),
     "dict": ("holds a dict", {"images": {"a": ZEROS}, "labels": torch.tensor([0, 1])}),
     "empty": ("images float32", {"images": torch.zeros(0, 3, 6, 5), "labels": torch.tensor([]).long()}),

@@ -259,13 +259,14 @@ def _open(
 def _foreign(
     distilled: PathLike, source: PathLike, asked: Sequence[str], reading: Mapping[str, Any], quiet: bool
 ) -> Opened | None:
-    """Other people's images, opened with their source; None where it is a distilled dataset, or nothing."""
-    from attar.interop.foreign import recognise
+    """Other people's images, opened with their source; None where it is a distilled dataset or a run."""
+    from attar.interop.foreign import is_ours, recognise
     from attar.interop.opening import open_foreign
 
-    if recognise(Path(distilled)) is None:
+    path = Path(distilled)
+    if recognise(path) is None and (is_ours(path) or (path / CONFIG).is_file()):
         return None
-    return open_foreign(Path(distilled), str(source), asked, given=reading, events=Events(quiet=quiet))
+    return open_foreign(path, str(source), asked, given=reading, events=Events(quiet=quiet))
 
 
 def _made_with(distilled: Distilled, section: str) -> dict[str, Any]:

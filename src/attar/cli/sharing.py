@@ -55,7 +55,7 @@ def export_(
     if json_:
         print_json({"path": str(done.path), "lost": list(done.lost)})
         return
-    typer.echo(f"{to}: {done.path}")
+    typer.echo(f"{to}: {done.path} ({done.files} files, {size(done.bytes)})")
     for lost in done.lost:
         typer.echo(f"not in it: {lost}")
 

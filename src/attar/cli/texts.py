@@ -16,7 +16,9 @@ def duration(seconds: float) -> str:
 
 
 def size(num_bytes: float) -> str:
-    """`12 KiB`, `3 MiB`, `1.5 GiB`."""
+    """`340 B`, `12 KiB`, `3 MiB`, `1.5 GiB`."""
+    if num_bytes < 2**10:
+        return f"{num_bytes:.0f} B"
     if num_bytes >= 2**30:
         return f"{num_bytes / 2**30:.1f} GiB"
     return f"{num_bytes / 2**20:.0f} MiB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:.0f} KiB"

@@ -83,7 +83,7 @@ def _recognised(path: Path) -> Foreign | None:
         kinds = {".pt": "tensors", ".pth": "tensors", ".tar": "webdataset"}
         found = kinds.get(path.suffix.lower())
         return Foreign(path, found) if found else None
-    if not path.is_dir() or (path / NAME).exists() or (path / "distilled").is_dir():
+    if not path.is_dir() or is_ours(path):
         return None
     if _has_tensors(path):
         return Foreign(path, "tensors")
@@ -92,14 +92,19 @@ def _recognised(path: Path) -> Foreign | None:
     return Foreign(path, "imagefolder") if _has_class_folders(path) else None
 
 
+def is_ours(path: Path) -> bool:
+    """Whether it is a distilled dataset of attar, or a run folder that holds one."""
+    return (path / NAME).exists() or (path / "distilled").is_dir()
+
+
 def require_recognised(path: Path) -> Foreign:
     """The same; raises DataError where it is nothing that is known."""
     found = recognise(path)
     if found is None:
         raise DataError(
             f"{path} holds no distilled images in a format that is known" if path.exists() else f"there is no {path}",
-            expected="class folders of images, with or without labels as epoch_0/batch_0.tar; images_best.pt with "
-            "labels_best.pt; a .pt file of DC's code; or shards",
+            expected="a distilled dataset of attar; or class folders of images, with or without labels as "
+            "epoch_0/batch_0.tar; images_best.pt with labels_best.pt; a .pt file of DC's code; or shards",
             fix="give the folder that they are in, or the file",
         )
     return found

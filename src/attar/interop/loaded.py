@@ -62,9 +62,13 @@ class Loaded:
         if self.stored.dtype != torch.uint8:
             problems += image_problems(self.stored.numpy())
         if self.soft_labels is not None:
-            problems += [f"{p}; logits need a softmax first" for p in soft_label_problems(self._half().numpy())]
+            problems += soft_label_problems(self._half().numpy())
         if problems:
-            raise ArtifactError(f"{self.path}: {'; '.join(problems)}", fix="export them again")
+            logits = " or, where the soft labels are logits, say so: --set foreign.soft_labels=logits"
+            soft = "soft labels" in "".join(problems)
+            raise ArtifactError(
+                f"{self.path}: {'; '.join(problems)}", fix=f"fetch or save them again{logits if soft else ''}"
+            )
 
     def open(self) -> Distilled:
         """The set as attar's own loops take it; nothing is written."""

@@ -79,7 +79,7 @@ def read_tensors(source: Path, origin: Origin | None = None, settings: ForeignSe
         raise ArtifactError(
             f"{found.path.parent} holds tensors only",
             expected="the class names, image shape and normalisation that they were made with",
-            fix="name the source that they were made from",
+            fix="name the source that they were made from, with --source",
         )
     whole = origin.task if origin else note.task if note else None
     assert whole is not None
@@ -153,7 +153,8 @@ def _of_experiment(file: Path, part: int) -> tuple[Tensor, Tensor]:
         )
     if part >= len(sets):
         raise ConfigError(
-            f"foreign.part={part}, and {file} holds {len(sets)} sets", expected=f"a number from 0 to {len(sets) - 1}"
+            f"foreign.part={part}, and {file} holds {len(sets)} set{'s' * (len(sets) > 1)}",
+            expected="foreign.part=0" if len(sets) == 1 else f"a number from 0 to {len(sets) - 1}",
         )
     images, labels = sets[part]
     return images, labels
@@ -184,8 +185,9 @@ def _labels(found: Tensors, task: Task, settings: ForeignSettings) -> tuple[Tens
         return labels.long(), None
     if tuple(soft.shape) != (len(labels), task.num_classes) or not soft.is_floating_point():
         raise ArtifactError(
-            f"{found.path}: soft labels {_kind(soft)} where ({len(labels)}, {task.num_classes}) is due",
-            fix="name the source that they were made from",
+            f"{found.path}: soft labels {_kind(soft)}",
+            expected=f"float ({len(labels)}, {task.num_classes}), a row for each image and a column for each class",
+            fix="name the source that they were made from, with --source",
         )
     return labels.long(), _probabilities(soft.float(), settings)
 
@@ -210,7 +212,7 @@ def _images(
         scale = note.task.normalization
         return (_whole(images.float(), scale) if note.exact_8bit else images.float()), scale
     if images.is_floating_point() and (problems := image_problems(images.float().numpy())):
-        raise ArtifactError(f"{found.path}: {'; '.join(problems)}", fix="export them again")
+        raise ArtifactError(f"{found.path}: {'; '.join(problems)}", fix="fetch or save them again")
     kind: Kind = tell(images, str(found.path)) if settings.pixels == "auto" else settings.pixels
     own = replace(task.normalization, whitening=None)
     match kind:
@@ -250,7 +252,7 @@ def _unfit(found: Tensors, task: Task) -> ArtifactError:
         f"{found.path}: images {_kind(found.images)} with labels {_kind(found.labels)}",
         expected=f"float images (n, {', '.join(map(str, task.shape))}), and int labels (n,) or float "
         f"probabilities (n, {task.num_classes})",
-        fix="name the source and resolution that they were made from",
+        fix="name the source and resolution that they were made from, with --source and --resolution",
     )
 
 

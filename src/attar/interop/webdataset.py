@@ -152,7 +152,7 @@ def _task(note: Note | None, origin: Origin | None, shard: Path) -> Task:
     raise ArtifactError(
         f"{shard.parent} holds shards only",
         expected="the class names, image shape and normalisation that they are for",
-        fix="name the source that they were made from",
+        fix="name the source that they were made from, with --source",
     )
 
 
