@@ -135,7 +135,7 @@ def test_learnt_labels_and_rate_of_datm(tmp_path: Path) -> None:
 def test_labels_that_are_neither_are_refused_unless_it_is_said(tmp_path: Path) -> None:
     neither = torch.rand(len(LABELS), CLASSES) + 1
     source = save(tmp_path / "soft", images=OWN.normalize(photographs()), labels=neither)
-    with pytest.raises(ArtifactError, match="foreign.soft_labels=logits"):
+    with pytest.raises(ArtifactError, match=r"foreign\.soft_labels=logits"):
         read_tensors(source, Origin(TASK), ForeignSettings())
     loaded = read_tensors(source, Origin(TASK), ForeignSettings(soft_labels="logits"))
     assert loaded.soft_labels is not None
