@@ -258,3 +258,15 @@ def test_the_terminal_has_a_table_for_each_group(tmp_path: Path, capsys: pytest.
     assert [len(group["rows"]) for group in plain] == [2, 1]
     assert plain[1]["because"] == ["epochs: 9 there, 3 here"]
     assert (plain[0]["rows"][0]["gain"], plain[0]["rows"][0]["made_in_s"]) == (10, 60.0)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[", "null", '{"records": [3]}', '{"records": [{"metric": 1}]}', '{"records": {}}']
+)
+def test_records_that_make_no_sense_are_told(tmp_path: Path, text: str) -> None:
+    folders = [tmp_path / name for name in ("one", "other")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "evaluation.json").write_text(text)
+    with pytest.raises(ArtifactError):
+        read(*folders)

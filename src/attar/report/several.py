@@ -145,7 +145,7 @@ def _read(folder: Path, name: str, defaults: Mapping[str, Any]) -> Judged:
     if outside:
         description = {**outside[0].description, "source": {"name": Path(outside[0].source).name}}
         name = name.removesuffix("-evaluation")
-    records = tuple(accuracies([Record.from_json(dict(values)) for values in evaluation.get("records", ())]))
+    records = tuple(accuracies([Record.from_json(dict(mapping(values))) for values in evaluation.get("records", ())]))
     ours = next((record for record in records if base(record.subject) == "distilled"), None)
     if ours is None:
         raise ArtifactError(
