@@ -28,8 +28,12 @@ class Far(torch.Tensor):
 
     near: torch.Tensor
 
+    wide = True
+
     @staticmethod
     def __new__(cls, near: torch.Tensor) -> Far:
+        if near.dtype == torch.float64 and not Far.wide:
+            raise TypeError("the device has no float64")
         made: Far = torch.Tensor._make_wrapper_subclass(
             cls, near.shape, near.stride(), near.storage_offset(), dtype=near.dtype, device=DEVICE
         )
@@ -75,6 +79,16 @@ def pretended_device() -> Iterator[torch.device]:
     """Within this, tensors made on or moved to the device that is given lie on the pretended accelerator."""
     with _Below(), _Factories():
         yield DEVICE
+
+
+@contextmanager
+def without_float64() -> Iterator[None]:
+    """Within this, the pretended accelerator has no float64, as Apple's have none."""
+    Far.wide = False
+    try:
+        yield
+    finally:
+        Far.wide = True
 
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:

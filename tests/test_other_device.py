@@ -18,8 +18,9 @@ import torch
 
 import attar
 from attar.data import loading
+from attar.losses import class_statistics
 from attar.runtime.engine import Engine
-from pretended import DEVICE, pretended_device
+from pretended import DEVICE, pretended_device, without_float64
 
 Settings = dict[str, Any]
 SMALL: Settings = {"source.train_per_class": 12, "train.epochs": 2}
@@ -132,6 +133,14 @@ def test_a_run_is_the_same_there(name: str, tmp_path: Path, monkeypatch: pytest.
         elsewhere = run("there")
     assert torch.equal(here[0], elsewhere[0])
     assert here[1] == elsewhere[1]
+
+
+@pytest.mark.parametrize("name", cases(RUNS))
+def test_no_run_needs_float64_there(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, ipc, settings = RUNS[name]
+    monkeypatch.setattr(class_statistics, "WITHOUT_FLOAT64", (DEVICE.type,))
+    with there(monkeypatch), without_float64():
+        attar.distill("digits", method, ipc, recipe="none", out=tmp_path, settings=settings, device="cpu")
 
 
 @pytest.mark.parametrize("name", cases(TRAININGS))

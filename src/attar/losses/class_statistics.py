@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+WITHOUT_FLOAT64 = ("mps",)
+"""Devices that have no such numbers: what they measure is summed up on the CPU."""
 CACHED = 1 << 18
 """Values that a processor's cache holds in float64."""
 
@@ -70,15 +72,17 @@ class Sums:
     """
 
     def __init__(self, num_classes: int, num_channels: int, device: torch.device | str = "cpu") -> None:
-        self.counts = torch.zeros(num_classes, dtype=torch.float64, device=device)
-        self.sums = torch.zeros(num_classes, 2, num_channels, dtype=torch.float64, device=device)
+        home = "cpu" if torch.device(device).type in WITHOUT_FLOAT64 else device
+        self.counts = torch.zeros(num_classes, dtype=torch.float64, device=home)
+        self.sums = torch.zeros(num_classes, 2, num_channels, dtype=torch.float64, device=home)
 
     def add(self, x: Tensor, images: Grouping) -> None:
-        """Take in an input (b, c, ...) of images of these classes, on its device."""
-        values = x.detach().flatten(2) if x.ndim > 2 else x.detach().unsqueeze(2)
+        """Take in an input (b, c, ...) of images of these classes, both on one device."""
+        x, present, counts = (some.detach().to(self.sums.device) for some in (x, images.present, images.counts))
+        values = x.flatten(2) if x.ndim > 2 else x.unsqueeze(2)
         rows = torch.cat([_row_sums(some) for some in values.split(_num_at_once(values))])
-        self.counts[images.present] += images.counts * (x.numel() // x.shape[1] // sum(images.sizes))
-        self.sums[images.present] += torch.stack([part.sum(0) for part in rows.split(images.rows(len(x)))])
+        self.counts[present] += counts * (x.numel() // x.shape[1] // sum(images.sizes))
+        self.sums[present] += torch.stack([part.sum(0) for part in rows.split(images.rows(len(x)))])
 
     def statistics(self) -> LayerStatistics:
         """What was summed up, on the CPU; zeros for a class without images."""
