@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from attar import catalogue
+
 TOY = [
     "--recipe", "none",
     "--set", "squeeze.model=convnet-d2-w8",
@@ -142,6 +144,14 @@ def test_a_full_disk_behind_stdout_is_no_error_of_attar():
 
 def test_debug_shows_the_traceback():
     assert "Traceback" in attar("report", ".", "--debug").stderr
+
+
+def test_a_network_is_shown_with_its_size():
+    shown = catalogue.describe("convnet-d3-w128")
+    assert shown["notes"]["parameters"] == "320,010 for 10 classes at 32 px"
+    assert shown["notes"]["normalisation"] == "InstanceNorm"
+    assert catalogue.describe("resnet18")["notes"]["parameters"] == "11,689,512 for 1,000 classes at 224 px"
+    assert catalogue.describe("convnet-d3-w128-none")["notes"]["normalisation"] == "none"
 
 
 def test_show_and_list_as_json():

@@ -6,14 +6,20 @@ import sys
 from typing import Any, Literal, get_args
 
 from attar.config import Config, Option, options
-from attar.errors import unknown
+from attar.errors import ConfigError, unknown
 from attar.interop.settings import ForeignSettings
 from attar.methods import methods
 from attar.settings import Recipe, recipes, sections_of
 from attar.studies.settings import StudySettings, read_study, studies
+from attar.task import Normalization, Task
 from attar.training.settings import TrainSettings
 from attar.training.strategies import Strategy, strategies
 
+EXAMPLE, IMAGENET = (
+    Task(tuple(map(str, range(num))), 3, size, size, Normalization((0.5,) * 3, (0.25,) * 3))
+    for num, size in ((10, 32), (1000, 224))
+)
+"""What networks are shown for."""
 Kind = Literal["methods", "recipes", "datasets", "models", "strategies", "studies"]
 
 
@@ -68,15 +74,42 @@ def describe(name: str) -> dict[str, Any]:
     found_strategies = strategies()
     if name in found_strategies:
         return _strategy(found_strategies[name])
+    if (network := _network(name)) is not None:
+        return network
     known = [*found_methods, *found_strategies, *known_sections, "study", *found_recipes]
-    raise unknown(
-        "method, strategy, section or recipe", name, known, fix="`attar list methods`, or strategies, or recipes"
-    )
+    fix = "`attar list methods`, or strategies, recipes or models"
+    raise unknown("method, strategy, section, recipe or model", name, known, fix=fix)
 
 
 def study_options() -> list[Option]:
     """Fields of a study's file, without those of its section `train`, which are a section of their own."""
     return [option for option in options(StudySettings) if not option.name.startswith("train.")]
+
+
+def _network(name: str) -> dict[str, Any] | None:
+    """What is known of a network before it meets images: where it comes from, how large it is; None for no network."""
+    from attar.models import catalog
+
+    try:
+        family, own_name = catalog.find(name)
+    except ConfigError:
+        return None
+    shown = EXAMPLE if family == "attar" else IMAGENET
+    model = catalog.build(name, shown)
+    norms = sorted({_norm(module) for module in model.modules() if "Norm" in type(module).__name__})
+    size = f"for {shown.num_classes:,} classes at {shown.width_px} px"
+    notes = {
+        "parameters": f"{catalog.num_parameters(model):,} {size}",
+        "normalisation": ", ".join(norms) or "none",
+        "use": f"--model {name}, or --models {name} where it judges",
+    }
+    return {"name": name, "summary": f"a network of {family}'s ({own_name})", "notes": notes, "sections": {}}
+
+
+def _norm(module: Any) -> str:
+    channels = getattr(module, "num_channels", None)
+    alone = channels is not None and getattr(module, "num_groups", None) == channels
+    return "InstanceNorm" if alone else type(module).__name__.removesuffix("2d")
 
 
 def _strategy(kind: type[Strategy]) -> dict[str, Any]:

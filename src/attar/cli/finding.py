@@ -92,7 +92,7 @@ def list_(
 
 @command("Find your way")
 def show(
-    name: Annotated[str, typer.Argument(help="A method, a strategy, a recipe, or a section such as train.")],
+    name: Annotated[str, typer.Argument(help="A method, a strategy, a recipe, a model, or a section such as train.")],
     json_: Json = False,
 ) -> None:
     """Show every field of a method, a recipe or a section: type, default, meaning."""
