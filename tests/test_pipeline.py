@@ -11,6 +11,7 @@ import yaml
 from PIL import Image
 
 import attar
+from attar.data import loading
 from attar.errors import ArtifactError, AttarError, ConfigError, DataError, DivergedError
 from attar.methods.tesla import Tesla
 from attar.recover import _Loop
@@ -298,3 +299,14 @@ def test_a_trained_network_is_not_overwritten(unbroken, tmp_path):
     with pytest.raises(ArtifactError, match="trained network already"):
         attar.train(unbroken.path, "convnet-d2-w8", out=tmp_path, settings={"epochs": 2})
     assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_images_that_stay_on_disk_make_the_same_dataset_and_records(unbroken, tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "KEPT_BYTES", 0)
+    made = distil(tmp_path / "run")
+    found, expected = bytes_of(made.distilled), bytes_of(unbroken.distilled)
+    told = {"README.md", "SHA256SUMS"}  # of the last evaluation, which other tests make of `unbroken` too
+    assert {name: data for name, data in found.items() if name not in told} == {
+        name: data for name, data in expected.items() if name not in told
+    }
+    assert made.records == unbroken.records

@@ -28,11 +28,12 @@ from attar.data.views import Views, ViewSettings
 from attar.labels.codecs import CODECS
 from attar.labels.plan import LabelPlan, choose_plan
 from attar.labels.writing import write_labels
-from attar.methods.base import Distillate
+from attar.methods.base import Distillate, Images
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.seeding import derive
 from attar.task import Task
+from attar.training.soft import one_label_each
 
 BATCH = 256
 
@@ -112,7 +113,8 @@ def relabel(
         return distillate, None
     knowledge = labeller(knowledge, settings)
     if settings.labels == "teacher":
-        return replace(distillate, soft_labels=knowledge.soft_labels(distillate.images).cpu()), None
+        images = distillate.images
+        return replace(distillate, soft_labels=one_label_each(knowledge, lambda i: images[i], len(images))), None
     plain = replace(distillate, soft_labels=None)
     views = Views(settings, derive(seed, "relabel"), len(distillate.labels), task.shape)
     if settings.labels == "online":
@@ -142,7 +144,7 @@ def label_plan(settings: RelabelSettings, num_images: int, num_classes: int, tra
 
 def _write(
     plan: LabelPlan,
-    images: Tensor,
+    images: Images,
     views: Views,
     logits: Callable[[Tensor], Tensor],
     folder: Path,

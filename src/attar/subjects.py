@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from attar.artifacts.distilled import Distilled
-from attar.data.loading import RealSet, TensorSet, TrainingSet
+from attar.data.loading import RealSet, TrainingSet, kept
 from attar.data.replayed import ReplayedSet
 from attar.data.views import Views, ViewSettings
 from attar.errors import ConfigError, DataError
@@ -125,11 +125,8 @@ class Subjects:
         teacher = self._teacher_of(subject.labels)
 
         def make(seed: int) -> TrainingSet:
-            indices = self._chosen(name, seed)
-            images, labels = self._real.images(indices), self._real.labels[indices]
-            if teacher is None:
-                return TensorSet(images, labels)
-            return labelled_by(teacher, images, labels, self._distilled.views, self._engine.device)
+            data = kept(self._real, self._chosen(name, seed))
+            return data if teacher is None else labelled_by(teacher, data, self._distilled.views, self._engine.device)
 
         return replace(subject, make=make, identity=[name, self._features_by(), subject.identity])
 

@@ -180,12 +180,12 @@ def test_the_picture_is_a_grid_of_whole_pixels(
 ) -> None:
     labels = np.arange(num_classes).repeat(per_class)
     pixels = np.full((len(labels), *shape), 200, np.uint8)
-    with Image.open(io.BytesIO(preview(pixels, labels))) as sheet:
+    with Image.open(io.BytesIO(preview(dict(enumerate(pixels)), labels))) as sheet:
         side = -(-64 // shape[1]) * shape[1]
         assert sheet.size == (columns * (side + 4) - 4, rows * (side + 4) - 4)
         assert set(sheet.get_flattened_data()) <= {(200, 200, 200, 255), (0, 0, 0, 0)}
 
 
 def test_large_images_are_shrunk_in_the_picture() -> None:
-    with Image.open(io.BytesIO(preview(np.zeros((1, 3, 256, 512), np.uint8), np.zeros(1, np.int64)))) as sheet:
+    with Image.open(io.BytesIO(preview({0: np.zeros((3, 256, 512), np.uint8)}, np.zeros(1, np.int64)))) as sheet:
         assert sheet.size == (128, 64)

@@ -106,9 +106,9 @@ def edit_rows(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]
     return edit
 
 
-def edit_shard(change: Callable[[parquet.Shard], dict[str, Any]]) -> Callable[[Path], None]:
+def edit_shard(change: Callable[[parquet.Block], dict[str, Any]]) -> Callable[[Path], None]:
     def edit(folder: Path) -> None:
-        shard = parquet.read_shard(folder / SHARD, (3, 6, 5))
+        (shard,) = parquet.read_shard(folder / SHARD, (3, 6, 5))
         values = {"pixels": shard.pixels, "labels": shard.labels, "class_names": shard.class_names, **change(shard)}
         parquet.write_shards(folder, **values)
 
@@ -127,11 +127,11 @@ def swap(names: list[str]) -> None:
     names[0], names[1] = names[1], names[0]
 
 
-def relabel(shard: parquet.Shard) -> dict[str, Any]:
+def relabel(shard: parquet.Block) -> dict[str, Any]:
     return {"labels": np.where(np.arange(len(shard.labels)) == 3, 7, shard.labels)}
 
 
-def repaint(shard: parquet.Shard) -> dict[str, Any]:
+def repaint(shard: parquet.Block) -> dict[str, Any]:
     pixels = shard.pixels.copy()
     pixels[5, 0, 0, 0] ^= 1
     return {"pixels": pixels}

@@ -61,9 +61,9 @@ def test_it_opens_elsewhere_as_it_was_written(folder: Path, tmp_path: Path, whit
 def test_its_pictures_are_pixels(folder: Path, white: Task, floats: Distillate) -> None:
     from attar.artifacts.parquet import read_shard
 
-    shown = read_shard(folder / "data/train-00000-of-00001.parquet", white.shape).pixels
+    (block,) = read_shard(folder / "data/train-00000-of-00001.parquet", white.shape)
     expected = white.normalization.pixels(floats.images).clamp(0, 1).mul(255).round().byte()
-    assert torch.equal(torch.from_numpy(shown), expected)
+    assert torch.equal(torch.from_numpy(block.pixels), expected)
     assert torch.equal(load_distilled(folder).pixels_8bit(), expected)
 
 

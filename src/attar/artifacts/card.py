@@ -72,13 +72,18 @@ def class_names(text: str) -> tuple[str, ...]:
         ) from error
 
 
-def preview(pixels: Bytes8, labels: Integers) -> bytes:
-    """Draw a PNG of images (n, c, h, w), enlarged without smoothing: a column for each of up to ten classes.
+def shown(labels: Integers) -> list[int]:
+    """Places of the images that `preview` draws, of labels (n,)."""
+    return [place for row in _grid(labels) for place in row if place is not None]
+
+
+def preview(pixels: Mapping[int, Bytes8], labels: Integers) -> bytes:
+    """Draw a PNG of images (c, h, w), given by their places, without smoothing: a column for each of up to ten classes.
 
     With one image a class, up to a hundred classes are shown in rows of ten. The gaps are transparent.
     """
     grid = _grid(labels)
-    across, down = (side + TILE_GAP_PX for side in _tile(pixels[0]).size)
+    across, down = (side + TILE_GAP_PX for side in _tile(next(iter(pixels.values()))).size)
     size = len(grid[0]) * across - TILE_GAP_PX, len(grid) * down - TILE_GAP_PX
     sheet = Image.new("RGBA", size, (0, 0, 0, 0))
     for row, places in enumerate(grid):

@@ -5,24 +5,56 @@ Each function returns the problems that it found, in words for a person. Needs n
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from attar.artifacts.arrays import Array
+from attar.artifacts.arrays import Array, Rows, spans
 from attar.artifacts.description import IMAGE_LIMIT, Files
 from attar.data.columns import column_bytes
 
 
-def image_problems(images: Array, low: float = -IMAGE_LIMIT, high: float = IMAGE_LIMIT) -> list[str]:
+@dataclass
+class Survey:
+    """The values of normalised images, seen a part after the other."""
+
+    num: int = 0
+    least: float = math.inf
+    most: float = -math.inf
+    _bad: list[int] = field(default_factory=list)
+
+    def add(self, images: Array) -> None:
+        """Look at some more images (b, c, h, w)."""
+        bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
+        self._bad += (bad + self.num).tolist()
+        self.num += len(images)
+        if not len(bad):
+            self.least = min(self.least, float(images.min(initial=np.inf)))
+            self.most = max(self.most, float(images.max(initial=-np.inf)))
+
+    def problems(self, low: float = -IMAGE_LIMIT, high: float = IMAGE_LIMIT) -> list[str]:
+        """Problems of images that should be finite and lie in low..high."""
+        if self._bad:
+            which = f"{len(self._bad)} of {self.num} images"
+            return [f"{which} hold values that are not finite, the first is {self._bad[0]}"]
+        if self.least < low or self.most > high:
+            return [f"image values reach from {self.least:g} to {self.most:g}, outside {low:g}..{high:g}"]
+        return []
+
+
+def survey(images: Rows) -> Survey:
+    """Look at all of normalised images (n, c, h, w)."""
+    seen = Survey()
+    for part in spans(images.shape):
+        seen.add(images[part])
+    return seen
+
+
+def image_problems(images: Rows, low: float = -IMAGE_LIMIT, high: float = IMAGE_LIMIT) -> list[str]:
     """Problems of normalised images (n, c, h, w) that should be finite and lie in low..high."""
-    bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
-    if len(bad):
-        return [f"{len(bad)} of {len(images)} images hold values that are not finite, the first is {bad[0]}"]
-    least, most = float(images.min(initial=np.inf)), float(images.max(initial=-np.inf))
-    if least < low or most > high:
-        return [f"image values reach from {least:g} to {most:g}, outside {low:g}..{high:g}"]
-    return []
+    return survey(images).problems(low, high)
 
 
 def label_problems(labels: Array, num_classes: int) -> list[str]:
@@ -38,14 +70,15 @@ def label_problems(labels: Array, num_classes: int) -> list[str]:
 
 def soft_label_problems(probabilities: Array) -> list[str]:
     """Problems of float16 probabilities (n, classes) that should be finite, not negative and sum to 1."""
-    values = probabilities.astype(np.float64)
-    if not np.isfinite(values).all():
+    parts = [probabilities[part] for part in spans(probabilities.shape)]
+    if not all(np.isfinite(part).all() for part in parts):
         return ["soft labels hold values that are not finite"]
-    problems = ["soft labels hold negative values"] if (values < 0).any() else []
-    off = np.abs(values.sum(axis=1) - 1)
-    if (off > sum_tolerance(values.shape[1])).any():
+    problems = ["soft labels hold negative values"] if any((part < 0).any() for part in parts) else []
+    sums = np.concatenate([np.zeros(0), *(part.astype(np.float64).sum(axis=1) for part in parts)])
+    off = np.abs(sums - 1)
+    if (off > sum_tolerance(probabilities.shape[1])).any():
         worst = int(off.argmax())
-        problems.append(f"the soft labels of image {worst} sum to {values[worst].sum():g}, not to 1")
+        problems.append(f"the soft labels of image {worst} sum to {sums[worst]:g}, not to 1")
     return problems
 
 

@@ -14,7 +14,7 @@ The same distillate and provenance give the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,16 +26,17 @@ from torch.utils.data import DataLoader, Dataset
 
 from attar.artifacts import card
 from attar.artifacts import description as about
-from attar.artifacts.arrays import Array, read_rows, write_rows
-from attar.artifacts.checks import image_problems, label_problems, measure, soft_label_problems
+from attar.artifacts.arrays import Array, StoredRows, write_rows
+from attar.artifacts.checks import Survey, label_problems, measure, soft_label_problems, survey
 from attar.artifacts.checksums import damage, read_sums, write_sums
 from attar.artifacts.description import Description, Files, LabelKind, describe, locate, read_description
+from attar.artifacts.images import ImageArrays, float_images, parts, pixel_images
 from attar.artifacts.labelling import Labelling, stored_plan
-from attar.artifacts.parquet import Bytes8, quantise, read_shard, write_shards
+from attar.artifacts.parquet import Bytes8, quantise, read_labels, write_shards
 from attar.artifacts.whitening import with_whitening, write_whitening
 from attar.errors import ArtifactError, DivergedError
 from attar.labels.store import ForeignLabels, LabelStore
-from attar.methods.base import Distillate
+from attar.methods.base import Distillate, Images
 from attar.runtime.files import new_folder, write_bytes, write_json, write_text
 from attar.runtime.seeding import generator
 from attar.task import Task
@@ -43,12 +44,16 @@ from attar.task import Task
 EIGHT_BIT_TOLERANCE = 0.01
 """How far float rounding may move a real pixel from its level of 0..255."""
 
+WHITENED_BYTES = 16 << 20
+"""Whitened images that are turned back together: a thousand of the largest, as products round by how many there are."""
+
 
 @dataclass(frozen=True, eq=False)
 class Distilled:
     """A distilled dataset, on the CPU; 8-bit images stay 8-bit until they are asked for.
 
-    `stored` (n, c, h, w) is uint8 pixels, or float32 normalised images; `labels` (n,) int64; `soft_labels`
+    `stored` (n, c, h, w) is uint8 pixels, or float32 normalised images: a tensor, or read by index where they are more
+    than `attar.data.loading.KEPT_BYTES`; `labels` (n,) int64; `soft_labels`
     (n, classes) float32 probabilities or None; `label_store` holds the labels stored by epoch and image, or is
     None; `views` are the plain values by which labelled views are replayed, or None; `teacher_files` are those of the
     networks that come along; `learning_rate` learnt for training on them or None; `info` is attar.json; `sizes`
@@ -58,7 +63,7 @@ class Distilled:
 
     path: Path
     task: Task
-    stored: Tensor
+    stored: Images
     labels: Tensor
     soft_labels: Tensor | None
     learning_rate: float | None
@@ -80,7 +85,7 @@ class Distilled:
     @property
     def images(self) -> Tensor:
         """All images (n, c, h, w) float32 normalised; made anew on each access where they are stored in 8 bits."""
-        return self._normalized(self.stored)
+        return self._normalized(self.stored[:])
 
     def images_at(self, indices: Tensor) -> Tensor:
         """Images (b, c, h, w) float32 normalised, of these indices (b,)."""
@@ -101,15 +106,17 @@ class Distilled:
 
     def pixels(self, indices: Tensor | None = None) -> Tensor:
         """Pixels (b, c, h, w), float, of these indices or of all; 0..1 where valid, unclamped where they are not."""
-        stored = self.stored if indices is None else self.stored[indices]
+        stored = self.stored[:] if indices is None else self.stored[indices]
         return stored.float().div(255) if stored.dtype == torch.uint8 else self.task.normalization.pixels(stored)
 
-    def pixels_8bit(self) -> Tensor:
-        """All images as pictures show them: pixels uint8 (n, c, h, w), clamped and rounded where they are floats."""
-        return self.stored if self.stored.dtype == torch.uint8 else torch.from_numpy(_shown(self.stored, self.task))
+    def pixels_8bit(self, indices: Tensor | None = None) -> Tensor:
+        """Pixels uint8 (b, c, h, w) as pictures show them, of these indices or of all; floats clamped and rounded."""
+        stored = self.stored[:] if indices is None else self.stored[indices]
+        return stored if stored.dtype == torch.uint8 else torch.from_numpy(_shown(stored, self.task))
 
     def dataset(self) -> Dataset[tuple[Tensor, Tensor]]:
         """A torch dataset of (image, target): normalised (c, h, w), and a label or its (classes,)."""
+        self.stored[:0]  # what is decoded once is so before workers are started, who then share it
         return _Examples(self.training_set())
 
     def loader(self, batch_size: int = 64, *, shuffle: bool = True, seed: int = 0) -> DataLoader[Any]:
@@ -186,23 +193,25 @@ def write_distilled(
         ResourceError: the folder holds other files, or cannot be written.
     """
     labelling = labelling or Labelling("hard" if distillate.soft_labels is None else "soft")
-    pixels = _pixels(distillate, task)
+    seen = _looked_at(distillate, task)
     soft = _soft_labels(distillate, task, labelling)
     with new_folder(folder, replacing=about.NAME) as building:
-        files = _write_data(building, distillate, pixels, soft, task, labelling)
+        labels = distillate.labels.long().numpy()
+        shown = dict.fromkeys(card.shown(labels), np.empty(0, np.uint8))
+        files = _write_data(building, distillate, shown, soft, task, labelling)
         description = describe(
             provenance or {},
-            num_images=len(pixels),
+            num_images=seen.num,
             task=task.to_json(),
             pixels="uint8" if distillate.exact_8bit else "float32",
-            image_range=None if distillate.exact_8bit else _range(distillate.images),
+            image_range=None if distillate.exact_8bit else (seen.least, seen.most),
             soft_labels=None if soft is None else "float16",
             labels=labelling.describe(),
             learning_rate=distillate.learning_rate,
             sizes=measure(building, files),
             files=files.model_dump(),
         )
-        _write_words(building, description, card.preview(pixels, distillate.labels.numpy()))
+        _write_words(building, description, card.preview(shown, labels))
     return load_distilled(folder)
 
 
@@ -220,17 +229,13 @@ def load_distilled(path: Path | str) -> Distilled:
     files = description.files
     _require_intact(folder, about.NAME, *files.every())
     task = with_whitening(folder, Task.from_json(description.task.model_dump()))
-    shards = [read_shard(folder / name, task.shape) for name in files.images]
-    labels = torch.from_numpy(np.concatenate([shard.labels for shard in shards]))
+    shards = [folder / name for name in files.images]
+    labels = torch.from_numpy(np.concatenate([read_labels(path) for path in shards]))
     if files.pixels:
-        stored = _read(folder, files.pixels, "images", "float32", task.shape)
+        stored = float_images(StoredRows([folder / name for name in files.pixels], "images", "F32", task.shape))
     else:
-        stored = torch.from_numpy(np.concatenate([shard.pixels for shard in shards]))
-    soft = (
-        _read(folder, files.soft_labels, "soft_labels", "float16", (task.num_classes,)).float()
-        if files.soft_labels
-        else None
-    )
+        stored = pixel_images(shards, task.shape)
+    soft = _read_soft_labels(folder, files.soft_labels, task.num_classes) if files.soft_labels else None
     _require_agreement(folder, description, stored, labels, soft)
     return Distilled(
         path=folder,
@@ -252,8 +257,8 @@ def _label_store(folder: Path, description: Description) -> LabelStore | None:
     return None if plan is None else LabelStore(folder, plan)
 
 
-def _pixels(distillate: Distillate, task: Task) -> Bytes8:
-    """Check images and labels; give the 8-bit pixels, exact or as previews."""
+def _looked_at(distillate: Distillate, task: Task) -> Survey:
+    """Check images and labels; tell what values the images have."""
     images, labels = distillate.images, distillate.labels
     if images.dtype != torch.float32 or tuple(images.shape) != (len(labels), *task.shape) or not len(labels):
         raise ArtifactError(
@@ -262,10 +267,21 @@ def _pixels(distillate: Distillate, task: Task) -> Bytes8:
         )
     if problems := label_problems(labels.numpy(), task.num_classes):
         raise ArtifactError(problems[0])
-    if problems := image_problems(images.numpy()):
+    seen = survey(ImageArrays(images))
+    if problems := seen.problems():
         raise DivergedError(problems[0], fix="lower the learning rate of the images and run again")
-    pixels = [_quantised(part, distillate.exact_8bit, task) for part in images.split(1000)]
-    return np.concatenate(pixels)
+    return seen
+
+
+def _pixels(distillate: Distillate, task: Task, shown: dict[int, Bytes8]) -> Iterator[Bytes8]:
+    """The 8-bit pixels (c, h, w) of each image, exact or as previews; those at the places in `shown` are kept there."""
+    place = 0
+    for images in parts(distillate.images, None if task.normalization.whitening is None else WHITENED_BYTES):
+        for pixels in _quantised(images, distillate.exact_8bit, task):
+            if place in shown:
+                shown[place] = pixels.copy()
+            yield pixels
+            place += 1
 
 
 def _quantised(images: Tensor, exact: bool, task: Task) -> Bytes8:
@@ -304,21 +320,21 @@ def _soft_labels(distillate: Distillate, task: Task, labelling: Labelling) -> Ar
 def _write_data(
     building: Path,
     distillate: Distillate,
-    pixels: Bytes8,
+    shown: dict[int, Bytes8],
     soft: Array | None,
     task: Task,
     labelling: Labelling,
 ) -> Files:
     labels = distillate.labels.long().numpy()
-    exact = distillate.exact_8bit
+    exact, images = distillate.exact_8bit, ImageArrays(distillate.images)
     stored, teacher = labelling.place(building)
     whitening = task.normalization.whitening
     if whitening is not None:
         write_whitening(building, whitening)
     return Files(
-        images=tuple(write_shards(building, pixels, labels, task.class_names)),
-        pixels=() if exact else tuple(write_rows(building, "pixels", "images", distillate.images.numpy())),
-        soft_labels=() if soft is None else tuple(write_rows(building, "labels", "soft_labels", soft)),
+        images=tuple(write_shards(building, _pixels(distillate, task, shown), labels, task.class_names)),
+        pixels=() if exact else tuple(write_rows(building, "pixels", "images", images, "F32")),
+        soft_labels=() if soft is None else tuple(write_rows(building, "labels", "soft_labels", soft, "F16")),
         labels=tuple(stored),
         teacher=tuple(teacher),
         whitening=None if whitening is None else about.WHITENING,
@@ -332,17 +348,13 @@ def _write_words(building: Path, description: Description, picture: bytes) -> No
     write_sums(building)
 
 
-def _read(folder: Path, names: tuple[str, ...], tensor: str, dtype: str, shape: tuple[int, ...]) -> Tensor:
-    rows = [read_rows(folder / name, tensor, dtype, shape) for name in names]
-    return torch.from_numpy(np.concatenate(rows))
+def _read_soft_labels(folder: Path, names: tuple[str, ...], num_classes: int) -> Tensor:
+    rows = StoredRows([folder / name for name in names], "soft_labels", "F16", (num_classes,))
+    return torch.from_numpy(rows[:]).float()
 
 
 def _with(distillate: Distillate) -> str:
     return "without" if distillate.soft_labels is None else "with"
-
-
-def _range(images: Tensor) -> tuple[float, float]:
-    return images.min().item(), images.max().item()
 
 
 def _require_intact(folder: Path, *names: str) -> None:
@@ -356,7 +368,7 @@ def _require_intact(folder: Path, *names: str) -> None:
 
 
 def _require_agreement(
-    folder: Path, description: Description, stored: Tensor, labels: Tensor, soft: Tensor | None
+    folder: Path, description: Description, stored: Images, labels: Tensor, soft: Tensor | None
 ) -> None:
     counts = {len(stored), len(labels), len(labels) if soft is None else len(soft), description.num_images}
     if len(counts) > 1 or label_problems(labels.numpy(), len(description.task.class_names)):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from attar.artifacts.arrays import StoredRows
+from attar.artifacts.images import float_images
 from attar.methods.base import Distillate
-from attar.runtime.checkpoint import read_tensors, write_tensors
+from attar.runtime.checkpoint import read_note, read_tensors, write_tensors
 
 
 def chunk_name(chunk: int) -> str:
@@ -20,7 +20,7 @@ def chunk_name(chunk: int) -> str:
 
 def write_chunk(path: Path, distillate: Distillate) -> None:
     """Store what a method handed over for one chunk."""
-    tensors = {"images": distillate.images, "labels": distillate.labels}
+    tensors = {"images": distillate.images[:], "labels": distillate.labels}
     if distillate.soft_labels is not None:
         tensors["soft_labels"] = distillate.soft_labels
     note = {"learning_rate": distillate.learning_rate, "exact_8bit": distillate.exact_8bit}
@@ -28,29 +28,18 @@ def write_chunk(path: Path, distillate: Distillate) -> None:
 
 
 def read_chunks(folder: Path) -> Distillate:
-    """All chunks of a complete stage, joined in their order."""
-    parts = [_read_chunk(path) for path in sorted(folder.glob(chunk_name(0).replace("00000", "*")))]
-    if len(parts) == 1:
-        return parts[0]
-    soft = [part.soft_labels for part in parts if part.soft_labels is not None]
-    return replace(
-        parts[0],
-        images=_join([part.images for part in parts]),
-        labels=_join([part.labels for part in parts]),
-        soft_labels=_join(soft) if soft else None,
-    )
-
-
-def _read_chunk(path: Path) -> Distillate:
-    tensors, note = read_tensors(path)
+    """All chunks of a complete stage, joined in their order; where images are many, they are read when asked for."""
+    paths = sorted(folder.glob(chunk_name(0).replace("00000", "*")))
+    note, labels, soft = read_note(paths[0]), list[Tensor](), list[Tensor]()
+    for path in paths:
+        tensors, _ = read_tensors(path, leaving=("images",))
+        labels.append(tensors["labels"].clone())  # as read it would keep the whole file mapped
+        if "soft_labels" in tensors:
+            soft.append(tensors["soft_labels"].clone())
     return Distillate(
-        tensors["images"],
-        tensors["labels"],
-        tensors.get("soft_labels"),
+        float_images(StoredRows(paths, "images", "F32", alone=False)),
+        torch.cat(labels),
+        torch.cat(soft) if soft else None,
         note["learning_rate"],
         note["exact_8bit"],
     )
-
-
-def _join(parts: Sequence[Tensor]) -> Tensor:
-    return torch.cat(list(parts))

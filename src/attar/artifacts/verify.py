@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from attar.artifacts import description as about
-from attar.artifacts.arrays import Array, read_rows
+from attar.artifacts.arrays import Array, StoredRows
 from attar.artifacts.card import README, class_names
 from attar.artifacts.checks import image_problems, label_problems, measure, soft_label_problems
 from attar.artifacts.checksums import damage, files_of, read_sums
-from attar.artifacts.description import WHITENING, Description, Scale, locate, read_description
+from attar.artifacts.description import WHITENING, Classes, Description, Scale, locate, read_description
 from attar.artifacts.labelling import stored_plan
-from attar.artifacts.parquet import Bytes8, Shard, quantise, read_shard
+from attar.artifacts.parquet import Bytes8, Integers, quantise, read_shard
 from attar.artifacts.whitening import OTHER_MATRIX, fingerprint, inverse, read_whitening, unwhiten
 from attar.errors import AttarError
 from attar.labels.checks import view_problems
@@ -106,9 +106,8 @@ class _Inspection:
     def check_content(self, known: set[str], description: Description) -> None:
         files = description.files
         self.require(known, *files.every())
-        previews = self.check_shards(description)
         self.check_whitening(description)
-        self.check_floats(description, previews)
+        self.check_images(description)
         self.check_soft_labels(description)
         self.check_stored_labels(description)
         if self.intact.issuperset(files.every()):
@@ -118,40 +117,55 @@ class _Inspection:
             with self.telling(README):
                 self.check_card(description)
 
-    def check_shards(self, description: Description) -> Bytes8 | None:
-        """Check the parquet shards; return their pixels (n, c, h, w) if all could be read."""
-        task, names, shards = description.task, description.files.images, list[Shard]()
+    def check_images(self, description: Description) -> None:
+        """Check the float images, where there are some, then the parquet shards, and whether they show the same."""
+        task, names = description.task, description.files.images
+        floats = self.sound_floats(description)
+        ids, unlike, num_read = list[Integers](), list[int](), 0
         for name in filter(self.intact.__contains__, names):
             with self.telling(name):
-                shard = read_shard(self.folder / name, (task.channels, task.height_px, task.width_px))
-                if shard.class_names != task.class_names:
-                    self.problems.append(_order(name, shard.class_names, task.class_names))
-                self.problems += [f"{name}: {p}" for p in label_problems(shard.labels, len(task.class_names))]
-                shards.append(shard)
-        if len(shards) < len(names):
-            return None
-        ids = np.concatenate([shard.image_ids for shard in shards])
-        if len(ids) != description.num_images:
-            self.problems.append(f"data/ holds {len(ids)} images, {about.NAME} says {description.num_images}")
-        elif (ids != np.arange(len(ids))).any():
-            self.problems.append("the image_ids in data/ are not 0, 1, 2 and on, in order")
-        return np.concatenate([shard.pixels for shard in shards])
-
-    def check_floats(self, description: Description, previews: Bytes8 | None) -> None:
-        task, names = description.task, description.files.pixels
-        rows = self.read_all(names, "images", "float32", (task.channels, task.height_px, task.width_px))
-        if rows is None or description.image_range is None:
+                self.check_shard(name, task, ids, floats, unlike)
+                num_read += 1
+        if num_read < len(names):
             return
+        places = np.concatenate([np.zeros(0, np.int64), *ids])
+        if len(places) != description.num_images:
+            self.problems.append(f"data/ holds {len(places)} images, {about.NAME} says {description.num_images}")
+        elif (places != np.arange(len(places))).any():
+            self.problems.append("the image_ids in data/ are not 0, 1, 2 and on, in order")
+        if floats and unlike and len(places) == len(floats):
+            self.problems.append(
+                f"{len(unlike)} of {len(floats)} previews in data/ differ from their float images, "
+                f"the first is {unlike[0]}"
+            )
+
+    def check_shard(
+        self, name: str, task: Classes, ids: list[Integers], floats: StoredRows | None, unlike: list[int]
+    ) -> None:
+        """Check one shard, block by block; add its image ids to `ids`, and to `unlike` what its floats do not show."""
+        labels, names, first = list[Integers](), task.class_names, sum(map(len, ids))
+        for block in read_shard(self.folder / name, (task.channels, task.height_px, task.width_px)):
+            rows = None if floats is None else floats[first : first + len(block.pixels)]
+            if rows is not None and len(rows) == len(block.pixels):
+                unlike += (self.unlike(rows, block.pixels, task.normalization) + first).tolist()
+            labels.append(block.labels)
+            ids.append(block.image_ids)
+            names, first = block.class_names, first + len(block.pixels)
+        if names != task.class_names:
+            self.problems.append(_order(name, names, task.class_names))
+        found = label_problems(np.concatenate([np.zeros(0, np.int64), *labels]), len(task.class_names))
+        self.problems += [f"{name}: {p}" for p in found]
+
+    def sound_floats(self, description: Description) -> StoredRows | None:
+        """The float images, where there are some and nothing is wrong with their values."""
+        task, names = description.task, description.files.pixels
+        rows = self.open_rows(names, "images", "F32", (task.channels, task.height_px, task.width_px))
+        if rows is None or description.image_range is None:
+            return None
         found = self.check_count("pixels-*.safetensors", rows, description)
         found += image_problems(rows, *description.image_range)
-        if not found and previews is not None and len(previews) == len(rows):
-            unlike = self.unlike(rows, previews, task.normalization)
-            if len(unlike):
-                found.append(
-                    f"{len(unlike)} of {len(rows)} previews in data/ differ from their float images, "
-                    f"the first is {unlike[0]}"
-                )
         self.problems += found
+        return None if found else rows
 
     def check_whitening(self, description: Description) -> None:
         """Check the matrix that the images were whitened by, and keep what undoes it."""
@@ -181,10 +195,10 @@ class _Inspection:
 
     def check_soft_labels(self, description: Description) -> None:
         names = description.files.soft_labels
-        rows = self.read_all(names, "soft_labels", "float16", (len(description.task.class_names),))
+        rows = self.open_rows(names, "soft_labels", "F16", (len(description.task.class_names),))
         if rows is not None:
             self.problems += self.check_count("labels-*.safetensors", rows, description)
-            self.problems += soft_label_problems(rows)
+            self.problems += soft_label_problems(rows[:])
 
     def check_stored_labels(self, description: Description) -> None:
         """Check headers, tables and stated error of the label shards; their records may be any bytes."""
@@ -210,17 +224,18 @@ class _Inspection:
             views = shard.map(VIEWS).view(VIEW)[..., 0]
             self.problems += [f"{shard.path.name}: {p}" for p in view_problems(views, plan.num_images, *size)]
 
-    def check_count(self, name: str, rows: Array, description: Description) -> list[str]:
+    def check_count(self, name: str, rows: StoredRows, description: Description) -> list[str]:
         num = description.num_images
         return [] if len(rows) == num else [f"{name} holds {len(rows)} rows, {about.NAME} says {num} images"]
 
-    def read_all(self, names: tuple[str, ...], tensor: str, dtype: str, shape: tuple[int, ...]) -> Array | None:
-        """Rows of all shards, or None if there are none or one could not be read."""
-        found: list[Array] = []
+    def open_rows(self, names: tuple[str, ...], tensor: str, dtype: str, shape: tuple[int, ...]) -> StoredRows | None:
+        """Rows of all shards, to be read, or None if there are none or one is not what it should be."""
+        sound = []
         for name in filter(self.intact.__contains__, names):
             with self.telling(name):
-                found.append(read_rows(self.folder / name, tensor, dtype, shape))
-        return np.concatenate(found) if names and len(found) == len(names) else None
+                StoredRows([self.folder / name], tensor, dtype, shape)
+                sound.append(self.folder / name)
+        return StoredRows(sound, tensor, dtype, shape) if names and len(sound) == len(names) else None
 
     def check_sizes(self, description: Description) -> None:
         measured, said = measure(self.folder, description.files), description.sizes.model_dump()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,29 @@ UNREADABLE = (pa.ArrowException, OSError, ValueError, MemoryError)
 
 
 def read_columns(path: Path, columns: Sequence[str] | None = None) -> Any:
-    """Read a table of these columns, or of all; raises one of UNREADABLE.
-
-    It goes batch by batch, as a thousand bytes may say that they are a billion rows.
-    """
-    left = MOST_UNFOLDED * max(path.stat().st_size, _LEAST_BYTES)
-    batches = []
+    """Read a table of these columns, or of all; raises one of UNREADABLE."""
+    batches = list(read_batches(path, columns))
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(_BATCH_ROWS, columns=None if columns is None else list(columns)):
-            left -= batch.nbytes
-            if left < 0:
-                raise ValueError(f"{path.name} unfolds to more than {MOST_UNFOLDED} times its bytes")
-            batches.append(batch)
         schema = file.schema_arrow
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns], schema.metadata)
     return pa.Table.from_batches(batches, schema)
+
+
+def read_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[Any]:
+    """Read these columns, or all, some rows after the others; raises one of UNREADABLE.
+
+    A thousand bytes may say that they are a billion rows.
+    """
+    left = MOST_UNFOLDED * max(path.stat().st_size, _LEAST_BYTES)
+    wanted = None if columns is None else list(columns)
+    with pq.ParquetFile(path) as file:
+        for number in range(file.metadata.num_row_groups):  # one by one, or all are read first
+            for batch in file.iter_batches(_BATCH_ROWS, row_groups=[number], columns=wanted):
+                left -= batch.nbytes
+                if left < 0:
+                    raise ValueError(f"{path.name} unfolds to more than {MOST_UNFOLDED} times its bytes")
+                yield batch
 
 
 def column_bytes(path: Path, column: str) -> int:

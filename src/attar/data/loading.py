@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import Protocol
@@ -22,7 +22,9 @@ from attar.task import Normalization, Whitening
 WHITENED_BYTES = 4 << 30
 """Whitened images of a split are kept in memory up to this size; above it, they are whitened each time."""
 KEPT_BLOCK = 256
-"""Images that are whitened together."""
+"""Images that are whitened together, or read together to be kept."""
+KEPT_BYTES = 64 << 20
+"""Float images of a small set are kept in memory up to this size; of more, 8-bit pixels are kept or files are read."""
 
 
 class Split(Protocol):
@@ -197,6 +199,22 @@ class TensorSet:
     def targets(self, indices: Tensor) -> Tensor:
         """Targets of these indices (b,): classes int64 (b,) or float (b, classes)."""
         return self._targets[indices]
+
+
+def few(shape: Sequence[int]) -> bool:
+    """Whether images of this shape (n, c, h, w) are few enough to be kept in memory as floats."""
+    return 4 * math.prod(shape) <= KEPT_BYTES
+
+
+def kept(real: RealSet, indices: Tensor) -> TrainingSet:
+    """Real images of some indices (m,), in memory: normalised where they are few or whitened, else as 8-bit pixels."""
+    first = real.split.pixels(indices[:1])
+    if real.normalization.whitening is not None or few((len(indices), *first.shape[1:])):
+        return TensorSet(real.images(indices), real.labels[indices])
+    pixels = first.new_empty((len(indices), *first.shape[1:]))
+    for part in torch.arange(len(indices)).split(KEPT_BLOCK):
+        pixels[part] = real.split.pixels(indices[part])
+    return RealSet(MemorySplit(pixels, real.labels[indices]), real.normalization)
 
 
 def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:

@@ -53,13 +53,14 @@ def export_imagefolder(distilled: Distilled, out: Path, *, overwrite: bool = Fal
 
     Raises ResourceError where `out` is not empty; `overwrite` replaces an earlier export.
     """
-    lost, pixels = _lost(distilled), distilled.pixels_8bit().numpy()
+    lost = _lost(distilled)
     with exporting(distilled, out, lost, loader="imagefolder", whitened=False, overwrite=overwrite) as building:
         folders = [building / name for name in folder_names(distilled.task.class_names)]
         for folder in folders:
             folder.mkdir()
         for image_id, label in enumerate(distilled.labels.tolist()):
-            write_bytes(folders[label] / f"{image_id:06d}.png", encode_png(pixels[image_id]))
+            (pixels,) = distilled.pixels_8bit(torch.tensor([image_id])).numpy()
+            write_bytes(folders[label] / f"{image_id:06d}.png", encode_png(pixels))
     return exported(out, lost)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from attar.artifacts.checks import image_problems, label_problems, soft_label_problems
 from attar.artifacts.distilled import Distilled, write_distilled
+from attar.artifacts.images import NormalizedPixels
 from attar.config import merge
 from attar.data.loading import Split
 from attar.errors import ArtifactError
@@ -99,7 +100,7 @@ class Loaded:
         """
         require_new(out, overwrite=overwrite)
         exact = self.stored.dtype == torch.uint8
-        images = self.task.normalization.normalize(self.stored) if exact else self.stored
+        images = NormalizedPixels(self.stored, self.task.normalization) if exact else self.stored
         distillate = Distillate(images, self.labels, self.soft_labels, self.learning_rate, exact_8bit=exact)
         made = {**self.provenance, "settings": merge(self.provenance.get("settings", {}), self.settings)}
         if self.fkd is None:

@@ -125,14 +125,15 @@ def _new() -> tuple[io.BytesIO, tarfile.TarFile]:
 def _files(distilled: Distilled, place: int) -> _Sample:
     label, one = int(distilled.labels[place]), torch.tensor([place])
     about = {"label": label, "class_name": distilled.task.class_names[label], "image_id": place}
-    pixels = distilled.stored[one] if distilled.exact_8bit else distilled.pixels(one).clamp(0, 1).mul(255).round()
+    stored = distilled.stored[one]
+    pixels = stored if distilled.exact_8bit else distilled.pixels(one).clamp(0, 1).mul(255).round()
     files = {
         "png": encode_png(pixels[0].to(torch.uint8).numpy()),
         "cls": str(label).encode(),
         "json": json.dumps(about, ensure_ascii=False).encode(),
     }
     if not distilled.exact_8bit:
-        files[FLOATS] = _npy(distilled.stored[place].numpy())
+        files[FLOATS] = _npy(stored[0].numpy())
     if distilled.soft_labels is not None:
         files[SOFT] = _npy(distilled.soft_labels[place].half().numpy())
     return files

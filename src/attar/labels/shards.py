@@ -20,6 +20,7 @@ from attar.errors import ArtifactError
 from attar.labels.codec import Codec
 from attar.labels.error import LabelError
 from attar.labels.plan import VIEW, LabelPlan, Shard
+from attar.runtime.tensorfile import Place
 
 TENSOR, VIEWS = "labels", "views"
 CODES = {"u1": "U8", "<f2": "F16", "<f4": "F32"}
@@ -30,15 +31,6 @@ MOST_HEADER_BYTES = 100_000
 def is_written(folder: Path, plan: LabelPlan, shard: Shard) -> bool:
     """Whether this shard is there; raises ArtifactError where the file is damaged or of another plan."""
     return (folder / shard.name).exists() and open_shard(folder, plan, shard) is not None
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a tensor lies in a file: bytes from its start, dtype, shape."""
-
-    offset: int
-    dtype: str
-    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)

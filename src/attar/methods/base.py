@@ -112,16 +112,34 @@ class Synthetic:
     variables: dict[str, Tensor] = field(default_factory=dict)
 
 
+class Images(Protocol):
+    """Images (n, c, h, w) on the CPU, read by index; a tensor is such, and so are files too large for memory."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """(n, c, h, w)."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """float32 where they are normalised, uint8 where they are pixels."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def __getitem__(self, indices: Any, /) -> Tensor:
+        """Images (b, c, h, w) of a slice or of indices int64 (b,)."""
+
+
 @dataclass(frozen=True)
 class Distillate:
     """What a method hands over at the end, all on the CPU.
 
-    `images` (n, c, h, w) normalised float32; `labels` (n,) int64; `soft_labels` (n, classes) probabilities or
-    None; `learning_rate` learnt for training on them or None; `exact_8bit` says whether the images are
-    real pixels, so that 8 bits hold them without loss.
+    `images` (n, c, h, w) normalised float32, a tensor or read by index; `labels` (n,) int64; `soft_labels` (n, classes)
+    probabilities or None; `learning_rate` learnt for training on them or None; `exact_8bit` says whether the images
+    are real pixels, so that 8 bits hold them without loss.
     """
 
-    images: Tensor
+    images: Images
     labels: Tensor
     soft_labels: Tensor | None = None
     learning_rate: float | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from attar.errors import ArtifactError
 from attar.runtime.files import write_bytes, write_parts
+from attar.runtime.tensorfile import encode_header
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
@@ -42,13 +43,13 @@ def write_rows(
         header = {"__metadata__": {key: json.dumps(value) for key, value in sorted(metadata.items())}} | header
     each = (row for row, _ in zip(chain([first], rows), range(num), strict=True))
     data = (row.detach().cpu().numpy().astype("<f4", copy=False).tobytes() for row in each)
-    write_parts(path, chain([_header(header)], data))
+    write_parts(path, chain([encode_header(header)], data))
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `write_tensors` wrote: tensors on the CPU and metadata."""
+def read_tensors(path: Path, *, leaving: Collection[str] = ()) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_tensors` wrote: tensors on the CPU, but for those that are left, and metadata."""
     with _opened(path) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        tensors = {name: file.get_tensor(name) for name in file.keys() if name not in leaving}  # noqa: SIM118 (no dict)
         return tensors, _note(file)
 
 
@@ -82,11 +83,4 @@ def _in_order(data: bytes) -> bytes:
     if len(header.get("__metadata__", ())) < 2:
         return data
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    return b"".join((_header(header), memoryview(data)[start:]))
-
-
-def _header(header: Mapping[str, Any]) -> bytes:
-    """A safetensors header with its length, ended so that what follows is aligned."""
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+    return b"".join((encode_header(header), memoryview(data)[start:]))

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from attar.artifacts.distilled import Distilled
-from attar.data.loading import TensorSet, TrainingSet
+from attar.data.loading import TrainingSet
 from attar.data.replayed import ReplayedSet
 from attar.data.stored_views import StoredViews
 from attar.data.views import Views
 from attar.errors import ConfigError
 from attar.labels.store import LabelStore
+
+ASKED_BYTES = 64 << 20
+"""Of float images that a teacher is asked about together, where each gets one label."""
 
 
 class Teacher(Protocol):
@@ -49,17 +52,45 @@ def soft_set(distilled: Distilled, teacher: Teacher | None, device: torch.device
     return distilled.training_set()
 
 
+class Relabelled:
+    """The images of a set with a soft label each.
+
+    Args:
+        data: the images, and their classes.
+        targets: probabilities (n, classes).
+    """
+
+    def __init__(self, data: TrainingSet, targets: Tensor) -> None:
+        self.labels = data.labels  # a soft label may be highest at another class
+        self._data, self._targets = data, targets
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def images(self, indices: Tensor) -> Tensor:
+        """Normalised images (b, c, h, w), float32, of these indices (b,)."""
+        return self._data.images(indices)
+
+    def targets(self, indices: Tensor) -> Tensor:
+        """Probabilities (b, classes) of these indices (b,)."""
+        return self._targets[indices]
+
+
 def labelled_by(
-    teacher: Teacher, images: Tensor, labels: Tensor, views: Mapping[str, Any] | None, device: torch.device
+    teacher: Teacher, data: TrainingSet, views: Mapping[str, Any] | None, device: torch.device
 ) -> TrainingSet:
-    """Other images (n, c, h, w) labelled as the distilled ones were: the same views, or one soft label each."""
+    """Other images labelled as the distilled ones were: the same views, or one soft label each."""
     if views is None:
-        data = TensorSet(images, teacher.soft_labels(images).cpu())
-        data.labels = labels  # a soft label may be highest at another class
-        return data
+        return Relabelled(data, one_label_each(teacher, data.images, len(data)))
     like = Views.from_json(views)
-    own = Views(like.settings, like.seed, len(labels), like.shape)
-    return ReplayedSet(lambda indices: images[indices], labels, own, teacher.logits, device)
+    own = Views(like.settings, like.seed, len(data), like.shape)
+    return ReplayedSet(data.images, data.labels, own, teacher.logits, device)
+
+
+def one_label_each(teacher: Teacher, images: Callable[[Tensor], Tensor], num: int) -> Tensor:
+    """Probabilities (num, classes) on the CPU, for normalised images (b, c, h, w) of indices (b,)."""
+    size = max(1, ASKED_BYTES // (4 * images(torch.tensor([0])).numel()))
+    return torch.cat([teacher.soft_labels(images(indices)).cpu() for indices in torch.arange(num).split(size)])
 
 
 def _replayed(distilled: Distilled, source: Any, device: torch.device) -> ReplayedSet:

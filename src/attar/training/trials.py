@@ -17,10 +17,12 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from attar.artifacts.distilled import Distilled
+from attar.artifacts.distilled import Distilled, DistilledSet
+from attar.artifacts.images import parts
 from attar.config import dump
-from attar.data.loading import RealSet, Split, TensorSet, TrainingSet
+from attar.data.loading import MemorySplit, RealSet, Split, TensorSet, TrainingSet, few, kept
 from attar.errors import DataError
+from attar.methods.base import Images
 from attar.models.catalog import build
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
@@ -87,7 +89,7 @@ def distilled_subject(
     def make(seed: int) -> TrainingSet:
         if labels == "soft":
             return soft_set(distilled, teacher, engine.device)
-        return TensorSet(distilled.images, distilled.labels)
+        return _with_classes(distilled)
 
     return Subject(
         name=name,
@@ -116,11 +118,8 @@ def random_subject(
     counts = distilled.labels.bincount(minlength=distilled.task.num_classes)
 
     def make(seed: int) -> TrainingSet:
-        indices = _draw(real, counts, distilled.task, seed)
-        images, labels = real.images(indices), real.labels[indices]
-        if teacher is None:
-            return TensorSet(images, labels)
-        return labelled_by(teacher, images, labels, distilled.views, engine.device)
+        data = kept(real, _draw(real, counts, distilled.task, seed))
+        return data if teacher is None else labelled_by(teacher, data, distilled.views, engine.device)
 
     size_bytes = _real_bytes(distilled, len(distilled.labels))
     if teacher:
@@ -230,6 +229,17 @@ class Trials:
         return self.folder / f"{stem}.json", identity
 
 
+def _with_classes(distilled: Distilled) -> TrainingSet:
+    """The images with their classes: normalised at once where they are few or whitened, else batch by batch."""
+    scale, stored = distilled.task.normalization, distilled.stored
+    whitens = scale.whitening is not None and distilled.exact_8bit
+    if whitens or few(stored.shape):
+        return TensorSet(distilled.images, distilled.labels)
+    if distilled.exact_8bit:
+        return RealSet(MemorySplit(stored[:], distilled.labels), scale)
+    return DistilledSet(distilled, distilled.labels)
+
+
 def _draw(real: RealSet, counts: Tensor, task: Task, seed: int) -> Tensor:
     picked = []
     for label, count in enumerate(counts.tolist()):
@@ -268,8 +278,12 @@ def _labels_of(distilled: Distilled, labels: Labels) -> Any:
     return [distilled.label_kind, dict(distilled.views or {}), [sha256(path) for path in files]]
 
 
-def _content(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.detach().cpu().contiguous().view(-1).numpy().data).hexdigest()[:16]
+def _content(values: Images) -> str:
+    """Hash of images, or of the labels of all."""
+    digest = hashlib.sha256()
+    for part in parts(values):
+        digest.update(part.detach().cpu().contiguous().view(-1).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def _slug(name: str) -> str:
