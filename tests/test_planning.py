@@ -4,6 +4,8 @@ import pytest
 
 import attar
 from attar import planning
+from attar.artifacts import parquet
+from attar.data import loading
 from attar.data.replayed import ReplayedSet
 from attar.labels.plan import LabelPlan
 from attar.methods.sre2l import Sre2l
@@ -99,6 +101,25 @@ def test_scores_and_chosen_images_are_counted_too(twice):
     assert stored.units == 2 * steps
     assert online.units == 2 * 4 * steps, "herding and random, and distilled and random without augmentation"
     assert f"{name} on all" in found
+
+
+def test_memory_is_that_of_the_rehearsal_and_of_what_grows_with_the_images(twice, monkeypatch):
+    monkeypatch.setattr(planning, "_peak_main_bytes", lambda: 1000)
+    shared = {**TOY, "recover.iterations": 1, "recover.chunk_size": 10, "relabel.labels": "method"}
+
+    def taken(ipc, **settings):
+        found = attar.plan("digits", "sre2l", ipc, recipe="none", settings={**shared, **settings})
+        assert found.memory_bytes == found.main_memory_bytes, "there is no GPU"
+        return found.memory_bytes - 1000
+
+    monkeypatch.setattr(loading, "KEPT_BYTES", 0)
+    monkeypatch.setattr(parquet, "ROWS", 1)
+    assert taken(1) == 2 * 10 * SHAPE_BYTES, "pixels of the distilled and of random images"
+    assert taken(3, **{"evaluate.baselines": ["full"]}) == 30 * SHAPE_BYTES
+    monkeypatch.setattr(parquet, "ROWS", 1000)
+    assert taken(3) == 5 * 30 * SHAPE_BYTES, "a group of rows that is written"
+    labelled = {"relabel.labels": "epochs", "relabel.epochs": 6, "relabel.codec": "fp16"}
+    assert taken(3, **labelled) == 3 * 6 * 30 * 20, "the one file of labels: six epochs, two bytes a class"
 
 
 def test_only_labels_made_in_training_ask_the_teacher(twice, monkeypatch):

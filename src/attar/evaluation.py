@@ -9,6 +9,7 @@ and augmentation, on what they are compared with; each is tested on real images 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -19,7 +20,7 @@ from pydantic import Field, field_validator
 
 from attar.artifacts.distilled import Distilled
 from attar.config import Config, dump
-from attar.data.loading import RealSet
+from attar.data.loading import RealSet, few
 from attar.errors import ConfigError, DataError
 from attar.models.catalog import build
 from attar.records import Record
@@ -28,6 +29,7 @@ from attar.runtime.events import Events
 from attar.runtime.files import digest, write_json
 from attar.scores import Scores, scores
 from attar.subjects import Subjects
+from attar.task import Task
 from attar.training.loop import TrainSettings
 from attar.training.soft import Teacher
 from attar.training.trials import Labels, Source, Subject, Trials
@@ -144,6 +146,18 @@ def evaluate(
         _write(folder / RESULT, evaluation, _judged(distilled, source), engine)
         trials.tidy()
     return evaluation
+
+
+def held_bytes(settings: EvaluateSettings, num_images: int, task: Task, *, soft: bool) -> int:
+    """About the most main memory that sets of so many images take while networks are trained on them.
+
+    The distilled set, and real images at the same count: 8-bit pixels each, or floats where they are few or whitened;
+    and `soft` labels of them, one each. Float images that are many stay on disk and take less.
+    """
+    floats = few((num_images, *task.shape)) or task.normalization.whitening is not None
+    each = math.prod(task.shape) * (4 if floats else 1) + (4 * task.num_classes if soft else 0)
+    num_sets = 1 + any(name != "full" for name in settings.complete().baselines)
+    return num_sets * num_images * each
 
 
 def judging_set(distilled: Distilled, source: Source, split: Literal["test", "validation"]) -> RealSet:

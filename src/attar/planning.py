@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attar.artifacts.parquet import writing_bytes
 from attar.artifacts.recovered import chunk_name
 from attar.config import Config
 from attar.data.loading import RealSet, SubsetSplit, TensorSet, TrainingSet
@@ -28,6 +29,8 @@ from attar.data.replayed import ReplayedSet
 from attar.data.sources import Source
 from attar.data.views import Views
 from attar.errors import ArtifactError
+from attar.evaluation import held_bytes
+from attar.labels.plan import LabelPlan
 from attar.methods.base import Distillate, Method
 from attar.models.catalog import build
 from attar.models.weights import is_path
@@ -73,10 +76,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Plan:
-    """Estimates of all stages, and the most memory that the rehearsal held."""
+    """Estimates of all stages, and the most memory that they will take."""
 
     estimates: tuple[Estimate, ...]
     memory_bytes: int
+    """Of a GPU what the rehearsal took; without one, main memory."""
+    main_memory_bytes: int
+    """What the rehearsal took, and what takes more with more images: sets to train on, files that are being written."""
 
     @property
     def total_s(self) -> float:
@@ -96,7 +102,9 @@ def plan(settings: Settings, source: Source, engine: Engine) -> Plan:
         rehearsal = _Rehearsal(settings, source, engine, Path(folder))
         squeezed = rehearsal.squeeze()
         estimates = [*squeezed, *rehearsal.recover(), rehearsal.relabel(), *rehearsal.evaluate()]
-    return Plan(tuple(estimates), _peak_memory(engine))
+        main_bytes = _peak_main_bytes() + rehearsal.more_bytes()
+    cuda = engine.device.type == "cuda"
+    return Plan(tuple(estimates), torch.cuda.max_memory_allocated(engine.device) if cuda else main_bytes, main_bytes)
 
 
 def _require_weights(settings: Settings) -> None:
@@ -164,8 +172,7 @@ class _Rehearsal:
             return Estimate("relabel", "images", 0, 0.0, disk + _size(self._squeezed))
         if settings.labels != "epochs":
             return Estimate("relabel", "images", 0, 0.0, disk)
-        task, train_epochs = self.source.task, self.settings.train.epochs
-        whole = label_plan(settings, self._num_images, task.num_classes, train_epochs)
+        task, whole = self.source.task, self._label_plan()
         num = min(BATCH, self._num_images)
         some = Distillate(torch.zeros(num, *task.shape), torch.arange(num) % task.num_classes)
         same = {"codec": whole.codec, "keep": whole.keep, "label_budget": None}
@@ -201,6 +208,21 @@ class _Rehearsal:
                 full_s = self._real_step_s(training, model)
                 estimates.append(Estimate(f"evaluate {model} on all", "training steps", units, full_s, 0))
         return estimates
+
+    def more_bytes(self) -> int:
+        """Main memory that a run on all images takes above this rehearsal on few."""
+        settings, task, num = self.settings, self.source.task, self._num_images
+        plan = self._label_plan() if settings.relabel.labels == "epochs" else None
+        soft = settings.relabel.labels == "teacher"
+        return max(
+            plan.writing_bytes if plan else 0,
+            writing_bytes(num, task.shape),
+            held_bytes(settings.evaluate, num, task, soft=soft),
+        )
+
+    def _label_plan(self) -> LabelPlan:
+        task, epochs = self.source.task, self.settings.train.epochs
+        return label_plan(self.settings.relabel, self._num_images, task.num_classes, epochs)
 
     def _pool(self, section: PoolSettings) -> list[Estimate]:
         """Trainings, copies that are trained again, and a look at all real images under each member."""
@@ -400,8 +422,6 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _peak_memory(engine: Engine) -> int:
-    if engine.device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(engine.device))
+def _peak_main_bytes() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

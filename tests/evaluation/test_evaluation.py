@@ -12,6 +12,7 @@ from torch import Tensor
 from attar import evaluation
 from attar.artifacts.distilled import Distilled
 from attar.config import dump, options
+from attar.data import loading
 from attar.data.loading import MemorySplit, RealSet
 from attar.data.replayed import ReplayedSet
 from attar.data.views import Views, ViewSettings
@@ -158,6 +159,27 @@ def test_random_images_are_drawn_anew_by_seed_at_the_same_count() -> None:
     assert first.labels.bincount().tolist() == [2, 2, 2]
     assert torch.equal(first.images(every), again.images(every))
     assert not torch.equal(first.images(every), other.images(every))
+
+
+@pytest.mark.parametrize("teacher", [None, Uncertain()])
+def test_many_images_are_judged_as_few_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, teacher: Uncertain | None
+) -> None:
+    few = judge(tmp_path / "few", teacher=teacher)
+    monkeypatch.setattr(loading, "KEPT_BYTES", 0)
+    assert isinstance(loading.kept(RealSet(make_split(6, 0), TASK.normalization), torch.arange(3)), RealSet)
+    assert judge(tmp_path / "many", teacher=teacher).records == few.records
+
+
+def test_what_is_held_is_counted_by_image_and_set() -> None:
+    def held(num: int, *baselines: str, soft: bool = False) -> int:
+        settings = EvaluateSettings(baselines=baselines)
+        return evaluation.held_bytes(settings, num, replace(TASK, height_px=224, width_px=224), soft=soft)
+
+    assert held(100) == 100 * 224 * 224 * 4, "few are kept as floats"
+    assert held(50_000, "full") == 50_000 * 224 * 224, "pixels of the distilled ones"
+    assert held(50_000, "random", "herding", "full") == 2 * held(50_000), "real ones one set at a time"
+    assert held(50_000, soft=True) == held(50_000) + 50_000 * 3 * 4
 
 
 def test_too_few_real_images_for_the_count_are_an_error(tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ def plan(
     found = api.plan(**flags, settings=set_ or [])
     if json_:
         stages = [{**vars(estimate), "total_s": estimate.total_s} for estimate in found.estimates]
-        totals = {"total_s": found.total_s, "memory_bytes": found.memory_bytes, "disk_bytes": found.disk_bytes}
+        names = ("total_s", "memory_bytes", "main_memory_bytes", "disk_bytes")
+        totals = {name: getattr(found, name) for name in names}
         print_json({"stages": stages, **totals})
         return
     width = max(len(estimate.stage) for estimate in found.estimates)
@@ -64,7 +65,10 @@ def plan(
         each = f"{estimate.units:>9,} {estimate.unit} at {1000 * estimate.unit_s:,.1f} ms" if estimate.units else ""
         typer.echo(f"{estimate.stage:<{width}} {duration(estimate.total_s):>9}  {each}".rstrip())
     typer.echo(f"{'in all':<{width}} {duration(found.total_s):>9}")
-    typer.echo(f"memory about {size(found.memory_bytes)}, disk about {size(found.disk_bytes)}")
+    memory = f"memory about {size(found.main_memory_bytes)}"
+    if found.memory_bytes != found.main_memory_bytes:
+        memory = f"GPU memory about {size(found.memory_bytes)}, main {memory}"
+    typer.echo(f"{memory}, disk about {size(found.disk_bytes)}")
 
 
 @command("Find your way", "list")

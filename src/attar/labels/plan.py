@@ -82,6 +82,11 @@ class LabelPlan:
         return each * self.num_images * self.num_epochs + self.table_bytes * len(self.shards)
 
     @property
+    def writing_bytes(self) -> int:
+        """About the most memory that a file takes while it is written: its labels, and twice as the file's bytes."""
+        return 3 * self.bytes_per_label * self.num_images * self.epochs_per_shard
+
+    @property
     def table_bytes(self) -> int:
         """Bytes that each file holds once for all of its labels."""
         return sum(np.dtype(kind).itemsize * math.prod(shape) for kind, shape in self.coder.tables.values())
