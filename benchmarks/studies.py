@@ -1,11 +1,11 @@
 """A study of training strategies as a benchmark: `attar study NAME`, its table with date, hardware and command.
 
     ATTAR_DATA=FOLDER python benchmarks/studies.py cifar10-cpu --json FILE
-    ATTAR_DATA=FOLDER python benchmarks/studies.py few-images --distilled RUN --labels stored --json FILE
+    python benchmarks/studies.py few-images --distilled RUN --labels stored --json FILE
 
-FOLDER holds cifar10/. What is there in --out is used, so that a study that was run before is only told. The checks ask
-whether dlb lowers the error of ce by the least that its authors report on average for CIFAR-10, 0.37 points, at equal
-images seen and (where the study has them) at equal epochs.
+FOLDER holds cifar10/; RUN is made as the study's file says. What is there in --out is used, so that a study that was
+run before is only told. The checks ask whether dlb lowers the error of ce by the least that its authors report on
+average for CIFAR-10, 0.37 points, at equal images seen and (where the study has them) at equal epochs.
 """
 
 from __future__ import annotations
@@ -21,18 +21,16 @@ from table import Checks, Rows, arguments, finish, spread
 
 import attar
 from attar.contrast import Contrast, signed
+from attar.studies.settings import read_study
 
 PUBLISHED = 0.37
 
 
 def main() -> None:
     options = arguments(__doc__ or "", _add)
-    data = os.environ.get("ATTAR_DATA")
-    if not data:
-        sys.exit("set ATTAR_DATA to a folder with cifar10/ as parquet shards")
-    settings = {"data.source": str(Path(data) / "cifar10"), "data.labels": options.labels}
+    settings = _source(options.study)
     if options.distilled:
-        settings["data.distilled"] = str(options.distilled)
+        settings |= {"data.distilled": str(options.distilled), "data.labels": options.labels}
     found = attar.study(
         options.study, out=options.out, settings=settings, jobs=options.jobs, workers=1, device="cpu", quiet=False
     )
@@ -55,6 +53,16 @@ def main() -> None:
         )
     print("\n".join([*found.summary, found.held_equal]))
     finish(rows, _checks(found.contrasts), options.json)
+
+
+def _source(study: str) -> dict[str, str]:
+    """The parquet shards of cifar10 for a study of it; nothing for one of a bundled source."""
+    if read_study(study).data.source != "cifar10":
+        return {}
+    data = os.environ.get("ATTAR_DATA")
+    if not data:
+        sys.exit("set ATTAR_DATA to a folder with cifar10/ as parquet shards")
+    return {"data.source": str(Path(data) / "cifar10")}
 
 
 def _checks(contrasts: Sequence[Contrast]) -> Checks:
