@@ -67,6 +67,15 @@ def test_labels_by_epoch_are_counted_and_weighed(twice):
     assert pruned.disk_bytes <= 30 * SHAPE_BYTES + 400
 
 
+@pytest.mark.parametrize(("method", "each"), [("random", 1), ("tesla", 1 + 4)])
+def test_float_images_are_counted_beside_their_pictures(twice, method, each):
+    experts = {"squeeze.model": "convnet-d1-w4", "squeeze.epochs": 4, "method.max_start_epoch": 1}
+    ends = {key: value for key, value in TOY.items() if not key.startswith("squeeze.")}
+    found = attar.plan("digits", method, IPC, recipe="none", settings={**ends, **(experts if each > 1 else {})})
+    relabelled = next(one for one in found.estimates if one.stage == "relabel")
+    assert relabelled.disk_bytes == each * 10 * IPC * SHAPE_BYTES
+
+
 def test_students_are_counted_by_what_makes_their_labels(twice):
     name, steps = "evaluate convnet-d2-w8-batch", 6 * 2
     found = planned()

@@ -167,7 +167,8 @@ class _Rehearsal:
 
     def relabel(self) -> Estimate:
         """Soft labels of a batch for an epoch, then for some more, written as they will be; and the images."""
-        settings, disk = self.settings.relabel, self._num_images * self._image_bytes
+        each = (1 if self._method().hands_over_8bit() else 1 + 4) * self._image_bytes
+        settings, disk = self.settings.relabel, self._num_images * each
         if settings.labels == "online":
             return Estimate("relabel", "images", 0, 0.0, disk + _size(self._squeezed))
         if settings.labels != "epochs":

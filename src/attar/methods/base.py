@@ -189,6 +189,11 @@ class Method(ABC):
         """Whether images are kept or made valid pixel by pixel, which whitened images cannot be."""
         return bool(getattr(settings, "lossless", False))
 
+    @classmethod
+    def hands_over_8bit(cls) -> bool:
+        """Whether what is handed over is whole 8-bit pixels, so that no float images are stored beside them."""
+        return False
+
     @classmethod  # noqa: B027 (most take any network)
     def require_teacher(cls, model: nn.Module, name: str) -> None:
         """Raise ConfigError where a network of this kind cannot teach this method."""

@@ -67,6 +67,11 @@ class Coreset(Method):
             return []
         return [f"{cls.name} selects real images and does not optimise them: recover.iterations must be 0"]
 
+    @classmethod
+    def hands_over_8bit(cls) -> bool:
+        """Images are real ones."""
+        return True
+
     @abstractmethod
     def select(self, features: Tensor, count: int, rng: torch.Generator) -> Tensor:
         """Indices (count,) into one class's features (m, d), m >= count, none twice."""

@@ -110,6 +110,11 @@ class StatisticsMatching(Method):
         require_batch_norm(model, name)
 
     @classmethod
+    def hands_over_8bit(cls) -> bool:
+        """Images end as whole 8-bit pixels."""
+        return True
+
+    @classmethod
     def keeps_pixels_valid(cls, settings: Config) -> bool:
         """Images end as whole 8-bit pixels."""
         return True
