@@ -87,6 +87,12 @@ def write_experiments(folder: Path) -> Path:
     return folder / "res.pt"
 
 
+def write_old_experiments(folder: Path) -> Path:
+    path = write_experiments(folder)
+    torch.save(torch.load(path, weights_only=False), path, _use_new_zipfile_serialization=False)
+    return path
+
+
 def write_folder(folder: Path) -> Path:
     for place in range(NUM):
         label, number = place % CLASSES, place // CLASSES
@@ -147,6 +153,7 @@ def unpack(archive: Path) -> None:
 FORMATS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Any], str]] = {
     "tensors": (write_tensors, read, "*.pt"),
     "experiments": (write_experiments, read, "*.pt"),
+    "old experiments": (write_old_experiments, read, "*.pt"),
     "images": (write_folder, read, "new000/*000.jpg"),
     "labels": (write_folder, read, "fkd/*/*.tar"),
     "shards": (write_shards, read, "*.tar"),
@@ -291,6 +298,15 @@ def pickled(path: Path, opcodes: bytes, data: bytes = b"") -> Path:
     return path
 
 
+def streamed(
+    path: Path, opcodes: bytes, *, version: bytes = b"M\xe9\x03", keys: bytes = b"]", data: bytes = b""
+) -> Path:
+    """A file as torch.save's before version 1.6, of these opcodes."""
+    head = (b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19", version, b"}X\x0d\0\0\0little_endian\x88s")
+    path.write_bytes(b"".join(b"\x80\x02" + part + b"." for part in (*head, opcodes, keys)) + data)
+    return path
+
+
 DEEP = 300_000
 TEXT = b"X" + struct.pack("<I", 1_000_000) + b"x" * 1_000_000
 STORAGE = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpu%stQ"
@@ -322,6 +338,24 @@ MANY = b"\x8a\x08" + b"\xff" * 7 + b"\x7f"
 )  # fmt: skip
 def test_pickles_that_do_more_than_hold_values_are_refused(tmp_path: Path, name: str, opcodes: bytes) -> None:
     path = pickled(tmp_path / "x.pt", opcodes, bytes(8))
+    with cheap():
+        refused(lambda: read_values(path), "x.pt cannot be read")
+        streamed(path, opcodes, keys=b"]X\x01\0\0\x000a", data=bytes(16))
+        refused(lambda: read_values(path), "x.pt cannot be read")
+
+
+MANY_TIMES = b"]" + b"".join(b"q%c]h%ch%c\x86a" % (n, n, n) for n in range(40))
+"""A list of two of a list of two..., of which nothing may be written out."""
+
+
+@pytest.mark.parametrize("part", ["version", "keys"])
+@pytest.mark.parametrize("opcodes", [b"N", MANY_TIMES, b"]" + MANY_TIMES + b"a", b"]K\x01a", b"]X\x01\0\0\x001a"])
+def test_old_files_whose_frame_makes_no_sense_are_refused(tmp_path: Path, part: str, opcodes: bytes) -> None:
+    numbers = STORAGE % b"K\x01" + b"K\x00K\x01\x85K\x01\x85\x89}tR"
+    made = {"version": b"M\xe9\x03", "keys": b"]X\x01\0\0\x000a"}
+    whole = b"ctorch._utils\n_rebuild_tensor_v2\n(" + numbers
+    assert read_values(streamed(tmp_path / "x.pt", whole, **made, data=bytes(12))).tolist() == [0]
+    path = streamed(tmp_path / "x.pt", whole, **(made | {part: opcodes}), data=bytes(12))
     with cheap():
         refused(lambda: read_values(path), "x.pt cannot be read")
 

@@ -25,10 +25,9 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_values_are_those_that_were_saved(tmp_path: Path, protocol: int) -> None:
+def varied() -> list[Any]:
     base = torch.arange(24.0).reshape(4, 6)
-    values = [
+    return [
         base.T[1:3, ::2],
         base[2],
         torch.nn.Parameter(torch.rand(2)),
@@ -43,9 +42,51 @@ def test_values_are_those_that_were_saved(tmp_path: Path, protocol: int) -> None
         {"a": (1, -2, 300, 70_000, 2**40, 0.5, "é", None, True, False, b"x"), "b": OrderedDict()},
         [base, base],
     ]
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_values_are_those_that_were_saved(tmp_path: Path, protocol: int) -> None:
+    values = varied()
     torch.save(values, tmp_path / "values.pt", pickle_protocol=protocol)
     assert same(values, read_values(tmp_path / "values.pt"))
     assert read_values(tmp_path / "values.pt")[0].is_contiguous()
+
+
+def save_stream(values: Any, path: Path) -> bytes:
+    """Save as torch did before version 1.6, which is what DC's code asks for; return the bytes."""
+    torch.save(values, path, _use_new_zipfile_serialization=False)
+    return path.read_bytes()
+
+
+def test_files_from_before_torch_1_6_are_read_too(tmp_path: Path) -> None:
+    path, values = tmp_path / "values.pt", [*varied(), [np.float64(0.1), np.int64(-3)]]
+    save_stream(values, path)
+    assert same(values, read_values(path))
+    save_stream(values[0], path)
+    assert torch.equal(read_tensor(path), values[0])
+
+
+def test_streams_that_are_cut_lie_or_call_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "values.pt"
+    whole = save_stream(torch.arange(1000.0), path)
+    for data in (whole[:-1], whole + b"\0"):
+        path.write_bytes(data)
+        with pytest.raises(ArtifactError, match="said to end at byte"):
+            read_values(path)
+    path.write_bytes(whole.replace(b"M\xe8\x03", b"M\xe9\x03"))
+    with pytest.raises(ArtifactError, match="said to end at byte"):
+        read_values(path)
+    path.write_bytes(whole.replace(b"little_endian\x88", b"little_endian\x89").replace(b"q\x02\x88", b"q\x02\x89"))
+    with pytest.raises(ArtifactError, match="big-endian"):
+        read_values(path)
+    base = torch.rand(1000)
+    save_stream([base[:999], base[1:], base, base.view(10, 100)], path)
+    with pytest.raises(ArtifactError, match="larger than the file"):
+        read_values(path)
+    save_stream(Attack(), path)
+    with pytest.raises(ArtifactError, match="neither a number nor a tensor"):
+        read_values(path)
+    assert not Path("attacked").exists()
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
@@ -156,12 +197,10 @@ def test_other_files_are_told(tmp_path: Path) -> None:
     path = tmp_path / "file.pt"
     with pytest.raises(ArtifactError, match="no such file"):
         read_values(path)
-    torch.save(torch.zeros(3), path, _use_new_zipfile_serialization=False)
-    with pytest.raises(ArtifactError, match="no zip archive"):
-        read_tensor(path)
-    path.write_bytes(pickle.dumps(Attack()))
-    with pytest.raises(ArtifactError, match="no zip archive"):
-        read_tensor(path)
+    for data in (pickle.dumps(Attack()), b"", b"\x80\x02"):
+        path.write_bytes(data)
+        with pytest.raises(ArtifactError, match=r"as no file of torch\.save"):
+            read_tensor(path)
     torch.save([torch.zeros(3)], path)
     with pytest.raises(ArtifactError, match="holds a list"):
         read_tensor(path)
