@@ -15,9 +15,10 @@ from attar import api
 from attar.data.loading import MemorySplit
 from attar.data.whitening import measure_whitening
 from attar.errors import ArtifactError, AttarError, ConfigError
+from attar.interop.foreign import require_recognised
 from attar.interop.loaded import Origin
 from attar.interop.opening import import_foreign, open_foreign
-from attar.interop.scales import PUBLISHED, normalization_of, tell
+from attar.interop.scales import PUBLISHED, constants_of, normalization_of, tell
 from attar.interop.settings import ForeignSettings
 from attar.interop.tensors import read_tensors
 from attar.runtime.events import Events
@@ -142,16 +143,21 @@ def test_labels_that_are_neither_are_refused_unless_it_is_said(tmp_path: Path) -
     assert torch.allclose(loaded.soft_labels, neither.softmax(1))
 
 
-def condensed(path: Path) -> list[list[Tensor]]:
-    """A file of DC's code: sets of several experiments, and accuracies as numpy's numbers."""
+def condensed(path: Path, zipped: bool = True) -> list[list[Tensor]]:
+    """A file of DC's code: sets of several experiments, and accuracies as numpy's numbers.
+
+    torch 1.2, which it asks for, makes no zip archive.
+    """
     sets = [[OWN.normalize(photographs(seed=seed)), LABELS.clone()] for seed in (3, 4)]
-    torch.save({"data": sets, "accs_all_exps": {"ConvNet": [np.float64(0.44), np.float64(0.45)]}}, path)
+    results = {"ConvNet": [np.float64(0.44), np.float64(0.45)]}
+    torch.save({"data": sets, "accs_all_exps": results}, path, _use_new_zipfile_serialization=zipped)
     return sets
 
 
-def test_sets_of_several_experiments_are_in_one_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("zipped", [True, False])
+def test_sets_of_several_experiments_are_in_one_file(tmp_path: Path, zipped: bool) -> None:
     path = tmp_path / "res_DSA_CIFAR10_ConvNet_4ipc.pt"
-    for part, (images, labels) in enumerate(condensed(path)):
+    for part, (images, labels) in enumerate(condensed(path, zipped)):
         loaded = read_tensors(path, Origin(TASK), ForeignSettings(part=part))
         assert torch.equal(loaded.stored, images)
         assert torch.equal(loaded.labels, labels)
@@ -162,12 +168,47 @@ def test_sets_of_several_experiments_are_in_one_file(tmp_path: Path) -> None:
         read_tensors(path, Origin(TASK), ForeignSettings())
 
 
+def test_constants_go_by_the_source_and_by_whose_code_it_is() -> None:
+    """A folder or a hub repository of CIFAR-10 is known as well as its name; CIFAR-100 has two sets of constants."""
+    for source in ("cifar10", "/data/cifar10", "data/CIFAR10/", "hf:uoft-cs/cifar10", "hf:uoft-cs/cifar10:plain_text"):
+        assert constants_of(source) == constants_of(source, "condensation") == "cifar"
+    assert (constants_of("cifar100"), constants_of("cifar100", "condensation")) == ("cifar", "cifar100")
+    assert constants_of("hf:zalando-datasets/fashion_mnist", "condensation") == "fashion-mnist"
+    assert constants_of("tiny-imagenet-200") == "imagenet"
+    assert {constants_of(source) for source in ("", "somewhere/else", "mnist", "cifar10/mine")} == {"source"}
+
+
+def test_cifar100_of_dc_has_other_constants_than_that_of_mtt(tmp_path: Path) -> None:
+    condensed(tmp_path / "res_DM_CIFAR100_ConvNet_4ipc.pt")
+    save(tmp_path / "mtt", images_best=OWN.normalize(photographs()), labels_best=LABELS)
+    for name, constants in (("res_DM_CIFAR100_ConvNet_4ipc.pt", "cifar100"), ("mtt", "cifar")):
+        loaded = read_tensors(tmp_path / name, Origin(TASK, "data/cifar100"), ForeignSettings())
+        assert loaded.task.normalization == PUBLISHED[constants]
+        assert loaded.read_as == f"normalised images, foreign.normalization={constants}"
+
+
+def test_images_that_mtt_has_unwhitened_have_the_labels_of_their_iteration(tmp_path: Path) -> None:
+    unwhitened = noisy(photographs().float() / 255, 0.1)
+    folder = save(tmp_path / "mtt", images_50=whitened(photographs()), labels_50=LABELS, images_zca_50=unwhitened)
+    loaded = read_tensors(folder / "images_zca_50.pt", Origin(TASK), ForeignSettings())
+    assert torch.equal(loaded.labels, LABELS)
+    assert loaded.read_as == "pixels of 0..1"
+    assert torch.equal(loaded.stored, OWN.normalize(unwhitened))
+
+
+def test_of_a_folder_of_iterations_one_has_to_be_chosen(tmp_path: Path) -> None:
+    images = OWN.normalize(photographs())
+    folder = save(tmp_path / "run", images_0=images, labels_0=LABELS, images_5000=images, labels_5000=LABELS)
+    for read in (lambda: read_tensors(folder, Origin(TASK), ForeignSettings()), lambda: require_recognised(folder)):
+        with pytest.raises(AttarError, match=r"one of the 2 that it holds, such as .*images_5000\.pt"):
+            read()
+
+
 def test_a_normalisation_is_named_or_numbers() -> None:
-    assert normalization_of("auto", "cifar100", OWN) == PUBLISHED["cifar"]
-    assert normalization_of("auto", "somewhere/else", OWN) == OWN
-    assert normalization_of("source", "cifar10", OWN) == OWN
+    assert normalization_of("cifar100", OWN) == PUBLISHED["cifar100"]
+    assert normalization_of("source", OWN) == OWN
     with pytest.raises(ConfigError, match="1 channels, the source 3"):
-        normalization_of("mnist", "", OWN)
+        normalization_of("mnist", OWN)
     for text in ("imagenett", "0.5/0.5,0.5", "0.5,0.5,0.5/0,1,1", "1,,2/1"):
         with pytest.raises(ValueError, match="normali"):
             ForeignSettings(normalization=text)

@@ -15,7 +15,7 @@ from attar.interop.imagefolder import SUFFIXES, find_images, read_imagefolder
 from attar.interop.images import image_size
 from attar.interop.loaded import Loaded, Origin
 from attar.interop.settings import ForeignSettings
-from attar.interop.tensors import find_tensors, image_shape, read_tensors
+from attar.interop.tensors import find_tensors, image_shape, read_tensors, unchosen
 from attar.interop.webdataset import find_shards, read_webdataset
 
 
@@ -105,7 +105,7 @@ def require_recognised(path: Path) -> Foreign:
             f"{path} holds no distilled images in a format that is known" if path.exists() else f"there is no {path}",
             expected="a distilled dataset of attar; or class folders of images, with or without labels as "
             "epoch_0/batch_0.tar; images_best.pt with labels_best.pt; a .pt file of DC's code; or shards",
-            fix="give the folder that they are in, or the file",
+            fix=unchosen(path) or "give the folder that they are in, or the file",
         )
     return found
 

@@ -57,6 +57,8 @@ class Loaded:
     fkd: FkdLabels | None = None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """How its authors train on it, by sections."""
+    read_as: str = ""
+    """In words what its values were taken to be, where the files do not say it."""
 
     def __post_init__(self) -> None:
         problems = label_problems(self.labels.numpy(), self.task.num_classes)

@@ -53,6 +53,8 @@ def open_foreign(
     found = require_recognised(path)
     real, reading = _source(source, found, settings, reading, events)
     loaded = found.read(Origin(real.task, source, real.train), settings)
+    if events is not None and loaded.read_as:
+        events.say(f"{path}: read as {loaded.read_as}")
     distilled = loaded.open()
     info = {**distilled.info, "settings": {**loaded.settings, "source": reading}}
     left = [text for text in texts if not _key(text).startswith(f"{SECTION}.")]

@@ -35,8 +35,20 @@ PUBLISHED: Mapping[str, Normalization] = {
     "fashion-mnist": Normalization((0.2861,), (0.3530,)),
 }
 """Constants in published code: of DC and DSA, MTT, TESLA and DATM."""
-_BY_SOURCE = {"cifar10": "cifar", "cifar100": "cifar", "tiny-imagenet": "imagenet", "imagenet-1k": "imagenet"}
-"""Which of them trajectory matching has for which source; CIFAR-100 goes by the constants of CIFAR-10 there."""
+_TRAJECTORIES = {
+    "cifar10": "cifar",
+    "cifar100": "cifar",
+    **dict.fromkeys(("tiny-imagenet", "imagenet-1k", "imagenet", "imagenette", "imagewoof"), "imagenet"),
+}
+_CONDENSATION = {
+    "cifar10": "cifar",
+    "cifar100": "cifar100",
+    "tiny-imagenet": "imagenet",
+    **{name: name for name in ("mnist", "fashion-mnist", "svhn")},
+}
+BY_SOURCE: Mapping[str, Mapping[str, str]] = {"trajectories": _TRAJECTORIES, "condensation": _CONDENSATION}
+"""Which of them the code of MTT, TESLA and DATM has for which source, and that of DC, DSA and DM. To the former
+CIFAR-100 goes by the constants of CIFAR-10."""
 
 
 def tell(images: Tensor, name: str) -> Kind:
@@ -64,13 +76,23 @@ def tell(images: Tensor, name: str) -> Kind:
     )
 
 
-def normalization_of(text: str, source: str, own: Normalization) -> Normalization:
-    """The normalisation that a setting names for tensors made from a source of this name, with statistics `own`.
+def constants_of(source: str, code: str = "trajectories") -> str:
+    """The name in `PUBLISHED` of the constants that published code has for a source; "source" where it has none.
+
+    Args:
+        source: a name, the path of a folder or file, or a hub address: its last part tells.
+        code: a name in `BY_SOURCE`.
+    """
+    name = re.split(r"[/\\]", source.removeprefix("hf:").rstrip("/\\"))[-1].partition(":")[0]
+    name = name.lower().replace("_", "-").removesuffix("-200")
+    return BY_SOURCE[code].get(name, "source")
+
+
+def normalization_of(text: str, own: Normalization) -> Normalization:
+    """The normalisation that a setting names, but for auto, for tensors of a source with statistics `own`.
 
     Raises ConfigError where it is of another number of channels.
     """
-    if text == "auto":
-        text = _BY_SOURCE.get(source, "source")
     if text == "source":
         return Normalization(own.mean, own.std)
     found = parse_normalization(text)

@@ -22,7 +22,7 @@ class ForeignSettings(Config):
     normalization: str = "auto"
     """What normalized tensors were normalised by: source (the real images' own statistics), imagenet, cifar, cifar100,
     mnist, fashion-mnist, svhn (constants of published code), or numbers such as 0.5,0.5,0.5/0.25,0.25,0.25 (means, then
-    standard deviations). auto: those that published code has for the source of that name, else source."""
+    standard deviations). auto: what published code has for a source, or a folder, of that name, else source."""
     zca_epsilon: float = Field(default=0.1, gt=0, le=1e6)
     """ε of the whitening of zca tensors; published code of MTT, TESLA and DATM has 0.1."""
     soft_labels: Literal["auto", "probabilities", "logits"] = "auto"

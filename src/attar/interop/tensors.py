@@ -26,7 +26,7 @@ from attar.data.whitening import measure_whitening
 from attar.errors import ArtifactError, ConfigError
 from attar.interop.folder import Export, Note, exported, exporting, imported, lost_labels, read_note
 from attar.interop.loaded import Loaded, Origin
-from attar.interop.scales import Kind, normalization_of, tell
+from attar.interop.scales import Kind, constants_of, normalization_of, tell
 from attar.interop.settings import ForeignSettings
 from attar.interop.torchfile import read_tensor, read_values
 from attar.runtime.events import Events
@@ -41,7 +41,10 @@ AS_SAID = ForeignSettings(pixels="normalized", normalization="source", soft_labe
 
 @dataclass(frozen=True)
 class Tensors:
-    """What the files hold, as it is: images, labels, soft labels and the learnt rate, and where they lie."""
+    """What the files hold, as it is: images, labels, soft labels and the learnt rate, and where they lie.
+
+    `code` tells whose they are, by a name in `scales.BY_SOURCE`.
+    """
 
     path: Path
     images: Tensor
@@ -50,6 +53,7 @@ class Tensors:
     rate: float | None = None
     bytes: int = 0
     label_bytes: int = 0
+    code: str = "trajectories"
 
 
 def export_tensors(distilled: Distilled, out: Path, *, overwrite: bool = False) -> Export:
@@ -84,7 +88,7 @@ def read_tensors(source: Path, origin: Origin | None = None, settings: ForeignSe
     whole = origin.task if origin else note.task if note else None
     assert whole is not None
     labels, soft = _labels(found, whole, settings)
-    stored, scale = _images(found, len(labels), whole, note, origin, settings)
+    stored, scale, read_as = _images(found, len(labels), whole, note, origin, settings)
     rate = found.rate if found.rate is not None else note.learning_rate if note else None
     return Loaded(
         path=source,
@@ -97,17 +101,21 @@ def read_tensors(source: Path, origin: Origin | None = None, settings: ForeignSe
         image_bytes=found.bytes,
         label_bytes=found.label_bytes,
         settings={} if rate is None else {"evaluate": {"use_learned_rate": True}},
+        read_as=read_as,
     )
 
 
 def find_tensors(source: Path) -> tuple[Path, Path | None]:
     """The file of images and that of labels, None where one file holds both; raises ArtifactError where there are none.
 
-    A folder may have them in `Normal/`, as DATM's code leaves them.
+    A folder may have them in `Normal/`, as DATM's code leaves them. `images_zca_5000.pt`, which MTT's code makes of
+    whitened images by undoing that, has the labels of `images_5000.pt`.
     """
     if source.is_file() and source.name.startswith(("images", "labels")):
         stem = re.sub(r"^(images|labels)", "", source.name)
         pairs = [(source.with_name(f"images{stem}"), source.with_name(f"labels{stem}"))]
+        if source.name.startswith("images_zca_"):
+            pairs.append((source, source.with_name(source.name.replace("images_zca", "labels", 1))))
     elif source.is_file():
         return source, None
     else:
@@ -119,8 +127,18 @@ def find_tensors(source: Path) -> tuple[Path, Path | None]:
     raise ArtifactError(
         f"{source} holds no pair of images and labels",
         expected=" or ".join(f"{images.name} and {labels.name}" for images, labels in pairs),
-        fix="give the folder that they are in",
+        fix=unchosen(source) or "give the folder that they are in",
     )
+
+
+def unchosen(source: Path) -> str:
+    """What to do about a folder with sets of several iterations, none of them the best; empty where it is none."""
+    found = sorted(
+        (int(match[1]), path)
+        for path in [*source.glob("images_*.pt"), *source.glob("Normal/images_*.pt")]
+        if (match := re.fullmatch(r"images_(\d+)\.pt", path.name))
+    )
+    return f"give one of the {len(found)} that it holds, such as {found[-1][1]}" if found else ""
 
 
 def image_shape(source: Path, part: int = 0) -> tuple[int, ...]:
@@ -132,7 +150,7 @@ def _read(source: Path, part: int) -> Tensors:
     images_file, labels_file = find_tensors(source)
     if labels_file is None:
         images, labels = _of_experiment(images_file, part)
-        return Tensors(images_file, images, labels, None, None, *_bytes(images, labels))
+        return Tensors(images_file, images, labels, None, None, *_bytes(images, labels), code="condensation")
     images, labels = read_tensor(images_file), read_tensor(labels_file)
     soft_file = labels_file.with_name(f"soft_{labels_file.name}")
     soft = read_tensor(soft_file) if soft_file.is_file() else None
@@ -202,30 +220,33 @@ def _probabilities(soft: Tensor, settings: ForeignSettings) -> Tensor:
 
 def _images(
     found: Tensors, num: int, task: Task, note: Note | None, origin: Origin | None, settings: ForeignSettings
-) -> tuple[Tensor, Normalization]:
-    """The images as they are stored, and their scale."""
+) -> tuple[Tensor, Normalization, str]:
+    """The images as they are stored, their scale, and in words what they were taken to be."""
     images = found.images
     by_values = settings is not AS_SAID and note is None
     if not (images.is_floating_point() or by_values) or tuple(images.shape) != (num, *task.shape) or num == 0:
         raise _unfit(found, task)
     if note and images.is_floating_point():
         scale = note.task.normalization
-        return (_whole(images.float(), scale) if note.exact_8bit else images.float()), scale
+        return (_whole(images.float(), scale) if note.exact_8bit else images.float()), scale, ""
     if images.is_floating_point() and (problems := image_problems(images.float().numpy())):
         raise ArtifactError(f"{found.path}: {'; '.join(problems)}", fix="fetch or save them again")
     kind: Kind = tell(images, str(found.path)) if settings.pixels == "auto" else settings.pixels
     own = replace(task.normalization, whitening=None)
     match kind:
         case "normalized":
-            return images.float(), normalization_of(settings.normalization, origin.name if origin else "", own)
+            named = settings.normalization
+            named = constants_of(origin.name if origin else "", found.code) if named == "auto" else named
+            return images.float(), normalization_of(named, own), f"normalised images, foreign.normalization={named}"
         case "unit":
-            return own.normalize(images.float()), own
+            return own.normalize(images.float()), own, "pixels of 0..1"
         case "bytes":
             whole = images.round().clamp(0, 255)
             exact = bool((images == whole).all())
-            return (whole.to(torch.uint8), own) if exact else (own.normalize(images.float() / 255), own)
+            return whole.to(torch.uint8) if exact else own.normalize(images.float() / 255), own, "pixels of 0..255"
         case "zca":
-            return images.float(), _whitened(task, origin, settings, found.path).normalization
+            whitened = _whitened(task, origin, settings, found.path).normalization
+            return images.float(), whitened, f"ZCA whitened images, foreign.zca_epsilon={settings.zca_epsilon:g}"
 
 
 def _whole(images: Tensor, scale: Normalization) -> Tensor:
