@@ -200,7 +200,7 @@ def test_of_a_folder_of_iterations_one_has_to_be_chosen(tmp_path: Path) -> None:
     images = OWN.normalize(photographs())
     folder = save(tmp_path / "run", images_0=images, labels_0=LABELS, images_5000=images, labels_5000=LABELS)
     for read in (lambda: read_tensors(folder, Origin(TASK), ForeignSettings()), lambda: require_recognised(folder)):
-        with pytest.raises(AttarError, match=r"one of the 2 that it holds, such as .*images_5000\.pt"):
+        with pytest.raises(AttarError, match=r"one of the 2 sets in it, such as .*images_5000\.pt"):
             read()
 
 

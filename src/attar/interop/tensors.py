@@ -138,7 +138,7 @@ def unchosen(source: Path) -> str:
         for path in [*source.glob("images_*.pt"), *source.glob("Normal/images_*.pt")]
         if (match := re.fullmatch(r"images_(\d+)\.pt", path.name))
     )
-    return f"give one of the {len(found)} that it holds, such as {found[-1][1]}" if found else ""
+    return f"give one of the {len(found)} sets in it, such as {found[-1][1]}" if found else ""
 
 
 def image_shape(source: Path, part: int = 0) -> tuple[int, ...]:
