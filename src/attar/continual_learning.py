@@ -157,8 +157,8 @@ def _subjects(
     ]
     if "soft" in kinds and distilled.label_kind != "soft" and teacher is None:
         raise ConfigError(
-            "the labels are of views that mix images, also of classes that have not arrived at a step, and there is "
-            "no teacher to label views of those that have",
+            "the labels are of views of all images, and for those of the classes that have arrived at a step views "
+            "are drawn and labelled anew, and there is no teacher to label them",
             expected="a distilled dataset in the run that made it, or with its teacher",
             fix="--labels hard",
         )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attar.api.arguments import PathLike, Settings, assignments, given
 from attar.errors import unknown
+from attar.runtime.events import Events
 
 if TYPE_CHECKING:
     from attar.artifacts.distilled import Distilled
@@ -81,6 +82,7 @@ def import_(
     data_dir: PathLike | None = None,
     resolution: int | None = None,
     overwrite: bool = False,
+    quiet: bool = True,
 ) -> Distilled:
     """Turn other people's distilled images into a distilled dataset. To judge them only, give them to `evaluate`.
 
@@ -93,6 +95,7 @@ def import_(
         data_dir: folder of a source that goes by its name, such as cifar10 or imagenet-1k.
         resolution: bring real images to this many pixels.
         overwrite: replace a distilled dataset at `out`.
+        quiet: do not say what its values were taken to be.
 
     Raises ArtifactError or ConfigError where it cannot be read, or what its values are cannot be told.
     """
@@ -100,7 +103,8 @@ def import_(
 
     reading = given(data_dir=data_dir, resolution=resolution)
     name = str(source) if source is not None else None
-    return import_foreign(Path(path), Path(out), kind, name, assignments(settings), given=reading, overwrite=overwrite)
+    more: dict[str, Any] = {"given": reading, "overwrite": overwrite, "events": Events(quiet=quiet)}
+    return import_foreign(Path(path), Path(out), kind, name, assignments(settings), **more)
 
 
 def push(distilled: PathLike, repository: str, *, private: bool = False, dry_run: bool = False) -> Push:

@@ -89,6 +89,7 @@ def import_(
         data_dir=data_dir,
         resolution=resolution,
         overwrite=overwrite,
+        quiet=False,
     )
     if json_:
         print_json({"path": str(made.path), "images": len(made), "bytes": made.sizes["total"]})

@@ -13,7 +13,7 @@ from attar.data.sources import Source, SourceSettings, open_source
 from attar.errors import unknown
 from attar.interop.folder import require_new
 from attar.interop.foreign import READERS, Foreign, require_recognised
-from attar.interop.loaded import Origin
+from attar.interop.loaded import Loaded, Origin
 from attar.interop.settings import ForeignSettings
 from attar.runtime.events import Events
 
@@ -53,8 +53,7 @@ def open_foreign(
     found = require_recognised(path)
     real, reading = _source(source, found, settings, reading, events)
     loaded = found.read(Origin(real.task, source, real.train), settings)
-    if events is not None and loaded.read_as:
-        events.say(f"{path}: read as {loaded.read_as}")
+    _tell(path, loaded, events)
     distilled = loaded.open()
     info = {**distilled.info, "settings": {**loaded.settings, "source": reading}}
     left = [text for text in texts if not _key(text).startswith(f"{SECTION}.")]
@@ -70,6 +69,7 @@ def import_foreign(
     *,
     given: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    events: Events | None = None,
 ) -> Distilled:
     """Turn a set in another format into a distilled dataset: images, labels of any kind, how its authors train on it.
 
@@ -81,6 +81,7 @@ def import_foreign(
         assignments: as for `open_foreign`.
         given: fields of the section `source` that come first.
         overwrite: replace a distilled dataset at `out`.
+        events: progress and notes of reading.
     """
     if kind not in ("auto", *READERS):
         raise unknown("format", kind, ["auto", *READERS])
@@ -89,10 +90,16 @@ def import_foreign(
     found = require_recognised(path) if kind == "auto" else Foreign(path, kind)
     if source is None:
         return found.read(None, settings).write(out, overwrite=overwrite)
-    real, reading = _source(source, found, settings, reading, None)
+    real, reading = _source(source, found, settings, reading, events)
     loaded = found.read(Origin(real.task, source, real.train), settings)
+    _tell(path, loaded, events)
     how = {key: value for key, value in reading.items() if key != "data_dir" and value is not None}
     return replace(loaded, settings={**loaded.settings, "source": how}).write(out, overwrite=overwrite)
+
+
+def _tell(path: Path, loaded: Loaded, events: Events | None) -> None:
+    if events is not None and loaded.read_as:
+        events.say(f"{path}: read as {loaded.read_as}")
 
 
 def _settings(assignments: list[str], given: Mapping[str, Any]) -> tuple[ForeignSettings, dict[str, Any]]:
