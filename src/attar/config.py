@@ -250,7 +250,10 @@ def _innermost(error: ValidationError) -> list[Any]:
 
 def _near(name: str, known: Iterable[str]) -> str:
     names = list(dict.fromkeys(known))
-    return f"; {nearest(name, names)}" if names else ": this section has no fields for this method"
+    if not names:
+        return ": this section has no fields for this method"
+    told = nearest(name, names)
+    return f"; expected {told}" if told.startswith("one of") else f"; {told}"
 
 
 def _all_fields(sections: Mapping[str, type[Config]]) -> list[str]:

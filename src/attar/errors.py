@@ -73,12 +73,12 @@ def unknown(kind: str, name: str, known: Iterable[str], *, fix: str = "") -> Con
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """`did you mean A or B? known: ...`, of few names; of many, those that are near, or all where none is."""
+    """`one of A, B, C; did you mean A?`, of few names; of many, those that are near, or all where none is."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     more = f" and {len(known) - MANY} more" if len(known) > MANY else ""
-    every = "" if near and len(known) > FEW else f"known: {', '.join(known[:MANY])}{more}"
+    every = "" if near and len(known) > FEW else f"one of {', '.join(known[:MANY])}{more}"
     hint = f"did you mean {' or '.join(near)}?" if near else ""
-    return " ".join(part for part in (hint, every) if part)
+    return "; ".join(part for part in (every, hint) if part)
 
 
 def _rebuild(kind: type[AttarError], found: str, expected: str, fix: str) -> AttarError:

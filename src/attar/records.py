@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeGuard
 
 from attar.errors import ArtifactError
+
+MOST_NUMBER = 1e50
+"""Far beyond any float32; squares and differences of such numbers are finite still."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +73,74 @@ class Record:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Record:
-        """Read what `to_json` wrote."""
-        try:
-            return cls(**{**values, "values": tuple(values["values"]), "seeds": tuple(values["seeds"])})
-        except (KeyError, TypeError) as error:
-            raise ArtifactError(f"a record could not be read: {error!r}", fix="run `attar evaluate` again") from error
+    def from_json(cls, values: Any) -> Record:
+        """Read what `to_json` wrote; raises ArtifactError for what is no record."""
+        if problem := _problem(values):
+            raise ArtifactError(
+                f"a record could not be read: {problem}",
+                expected="the fields of a record, of their types and in their ranges",
+                fix="run the command that measured it again, such as `attar evaluate`",
+            )
+        return cls(**{**values, "values": tuple(values["values"]), "seeds": tuple(values["seeds"])})
+
+
+def read_records(path: Path, values: Any) -> tuple[Record, ...]:
+    """Records of what a JSON file says under `records`, none where it says nothing; errors name the file."""
+    found = values.get("records", []) if isinstance(values, dict) else []
+    if not isinstance(found, list):
+        raise ArtifactError(f"{path}: records is no list", expected="a list of records", fix="make the file again")
+    try:
+        return tuple(map(Record.from_json, found))
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error.found}", expected=error.expected, fix=error.fix) from error
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether this is a finite number that can be reckoned with, and no truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST_NUMBER
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and is_number(value) and value >= 0
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _list_of(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list | tuple) and all(map(kind, value))
+
+
+_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "metric": ("a text", _is_text),
+    "subject": ("a text", _is_text),
+    "model": ("a text", _is_text),
+    "mean": ("a number", is_number),
+    "std": ("a number, not below 0", lambda value: is_number(value) and value >= 0),
+    "n": ("a whole number, not below 0", _is_count),
+    "values": ("a list of numbers", _list_of(is_number)),
+    "seeds": ("a list of whole numbers", _list_of(lambda value: isinstance(value, int))),
+    "num_images": ("a whole number, not below 0", _is_count),
+    "size_bytes": ("a whole number, not below 0", _is_count),
+    "protocol": ("a mapping by names", lambda value: isinstance(value, dict) and all(map(_is_text, value))),
+}
+
+
+def _problem(values: Any) -> str:
+    """What keeps this from being a record, in words; empty where nothing does."""
+    if not isinstance(values, dict):
+        return "it is not a mapping"
+    if odd := [name for name in values if name not in _FIELDS]:
+        return f"unknown field {str(odd[0])[:50]!r}"
+    for name, (kind, suits) in _FIELDS.items():
+        if name not in values and name != "protocol":
+            return f"{name} is missing"
+        if name in values and not suits(values[name]):
+            return f"{name} is {str(values[name])[:50]!r}, not {kind}"
+    if not values["n"] == len(values["values"]) == len(values["seeds"]):
+        return f"n is {values['n']}, with {len(values['values'])} values and {len(values['seeds'])} seeds"
+    numbers = (values["mean"], values["std"], *values["values"])
+    if values["metric"].endswith("_accuracy") and not all(0 <= number <= 100 for number in numbers):
+        return "an accuracy is outside 0..100 percent"
+    return ""

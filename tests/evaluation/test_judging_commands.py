@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import attar
+from attar.cli import app
 from attar.errors import ConfigError
 
 Distilled = Callable[[int], Path]
@@ -68,3 +70,19 @@ def test_runs_are_compared_and_a_page_is_written(run: Distilled, tmp_path: Path)
     text = (tmp_path / "page.html").read_text("utf-8")
     assert "2 runs compared" in text
     assert "Accuracy by images per class" in text
+
+
+@pytest.mark.parametrize(("typed", "asked"), [("none", []), ("random,full", ["random", "full"]), (None, None)])
+def test_baselines_are_named_or_none(
+    monkeypatch: pytest.MonkeyPatch, typed: str | None, asked: list[str] | None
+) -> None:
+    given: list[list[str] | None] = []
+
+    def judged(*_: object, baselines: list[str] | None, **__: object) -> None:
+        given.append(baselines)
+        raise ConfigError("seen")
+
+    monkeypatch.setattr("attar.api.evaluate", judged)
+    options = ["--baselines", typed] if typed else []
+    CliRunner().invoke(app, ["evaluate", "runs/x", "--source", "digits", *options])
+    assert given == [asked]

@@ -333,7 +333,7 @@ def test_files_of_before_are_compared_by_what_they_say(tmp_path: Path) -> None:
 
 def test_a_missing_or_foreign_file_is_told_when_experts_are_opened(tmp_path: Path) -> None:
     make(tmp_path, make_settings(num_experts=1, epochs=1))
-    with pytest.raises(ArtifactError, match=r"expert-0001\.safetensors cannot be read"):
+    with pytest.raises(ArtifactError, match=r"expert-0001\.safetensors is missing"):
         Experts(tmp_path, make_task(), make_settings(num_experts=2, epochs=1), ENGINE)
     write_tensors(tmp_path / "expert-0001.safetensors", {"parameters": torch.zeros(2, 5)})
     with pytest.raises(ArtifactError, match="5 parameters an epoch"):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from attar.errors import ArtifactError
 from attar.runtime.files import sha256, write_text
+from attar.runtime.reading import read_bytes
 
 NAME = "SHA256SUMS"
 HUB_FILES = (".git", ".gitattributes", ".cache")
@@ -36,10 +37,8 @@ def read_sums(folder: Path) -> dict[str, str]:
     """Sum by file name; raises ArtifactError where SHA256SUMS is missing or malformed."""
     path = folder / NAME
     try:
-        lines = path.read_bytes().decode().split("\n")
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path} is missing", fix="make the dataset again, or fetch it again") from error
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_bytes(path).decode().split("\n")
+    except UnicodeDecodeError as error:
         raise ArtifactError(f"{path} cannot be read: {error}", fix="fetch the dataset again") from error
     sums: dict[str, str] = {}
     for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines, start=1):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,6 +27,7 @@ from attar.config import differences
 from attar.errors import ArtifactError
 from attar.runtime.events import read_events
 from attar.runtime.files import digest, read_json, sha256, write_json, write_text, writing
+from attar.runtime.reading import read_yaml, require_file
 
 CONFIG = "config.yaml"
 EVENTS = "events.jsonl"
@@ -73,6 +75,8 @@ class RunFolder:
         """Hold the folder for this process; another attar at work in it is an error."""
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
+            if os.path.lexists(self.path / ".lock"):
+                require_file(self.path / ".lock")
             file = (self.path / ".lock").open("w")
         with file:
             try:
@@ -124,12 +128,14 @@ class RunFolder:
 
     def settings(self) -> dict[str, Any]:
         """The resolved settings that made this folder."""
-        try:
-            loaded = yaml.safe_load((require_run(self.path) / CONFIG).read_text("utf-8"))
-        except yaml.YAMLError as error:
-            raise ArtifactError(f"{self.path / CONFIG} is damaged: {error}", fix="start over with --fresh") from error
-        if not isinstance(loaded, dict):
-            raise ArtifactError(f"{self.path / CONFIG} is damaged: not a mapping", fix="start over with --fresh")
+        path = require_run(self.path) / CONFIG
+        loaded = read_yaml(path, "start over with --fresh")
+        if odd := [name for name, section in loaded.items() if not isinstance(section, dict)]:
+            raise ArtifactError(
+                f"{path} is damaged: {odd[0]} is no section",
+                expected="settings by section",
+                fix="start over with --fresh",
+            )
         return loaded
 
     def stage(self, name: str, settings: Mapping[str, Any], parents: Iterable[Stage] = ()) -> Stage:
@@ -162,16 +168,23 @@ class Stage:
         """Whether the stage has ended and its files are all there, with the sizes they had."""
         if not self._manifest.exists():
             return False
-        manifest = read_json(self._manifest)
+        manifest = self.manifest()
         return bool(manifest.get("complete") and manifest.get("key") == self.key) and all(
             (self.folder / name).is_file() and (self.folder / name).stat().st_size == note["bytes"]
             for name, note in manifest["files"].items()
         )
 
     def manifest(self) -> dict[str, Any]:
-        """What the manifest says."""
-        found: dict[str, Any] = read_json(self._manifest)
-        return found
+        """What the manifest says; raises ArtifactError where it is missing or damaged."""
+        found = read_json(self._manifest)
+        if problem := _damage(found):
+            raise ArtifactError(
+                f"{self._manifest} is damaged: {problem}",
+                expected="the manifest of a stage",
+                fix=f"delete it, and {self.name} is made again; or start over with --fresh",
+            )
+        kept: dict[str, Any] = {"settings": {}, "parents": {}, "files": {}, "wall_s": 0.0, **found}
+        return kept
 
     @contextmanager
     def making(self, files: list[str], **notes: Any) -> Iterator[None]:
@@ -179,7 +192,7 @@ class Stage:
 
         The caller may fill `files` inside the body. `notes` (seed, hardware, versions) go into the manifest.
         """
-        spent_s = self.manifest().get("wall_s", 0.0) if self._manifest.exists() else 0.0
+        spent_s = self.manifest()["wall_s"] if self._manifest.exists() else 0.0
         started_s = time.monotonic()
         note = {
             "stage": self.name,
@@ -206,16 +219,16 @@ class Stage:
     def _refuse_strangers(self) -> None:
         if not self._manifest.exists():
             return
-        before = read_json(self._manifest)
+        before = self.manifest()
         if before.get("key") == self.key:
             return
-        settings = before.get("settings", {})
+        settings = before["settings"]
         changed = differences(grown := _grown(settings, self.settings), self.settings)
-        if grown != settings and not changed and before.get("parents", {}) == self.parents:
+        if grown != settings and not changed and before["parents"] == self.parents:
             return
         changed = changed or [
             f"made from another {name} ({old} before, {self.parents.get(name)} now)"
-            for name, old in before.get("parents", {}).items()
+            for name, old in before["parents"].items()
             if old != self.parents.get(name)
         ]
         raise ArtifactError(
@@ -243,6 +256,21 @@ def versions() -> dict[str, str]:
 
     names = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn", "safetensors", "pyarrow")
     return {"attar": __version__, **{name: version(name) for name in names}}
+
+
+def _damage(manifest: Any) -> str:
+    """What is wrong with the parts of a manifest that are relied on, in words; empty where nothing is."""
+    if not isinstance(manifest, dict):
+        return "not a mapping"
+    for name in ("settings", "parents", "files"):
+        if not isinstance(manifest.get(name, {}), dict):
+            return f"{name} is no mapping"
+    for name, note in manifest.get("files", {}).items():
+        sound = isinstance(note, dict) and isinstance(note.get("bytes"), int) and isinstance(note.get("sha256"), str)
+        if not sound or "\0" in name:
+            return f"what it says of the file {name!r}"
+    wall_s = manifest.get("wall_s", 0.0)
+    return "" if isinstance(wall_s, int | float) and wall_s >= 0 else f"wall_s is {str(wall_s)[:50]!r}"
 
 
 def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:

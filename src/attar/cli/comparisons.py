@@ -23,7 +23,7 @@ WORDS = ("run", "method", "labels", "network")
 
 def print_comparison(groups: Sequence[Group]) -> None:
     """A table for each group of runs that may be compared, under what sets it apart from the first."""
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 120, markup=False)
     for group in groups:
         view = group_view(group)
         console.print(f"{view.title}; {view.lead}", highlight=False, markup=False, style="bold")
@@ -45,7 +45,7 @@ def comparison_json(groups: Sequence[Group]) -> list[dict[str, Any]]:
 
 def print_study(result: StudyResult) -> None:
     """A line for each record of a study with its difference to the baseline, and what they say."""
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(width=None if sys.stdout.isatty() else 140, markup=False)
     found = {id(contrast.record): contrast for contrast in result.contrasts}
     made = [(record, found.get(id(record))) for record in result.records]
     cells = {

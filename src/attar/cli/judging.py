@@ -18,7 +18,7 @@ def evaluate(
     models: Annotated[str | None, typer.Option(help="Networks, separated by commas.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Trainings of each network on each set.")] = None,
     baselines: Annotated[
-        str | None, typer.Option(help="Of random, herding, kcenter, kmeans and full, separated by commas.")
+        str | None, typer.Option(help="Of random, herding, kcenter, kmeans and full, separated by commas; or none.")
     ] = None,
     scores: Annotated[
         bool, typer.Option("--scores", help="Run all that the scores of DD-Ranking are made of, and tell them.")
@@ -46,7 +46,7 @@ def evaluate(
         source,
         models=split(models) or (),
         seeds=seeds,
-        baselines=split(baselines),
+        baselines=[] if baselines == "none" else split(baselines),
         scores=scores or None,
         out=out,
         seed=seed or 0,

@@ -36,7 +36,7 @@ def print_records(records: Sequence[Record], verdict: str) -> None:
         table.add_column(name, justify="left" if left else "right", overflow="fold", no_wrap=name != "network")
     for row in zip(*columns.values(), strict=True):
         table.add_row(*row)
-    console = Console(width=None if sys.stdout.isatty() else 100)
+    console = Console(width=None if sys.stdout.isatty() else 100, markup=False)
     console.print(table)
     console.print(verdict, highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
@@ -53,7 +53,7 @@ def print_steps(records: Sequence[Record]) -> None:
         table.add_row(str(step), str(of_step[0].protocol["classes_seen"]), *(record.score for record in of_step))
     means = [fmean(record.mean for record in records if record.subject == subject) for subject in subjects]
     table.add_row("mean", "", *(f"{mean:.1f} %" for mean in means), style="bold")
-    Console(width=None if sys.stdout.isatty() else 100).print(table)
+    Console(width=None if sys.stdout.isatty() else 100, markup=False).print(table)
     typer.echo(f"{records[0].model}, n={records[0].n}, accuracy on the classes seen after the last epoch")
 
 

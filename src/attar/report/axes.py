@@ -43,7 +43,8 @@ def axis_of(values: Sequence[float], *, whole: bool = False) -> Axis:
     low, high = min(values), max(values)
     log = not whole and low > 0 and LOG_RATIOS[0] < high / low < LOG_RATIOS[1]
     if low == high:
-        low, high = (low - 1, high + 1) if whole else (low - (abs(low) or 1) / 10, high + (abs(high) or 1) / 10)
+        room = max(1.0, abs(low) / 1e12)
+        low, high = (low - room, high + room) if whole else (low - (abs(low) or 1) / 10, high + (abs(high) or 1) / 10)
     elif log:
         low, high = low / (high / low) ** 0.04, high * (high / low) ** 0.04
     elif whole:

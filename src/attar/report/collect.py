@@ -11,15 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from attar.errors import ArtifactError
-from attar.records import Record
-from attar.report.curves import STAGES, Curve, curves, is_number, of_these_records
+from attar.records import Record, is_number, read_records
+from attar.report.curves import STAGES, Curve, curves, of_these_records
 from attar.report.outside import Outside, read_outside
 from attar.report.pictures import Film, Gallery, last_frame, read_film, read_gallery
 from attar.runtime.events import read_events
 from attar.runtime.files import read_json
+from attar.runtime.reading import read_yaml
 
 
 @dataclass(frozen=True)
@@ -80,9 +79,9 @@ def collect(run: Path) -> ReportData:
     told = outside.description if outside else _json_if_there(run / "distilled" / "attar.json")
     description = mapping(told)
     evaluation = mapping(_json_if_there(run / "evaluation.json"))
-    records = _records(evaluation)
+    records = read_records(run / "evaluation.json", evaluation)
     film = read_film(run / "recover" / "snapshots")
-    names = mapping(description.get("task")).get("class_names", ())
+    names = listed(mapping(description.get("task")).get("class_names"))
     return ReportData(
         run=str(run),
         settings=_settings(run / "config.yaml"),
@@ -94,7 +93,7 @@ def collect(run: Path) -> ReportData:
         film=film,
         records=records,
         verdict=str(evaluation.get("verdict", "")),
-        continual=_records(mapping(_json_if_there(run / "continual.json"))),
+        continual=read_records(run / "continual.json", _json_if_there(run / "continual.json")),
         sizes_bytes={str(k): int(v) for k, v in mapping(description.get("sizes")).items() if is_number(v)},
         description=description,
         outside=outside,
@@ -102,18 +101,11 @@ def collect(run: Path) -> ReportData:
     )
 
 
-def _records(values: Mapping[str, Any]) -> tuple[Record, ...]:
-    return tuple(Record.from_json(record) for record in values.get("records", ()))
-
-
 def _settings(path: Path) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
-    try:
-        values = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path} is not valid YAML: {error}", fix="run the command again with --fresh") from error
-    sections = {str(name): dict(mapping(section)) for name, section in mapping(values).items()}
+    values = read_yaml(path, "run the command again with --fresh")
+    sections = {name: dict(mapping(section)) for name, section in values.items()}
     return {name: section for name, section in sections.items() if section}
 
 
@@ -132,6 +124,11 @@ def read_stage(run: Path, name: str) -> Stage:
 
 def _json_if_there(path: Path) -> Any:
     return read_json(path) if path.exists() else None
+
+
+def listed(value: Any) -> list[Any]:
+    """This value, or an empty list where it is none."""
+    return value if isinstance(value, list) else []
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import fmean
 
-from attar.records import Record
+from attar.records import Record, is_number
 from attar.report.charts import Chart, Spread, spread_chart
 from attar.report.collect import ReportData
-from attar.report.curves import is_number
 from attar.report.headline import subject, unbroken
 from attar.verdict import base
 

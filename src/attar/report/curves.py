@@ -7,9 +7,9 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeGuard
+from typing import Any
 
-from attar.records import Record
+from attar.records import Record, is_number
 
 STAGES = ("squeeze", "recover", "relabel", "train", "evaluate")
 NOT_METRICS = ("step", "time_s", "item")
@@ -88,11 +88,6 @@ def _without_network(event: Mapping[str, Any], model: str) -> Mapping[str, Any]:
 
 def _on(model: str) -> str:
     return f" on {model}/"
-
-
-def is_number(value: Any) -> TypeGuard[float]:
-    """Whether this is a finite number, and no truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _item(event: Mapping[str, Any]) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from attar.errors import ArtifactError
 from attar.labels.plan import LabelPlan
+from attar.records import is_number
 from attar.report.collect import ReportData, mapping
-from attar.report.curves import is_number
 from attar.report.formats import count, size
 
 FP16_BYTES = 2
+COUNTS = ("num_classes", "num_images", "num_epochs")
+MOST = 10**8
 
 
 def label_story(data: ReportData) -> str:
@@ -31,11 +34,18 @@ def _soft(data: ReportData, labels: Mapping[str, Any]) -> Iterator[str]:
 
 def _epochs(data: ReportData, labels: Mapping[str, Any]) -> Iterator[str]:
     if data.outside and not data.outside.ours:
-        num = labels.get("num_epochs", 1)
+        num = labels["num_epochs"] if isinstance(labels.get("num_epochs"), int) else 1
         yield f"Soft labels by epoch, as another program stored them: a teacher’s logits on {count(num)} augmented"
         yield "views of each image."
         return
-    plan = LabelPlan.from_json(dict(mapping(labels.get("stored"))))
+    stored = dict(mapping(labels.get("stored")))
+    if not all(isinstance(stored.get(name), int) and 0 < stored[name] <= MOST for name in COUNTS):
+        raise ArtifactError(
+            "attar.json does not say how many labels are stored",
+            expected=f"`labels.stored` with {', '.join(COUNTS)}",
+            fix="attar verify names what is damaged",
+        )
+    plan = LabelPlan.from_json(stored)
     kept = f", {plan.keep} numbers a label" if plan.keep else ""
     views = f"{count(plan.num_epochs)} augmented view{'s' if plan.num_epochs != 1 else ''} of each image"
     yield f"Soft labels by epoch: the teacher’s logits on {views}, {count(plan.bytes_per_label)} bytes per image and"

@@ -17,8 +17,9 @@ import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
 from attar.errors import ArtifactError
-from attar.report.pictures import Gallery, Pixels
+from attar.report.pictures import MOST_PICTURE_BYTES, Gallery, Pixels, checked_labels
 from attar.runtime.files import read_json, write_bytes, write_json
+from attar.runtime.reading import parse_notes, require_file
 
 JUDGED, PICTURES = "judged.json", "pictures.safetensors"
 FOREIGN = "another program"
@@ -38,6 +39,13 @@ class Outside:
     """Whether it is a distilled dataset of attar's."""
     description: Mapping[str, Any] = field(default_factory=dict)
     """Fields of attar.json."""
+
+    def problem(self) -> str:
+        """Which field is of a wrong type, in words; empty where none is."""
+        kinds = {"path": str, "source": str, "data_dir": str | None, "ours": bool, "description": Mapping}
+        odd = [name for name, kind in kinds.items() if not isinstance(getattr(self, name), kind)]
+        odd += [] if all(isinstance(text, str) for text in self.settings) else ["settings"]
+        return f"{odd[0]} is of a wrong type" if odd else ""
 
     def arguments(self) -> list[str]:
         """Words of the command line that name it and its source."""
@@ -60,12 +68,16 @@ def read_outside(folder: Path) -> tuple[Outside, Gallery] | None:
     try:
         values = read_json(folder / JUDGED)
         outside = Outside(**{**values, "settings": tuple(values["settings"])})
+        if problem := outside.problem():
+            raise ValueError(f"{JUDGED}: {problem}")
+        require_file(folder / PICTURES, MOST_PICTURE_BYTES)
         with safe_open(folder / PICTURES, framework="np") as file:
-            note = {key: json.loads(value) for key, value in file.metadata().items()}
+            note = parse_notes(file.metadata())
             pixels: Pixels = file.get_tensor("pixels")
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or len(note["labels"]) != len(pixels) or not len(pixels):
-            raise ValueError(f"{PICTURES} holds {pixels.dtype} of shape {pixels.shape}")
-        return outside, Gallery(pixels, tuple(map(int, note["labels"])), *map(int, note["num"]))
+        labels, (num_images, num_classes) = checked_labels(pixels, note["labels"]), map(int, note["num"])
+        if num_images < len(labels) or num_classes < len(set(labels)):
+            raise ValueError(f"{PICTURES}: more pictures than the {num_images} images in {num_classes} classes")
+        return outside, Gallery(pixels, tuple(labels), num_images, num_classes)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(
             f"what was judged in {folder} cannot be read: {error}", fix="run attar evaluate again"

@@ -98,7 +98,8 @@ def draw(template: str, view: Mapping[str, Any]) -> str:
         "script": Markup(script),
         "version": __version__,
     }
-    return _environment().get_template(template).render({**view, **frame})
+    text = _environment().get_template(template).render({**view, **frame})
+    return text.encode("utf-8", errors="replace").decode()  # names of files need not be text
 
 
 def _environment() -> jinja2.Environment:

@@ -6,16 +6,17 @@ Of large sets only what will be shown is decoded.
 from __future__ import annotations
 
 import io
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from attar.errors import ArtifactError
+from attar.errors import ArtifactError, AttarError
+from attar.runtime.reading import parse_notes, require_file
 
 MOST_CLASSES = 100
 MOST_IMAGES = 240
@@ -25,6 +26,8 @@ MOST_FILM_TILES = 60
 FEWEST_FILM_TILES = 10
 FILM_PIXELS = 1_000_000
 MOST_FILM_PIXELS = 3_000_000
+MOST_PICTURE_BYTES = 1 << 32
+BATCH_ROWS = 64
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -51,24 +54,27 @@ class Film:
 
 def read_gallery(folder: Path) -> Gallery | None:
     """Read images chosen from the parquet shards of `folder`; None where there are none."""
-    import pyarrow.parquet as pq
-    from pyarrow import ArrowException
+    from attar.data.columns import read_columns
 
     shards = sorted(folder.glob("*.parquet"))
     labels: list[int] = []
     try:
         for shard in shards:
-            labels += pq.read_table(shard, columns=["label"])["label"].to_pylist()
+            require_file(shard, None)
+            labels += map(int, read_columns(shard, ["label"])["label"].to_pylist())
         wanted = choose_images(labels)
         rows = _images_of(shards, frozenset(wanted))
-        pixels = [rows[index] for index in wanted]
-    except (OSError, KeyError, ArrowException) as error:
+        if not rows:
+            return None
+        pixels = np.stack([rows[index] for index in wanted])
+        shown = checked_labels(pixels, [labels[index] for index in wanted])
+    except AttarError:
+        raise
+    except Exception as error:  # a hostile picture may raise nearly anything
         raise ArtifactError(
             f"the images of {folder} could not be read: {error}", fix="attar verify names the damaged file"
         ) from error
-    if not pixels:
-        return None
-    return Gallery(np.stack(pixels), tuple(labels[i] for i in wanted), len(labels), len(set(labels)))
+    return Gallery(pixels, tuple(shown), len(labels), len(set(labels)))
 
 
 def read_film(folder: Path) -> Film | None:
@@ -139,11 +145,15 @@ def _images_of(shards: Sequence[Path], wanted: frozenset[int]) -> dict[int, Pixe
         with pq.ParquetFile(shard) as file:
             for group in range(file.num_row_groups):
                 size = file.metadata.row_group(group).num_rows
-                here = [i for i in range(first, first + size) if i in wanted]
-                first += size
-                if here:
-                    column = file.read_row_group(group, columns=["image"])["image"]
-                    found |= {i: _decode(column[i - first + size].as_py()["bytes"]) for i in here}
+                here = {i for i in wanted if first <= i < first + size}
+                place, first = first, first + size
+                if not here:
+                    continue
+                for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=["image"]):
+                    column = batch["image"]
+                    rows = [i for i in here if place <= i < place + len(column)]
+                    found |= {i: _decode(column[i - place].as_py()["bytes"]) for i in rows}
+                    place += len(column)
     return found
 
 
@@ -159,21 +169,29 @@ def _snapshot(path: Path) -> tuple[Pixels, list[int], int]:
     """Pixels (k, h, w, c), the k labels and the step of one snapshot."""
     from safetensors import SafetensorError, safe_open
 
+    require_file(path, MOST_PICTURE_BYTES)
     try:
         with safe_open(path, framework="np") as file:
-            note = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            note = parse_notes(file.metadata())
             pixels: Pixels = file.get_tensor("pixels")
         step = int(note.get("step", path.stem.removeprefix("step-")))
-        labels = [int(label) for label in note.get("labels", range(len(pixels)))]
-        if pixels.ndim != 4 or pixels.dtype != np.uint8 or len(labels) != len(pixels):
-            raise ValueError(f"{pixels.dtype} of shape {pixels.shape} with {len(labels)} labels")
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        labels = checked_labels(pixels, note.get("labels", list(range(len(pixels)))))
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         raise ArtifactError(
             f"{path} is not a snapshot: {error}",
             expected="`pixels`, uint8 (k, h, w, c), with step and k labels",
             fix="delete it; the report does without",
         ) from error
     return pixels, labels, step
+
+
+def checked_labels(pixels: Pixels, labels: Any) -> list[int]:
+    """The labels of pixels, uint8 (n, h, w, c), c 1 or 3; raises ValueError where these are something else."""
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or 0 in pixels.shape or pixels.shape[3] not in (1, 3):
+        raise ValueError(f"{pixels.dtype} of shape {pixels.shape}")
+    if not isinstance(labels, list) or len(labels) != len(pixels):
+        raise ValueError(f"{len(pixels)} pictures, and not as many labels")
+    return [int(label) for label in labels]
 
 
 def _evenly(num: int, most: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ def terms(data: ReportData) -> Terms | None:
 
 
 def _in_chunks(curve: Curve) -> bool:
-    return all(series.item.startswith("chunk ") for series in curve.series)
+    return all(re.fullmatch(r"chunk [0-9]{1,18}", series.item) for series in curve.series)
 
 
 def _chunks(curves: Sequence[Curve]) -> list[_Chunk]:

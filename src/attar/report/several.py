@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from attar.errors import ArtifactError, ConfigError
-from attar.records import Record
-from attar.report.collect import mapping, read_stage
-from attar.report.curves import STAGES, is_number
+from attar.records import Record, is_number, read_records
+from attar.report.collect import listed, mapping, read_stage
+from attar.report.curves import STAGES
 from attar.report.formats import count, setting
 from attar.report.headline import accuracies
 from attar.report.outside import read_outside
@@ -145,13 +145,19 @@ def _read(folder: Path, name: str, defaults: Mapping[str, Any]) -> Judged:
     if outside:
         description = {**outside[0].description, "source": {"name": Path(outside[0].source).name}}
         name = name.removesuffix("-evaluation")
-    records = tuple(accuracies([Record.from_json(dict(mapping(values))) for values in evaluation.get("records", ())]))
+    records = tuple(accuracies(read_records(folder / EVALUATION, evaluation)))
     ours = next((record for record in records if base(record.subject) == "distilled"), None)
     if ours is None:
         raise ArtifactError(
             f"{folder / EVALUATION} holds no accuracy of distilled images", fix="run attar evaluate again"
         )
     judged = {**_judged_before(description, ours), **mapping(evaluation.get("judged"))}
+    if not (is_number(judged["ipc"]) and judged["ipc"] > 0 and _is_shape(judged["shape"])):
+        raise ArtifactError(
+            f"{folder / EVALUATION} does not say of how many images of which size it is",
+            expected="`judged` with ipc above 0 and a shape of channels, height and width",
+            fix="run attar evaluate again",
+        )
     stages = [read_stage(folder, stage) for stage in STAGES if (folder / stage / "manifest.json").exists()]
     times = [stage.wall_s for stage in stages if stage.complete and stage.wall_s is not None]
     source = mapping(description.get("source"))
@@ -173,7 +179,7 @@ def _read(folder: Path, name: str, defaults: Mapping[str, Any]) -> Judged:
 def _judged_before(description: Mapping[str, Any], ours: Record) -> dict[str, Any]:
     """What an evaluation of before it said so was of, as far as attar.json tells."""
     task, source = mapping(description.get("task")), mapping(description.get("source"))
-    names = list(task.get("class_names", ()))
+    names = listed(task.get("class_names"))
     shape = [task.get(key) for key in ("channels", "height_px", "width_px")]
     return {
         "ipc": round(ours.num_images / max(1, len(names)), 2),
@@ -184,6 +190,10 @@ def _judged_before(description: Mapping[str, Any], ours: Record) -> dict[str, An
         "source": source.get("fingerprint"),
         "num_train_images": source.get("num_train_images"),
     }
+
+
+def _is_shape(shape: Any) -> bool:
+    return isinstance(shape, list) and len(shape) == 3 and all(part is None or is_number(part) for part in shape)
 
 
 def _conditions(judged: Mapping[str, Any], ours: Record, defaults: Mapping[str, Any]) -> dict[str, str]:

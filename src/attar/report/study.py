@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from attar.contrast import MEANING, Contrast, signed, to_baseline
-from attar.records import Record
+from attar.errors import ArtifactError
+from attar.records import Record, is_number, read_records
 from attar.report.axes import Axis, axis_of
 from attar.report.charts import Chart, Spread, spread_chart
 from attar.report.collect import mapping
@@ -23,6 +24,8 @@ from attar.verdict import BULLET
 RESULT, PAGE = "study.json", "report.html"
 AXES = ("tested_on", "precision", "labels", "name", "variant", "images_seen", "showings", "label_noise", "strategy")
 """Of a record's protocol, what stands elsewhere on the page."""
+PARTS = {"about": str, "summary": list, "baseline": str, "held_equal": str, "hardware": Mapping, "settings": Mapping}
+"""Of study.json, what the page is drawn from, beside the records."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +81,36 @@ class Line:
 def write_study_report(folder: Path, out: Path | None = None) -> Path:
     """Write the page of a study that is finished, by default to report.html in its folder, and return its path."""
     path = out or folder / PAGE
-    write_text(path, render_study(mapping(read_json(folder / RESULT)), folder))
+    write_text(path, render_study(read_json(folder / RESULT), folder))
     return path
 
 
-def render_study(values: Mapping[str, Any], folder: Path) -> str:
+def _checked(values: Any, path: Path) -> Mapping[str, Any]:
+    """What study.json says, with `records` read; raises ArtifactError where parts are missing or make no sense."""
+    records = read_records(path, values)
+    values = mapping(values)
+    odd = [name for name, kind in PARTS.items() if not isinstance(values.get(name), kind)]
+    odd += [] if records and all(map(_is_of_study, records)) else ["records"]
+    if odd or not all(isinstance(line, str) for line in values["summary"]):
+        raise ArtifactError(
+            f"{path} makes no sense: {(odd or ['summary'])[0]}",
+            expected="what `attar study` wrote",
+            fix="run the study again: what is finished is kept",
+        )
+    return {**values, "records": records}
+
+
+def _is_of_study(record: Record) -> bool:
+    own = record.protocol
+    texts = all(isinstance(own.get(name), str) for name in ("name", "variant", "tested_on"))
+    counts = (own.get("images_seen"), own.get("epochs"))
+    return record.n > 0 and texts and all(map(is_number, counts)) and is_number(own.get("label_noise"))
+
+
+def render_study(values: Any, folder: Path) -> str:
     """Draw the page from what study.json says; the same values give the same text."""
-    records = [Record.from_json(record) for record in values["records"]]
+    values = _checked(values, folder / RESULT)
+    records = values["records"]
     baseline = str(values["baseline"])
     compared = to_baseline(records, baseline)
     rows = lines(records, compared, baseline)

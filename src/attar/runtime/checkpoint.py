@@ -15,6 +15,7 @@ from torch import Tensor
 
 from attar.errors import ArtifactError
 from attar.runtime.files import write_bytes, write_parts
+from attar.runtime.reading import parse_notes, require_file
 from attar.runtime.tensorfile import encode_header
 
 
@@ -61,19 +62,18 @@ def read_note(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
+    require_file(path, None)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             yield file
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path} is missing", fix="run the command that makes it again") from error
-    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
+    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise ArtifactError(
             f"{path} is not a safetensors file: {error}", fix="delete it and run the command again"
         ) from error
 
 
 def _note(file: Any) -> dict[str, Any]:
-    return {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+    return parse_notes(file.metadata(), finite=False)  # a loss may have been none
 
 
 def _in_order(data: bytes) -> bytes:

@@ -29,8 +29,12 @@ from rich.progress import Progress as RichProgress
 from rich.text import Text
 
 from attar.runtime.files import writing
+from attar.runtime.reading import lines_of, require_file
 
 PLAIN_INTERVAL_S = 10.0
+KEY = ("stage", "event", "item", "step")
+"""Fields that identify an event."""
+MOST_LOG_BYTES, MOST_LINE_BYTES = 1 << 30, 1 << 20
 
 
 class Progress(Protocol):
@@ -55,7 +59,9 @@ class Events:
         self._console = Console(stderr=True)
         self._bars: RichProgress | None = None
         if path is not None and path.exists():
-            _end_last_line(path)
+            require_file(path, None)
+            with writing(path):
+                _end_last_line(path)
 
     def emit(self, stage: str, event: str, **fields: Any) -> None:
         """Append one event; `item` and `step` among the fields identify it on resume."""
@@ -108,19 +114,39 @@ class Events:
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """Read an event log, the last event of each (stage, event, item, step) only, in order of first mention."""
+    """Read an event log, the last event of each (stage, event, item, step) only, in order of first mention.
+
+    Lines that hold no event are left out, such as the half-written last one of a killed run. Raises ArtifactError for
+    what is no plain file, or larger than MOST_LOG_BYTES.
+    """
     events: dict[tuple[Any, ...], dict[str, Any]] = {}
     if not path.exists():
         return []
-    for line in path.read_text("utf-8", errors="replace").splitlines():
-        try:
-            event = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the half-written end of a killed run
-        if isinstance(event, dict):
-            key = tuple(event.get(name) for name in ("stage", "event", "item", "step"))
+    require_file(path, MOST_LOG_BYTES)
+    for line in lines_of(path, MOST_LINE_BYTES):
+        if event := _event(line):
+            key = tuple(event.get(name) for name in KEY)
             events[key if key[3] is not None else (*key, len(events))] = event
     return list(events.values())
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    """The event of a line; None where it holds none."""
+    try:
+        event = json.loads(line.decode("utf-8", errors="replace"))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(event, dict) or not all(_is_flat(event.get(name)) for name in KEY):
+        return None
+    return {name: value for name, value in event.items() if _is_flat(value) or _holds_flat(value)}
+
+
+def _is_flat(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float)
+
+
+def _holds_flat(value: Any) -> bool:
+    return all(map(_is_flat, value.values() if isinstance(value, dict) else value))
 
 
 class _Silent:

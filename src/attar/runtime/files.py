@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from attar.errors import ArtifactError, ResourceError
+from attar.runtime.reading import parse_json, read_bytes
 
 
 @contextmanager
@@ -111,16 +112,10 @@ def new_folder(path: Path, *, replacing: str | None = None) -> Iterator[Path]:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; raises ArtifactError where it is missing, unreadable or not JSON."""
+    """Read a JSON file of plain values (see `reading`); raises ArtifactError where it is missing or no such."""
     try:
-        return json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path} is missing", fix="run the command that makes it again") from error
-    except OSError as error:
-        raise ArtifactError(
-            f"{path} cannot be read: {error.strerror}", fix="see what it is and who may read it"
-        ) from error
-    except (ValueError, RecursionError) as error:  # ValueError: of JSON, of UTF-8, of a number of 5,000 digits
+        return parse_json(read_bytes(path))
+    except ValueError as error:  # of JSON, of UTF-8, of a number of 5,000 digits
         raise ArtifactError(f"{path} is not valid JSON: {error}", fix="make it again; the file is damaged") from error
 
 

@@ -9,7 +9,6 @@ of before this was kept have `seed` and `model` alone; of them only what is said
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor
 from attar.config import differences, dump
 from attar.errors import ArtifactError
 from attar.runtime.checkpoint import write_rows
+from attar.runtime.reading import parse_notes, require_file
 from attar.runtime.seeding import derive
 from attar.task import Task
 from attar.training.loop import TrainSettings
@@ -71,7 +71,8 @@ class ExpertFile:
     def loss(self) -> float | None:
         """Mean training loss of the last epoch; None where the file does not say."""
         losses = self.note.get("losses")
-        return float(losses[-1]) if losses else None
+        last = losses[-1] if isinstance(losses, list) and losses else None
+        return float(last) if isinstance(last, int | float) else None
 
     def require_task(self, task: Task) -> None:
         """Raise ArtifactError unless classes, image shape and normalisation are those that it was trained on."""
@@ -147,12 +148,13 @@ def write_expert(
 
 def read_expert(path: Path) -> ExpertFile:
     """Read the header of an expert's file; raises ArtifactError where it is missing or no such file."""
+    require_file(path, None)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            note = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            note = parse_notes(file.metadata(), finite=False)
             num_rows, num_parameters = file.get_slice(PARAMETERS).get_shape()
             number = int(path.stem.removeprefix("expert-"))
-    except (FileNotFoundError, safetensors.SafetensorError, ValueError) as error:
+    except (OSError, safetensors.SafetensorError, ValueError) as error:
         raise ArtifactError(
             f"{path} cannot be read as an expert: {error}",
             fix="delete it and run the command that makes it again, which trains this one anew",
