@@ -200,14 +200,14 @@ def cheap(what: str) -> Iterator[None]:
 WIDE = pytest.mark.slow
 
 
-@pytest.mark.parametrize("num", [6, pytest.param(120, marks=WIDE)])
+@pytest.mark.parametrize("num", [6, pytest.param(50, marks=WIDE)])
 @pytest.mark.parametrize("name", JSON_FILES)
 def test_values_that_make_no_sense_in_a_run_are_told(here: Path, name: str, num: int) -> None:
     commands = {key: LOOKING[key] for key in ("report", "compare")}
     assert try_all(here, f"run/{name}", changed((here / "run" / name).read_bytes(), num, name), commands)
 
 
-@pytest.mark.parametrize("num", [8, pytest.param(120, marks=WIDE)])
+@pytest.mark.parametrize("num", [8, pytest.param(50, marks=WIDE)])
 @pytest.mark.parametrize(
     ("name", "command"),
     [
@@ -226,7 +226,7 @@ def test_values_that_make_no_sense_beside_runs_are_told(here: Path, name: str, c
 def test_work_on_a_damaged_run_goes_on_or_is_told(made: Path, tmp_path: Path, name: str, command: str) -> None:
     whole = (made / "run" / name).read_bytes()
     forms = [*damaged(whole, 3), *(changed(whole, 30, name) if name.endswith(".json") else ())]
-    for number, (what, data) in enumerate(random.Random(command).sample(forms, 25)):
+    for number, (what, data) in enumerate(random.Random(command).sample(forms, 12)):
         here = Path(shutil.copytree(made, tmp_path / f"{number}"))
         (here / "run" / name).write_bytes(data)
         told(f"{command}, {name}, {what}", here, WORKING[command])

@@ -82,7 +82,7 @@ def read(folder: Path) -> None:
     assert len(source.train.labels) + len(source.validation.labels) + len(source.test.labels) >= CLASSES
 
 
-@pytest.mark.parametrize("num", [4, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num", [4, pytest.param(80, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", [*KINDS, *WRITERS])
 def test_damaged_bytes_are_read_or_told(tmp_path: Path, kind: str, num: int) -> None:
     file = WRITERS.get(kind, write_folder)(tmp_path / "x", kind)

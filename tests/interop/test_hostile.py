@@ -176,7 +176,7 @@ def most_bytes() -> int:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("num", [4, pytest.param(250, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num", [4, pytest.param(80, marks=pytest.mark.slow)])
 def test_damaged_bytes_are_read_or_told(tmp_path: Path, name: str, num: int) -> None:
     write, reading, pattern = FORMATS[name]
     path = write(tmp_path / "x")
