@@ -112,6 +112,14 @@ def test_numbers_are_named_by_a_file_beside_them(make_shard, tmp_path):
         opened(tmp_path / "set")
 
 
+def test_members_that_belong_to_no_sample_are_left_out(tmp_path, make_image):
+    members = [("./README", b"who"), ("./.index.json", b"{}")]
+    for i in range(20):
+        members += [(f"./{i}.JPG", make_image(i)), (f"./{i}.cls", b"%d" % (i % 2))]
+    write_shard(tmp_path / "train.tar", members)
+    assert len(opened(tmp_path).train) == 20 - 4 - 2
+
+
 def test_large_splits_are_read_where_they_lie(make_shard, tmp_path):
     make_shard("train.tar", 20)
     lazy, held = opened(tmp_path, memory_gib=0), opened(tmp_path)

@@ -18,6 +18,7 @@ import tarfile
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,6 +35,7 @@ LABEL_KEYS = ("label", "cls", "class")
 _MOST_SHARDS = 1_000_000
 _MOST_LABEL_BYTES = 1 << 20
 _BRACES = re.compile(r"\{([^{}]*)\}")
+_NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 Label = int | str
@@ -180,9 +182,11 @@ class _Index:
 def _images(shard: Path) -> Iterator[tuple[int, int, Label]]:
     """First byte, size and label of each image in a shard, in order."""
     with _opened(shard) as file:
-        for name, members in itertools.groupby(_members(file, shard), key=lambda one: _split_name(one.name)[0]):
-            files = {_split_name(member.name)[1]: member for member in members}
-            image = next((member for ending, member in files.items() if f".{ending}".lower() in SUFFIXES), None)
+        found = ((sample_name(member.name), member) for member in _members(file, shard))
+        named = ((*name, member) for name, member in found if name)
+        for name, parts in itertools.groupby(named, key=itemgetter(0)):
+            files = {ending: member for _, ending, member in parts}
+            image = next((member for ending, member in files.items() if f".{ending}" in SUFFIXES), None)
             if image is None:
                 raise DataError(
                     f"{shard}: {name} has no image, only {', '.join(files)}",
@@ -199,11 +203,14 @@ def _opened(shard: Path) -> BinaryIO:
         raise DataError(f"the shard {shard} can't be opened: {error.strerror}", fix="check its permissions") from error
 
 
-def _split_name(path: str) -> tuple[str, str]:
-    """Name and ending of a member: at the first dot of its last part."""
-    folder, slash, last = path.rpartition("/")
-    name, _, ending = last.partition(".")
-    return folder + slash + name, ending
+def sample_name(path: str) -> tuple[str, str] | None:
+    """The name of the sample that a member of a shard belongs to, and its ending in lower case; None where to none.
+
+    As the webdataset package has it: parted at the first dot behind the last slash. Hidden files, and names without a
+    dot, belong to no sample.
+    """
+    match = _NAME.fullmatch(path)
+    return (match[1], match[2].lower()) if match else None
 
 
 def _members(file: BinaryIO, shard: Path) -> Iterator[tarfile.TarInfo]:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import re
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -28,6 +27,7 @@ import torch
 from attar.artifacts.arrays import Array
 from attar.artifacts.distilled import Distilled
 from attar.artifacts.parquet import encode_png
+from attar.data.shards import sample_name
 from attar.errors import ArtifactError, AttarError
 from attar.interop.folder import Export, Note, exported, exporting, imported, lost_labels, read_note
 from attar.interop.images import decode_images
@@ -41,7 +41,6 @@ SHARD_BYTES = 200_000_000
 """A shard ends before it grows past this."""
 MOST_MEMBER_BYTES = 1 << 28
 IMAGES = ("png", "jpg", "jpeg")
-_NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)")
 FLOATS, SOFT = "image.npy", "soft.npy"
 
 _Sample = dict[str, bytes]
@@ -161,10 +160,10 @@ def _samples(shard: Path) -> Iterator[tuple[str, _Sample]]:
     """Files of each image by their endings, with the image's name; files of one image follow each other."""
     name, sample = "", _Sample()
     for member, data in _members(shard):
-        match = _NAME.fullmatch(member)
-        if match is None:
+        named = sample_name(member)
+        if named is None:
             continue
-        key, ending = match[1], match[2].lower()
+        key, ending = named
         if key != name and sample:
             yield f"{shard}: {name}", sample
             sample = _Sample()
