@@ -54,8 +54,12 @@ class EvaluateSettings(Config):
     labels: tuple[Literal["stored", "hard"], ...] = Field(default=("stored",), min_length=1)
     """Labels of the distilled images: those stored with them, soft where there are some, or their classes. The verdict
     is about each."""
-    use_learned_rate: bool = False
-    """Train on the distilled and the random images with the learning rate learnt in distillation."""
+    use_learned_rate: bool = True
+    """Where the distilled dataset carries a learning rate that was learnt with its images, as those of trajectory
+    matching do, train on it at that rate, as MTT and TESLA judge; false: at train.learning_rate, as all else."""
+    best_over_run: bool = False
+    """Train on the images that recover kept on the way too (recover.num_states), and record the best mean over the run
+    as a row of its own: what published tables report. The headline stays that of the last images."""
     split: Literal["test", "validation"] = "test"
     """Real images that judge; choose settings by the validation split and leave test to the end."""
     scores: bool = False
@@ -186,9 +190,7 @@ def _subjects(
     events: Events,
     teacher: Teacher | None,
 ) -> list[Subject]:
-    small = training
-    if settings.use_learned_rate:
-        small = training.model_copy(update={"learning_rate": _learned_rate(distilled)})
+    small = at_learnt_rate(distilled, training, events) if settings.use_learned_rate else training
     kinds: list[Labels] = [
         "soft" if kind == "stored" and distilled.label_kind != "hard" else "hard" for kind in settings.labels
     ]
@@ -214,14 +216,16 @@ def _not_augmented(making: Subjects, made: Sequence[Subject], own: Labels, event
         return []
 
 
-def _learned_rate(distilled: Distilled) -> float:
-    if distilled.learning_rate is None:
-        raise ConfigError(
-            "evaluate.use_learned_rate is set, but the distilled dataset comes without a learnt learning rate",
-            expected="images of a method that learns one, such as tesla or mtt",
-            fix="--set evaluate.use_learned_rate=false",
-        )
-    return distilled.learning_rate
+def at_learnt_rate(distilled: Distilled, training: TrainSettings, events: Events) -> TrainSettings:
+    """The training at the rate that the distilled images were learnt with, where they carry one; says so."""
+    rate = distilled.learning_rate
+    if rate is None or rate == training.learning_rate:
+        return training
+    events.say(
+        f"students of small sets train at the learnt rate {rate:.4g} (train.learning_rate is "
+        f"{training.learning_rate:g}; --set evaluate.use_learned_rate=false takes that)"
+    )
+    return training.model_copy(update={"learning_rate": rate})
 
 
 def _record(

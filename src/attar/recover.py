@@ -2,6 +2,7 @@
 
     recover/synthetic-00000.safetensors            a chunk of images, as the method hands it over
     recover/snapshots/step-00000300.safetensors    uint8 pixels of the first chunk on the way, for pictures
+    recover/states/step-00000300.safetensors       all images on the way, as the method would hand them over
     recover/checkpoint-00000.safetensors           only while its chunk is being made
 
 A method whose images do not hear of each other is optimised chunk by chunk. A chunk is a function of the seed
@@ -65,6 +66,9 @@ class RecoverSettings(Config):
     rded). A larger chunk takes more memory and has steadier statistics. Other methods take all images at once."""
     num_snapshots: int = Field(30, ge=0)
     """Times at which the first images are kept on the way, evenly spread, for the animation in the report."""
+    num_states: int = Field(0, ge=0)
+    """Times on the way, evenly spread, at which all images are kept as they would be handed over, so that
+    evaluate.best_over_run can judge them; for methods whose images are made together (tesla, mtt)."""
     draws_per_step: int = Field(1, ge=1)
     """Gradients that each step averages, every one with random choices of its own: a stretch of an expert's training
     (tesla, mtt), a look at the images (sre2l). More make a step steadier and take as many times longer; tesla and mtt
@@ -114,7 +118,9 @@ def recover(
                 write_chunk(folder / names[k], method.finish(loop.result(), knowledge))
                 loop.checkpoint.unlink(missing_ok=True)
     engine.barrier()
-    return [*names, *(_snapshot_name(step) for step in sorted(snapshot_steps(settings)))]
+    kept = sorted(snapshot_steps(settings))
+    states = [] if method.separable else sorted(state_steps(settings))
+    return [*names, *map(_snapshot_name, kept), *map(state_name, states)]
 
 
 def snapshot_steps(settings: RecoverSettings) -> set[int]:
@@ -122,6 +128,12 @@ def snapshot_steps(settings: RecoverSettings) -> set[int]:
     last = settings.iterations
     frames = min(settings.num_snapshots, last + 1)
     return {round(k * last / max(frames - 1, 1)) for k in range(frames)}
+
+
+def state_steps(settings: RecoverSettings) -> set[int]:
+    """Steps after which all images are kept as they are; neither the start nor the end."""
+    parts = settings.num_states + 1
+    return {round(k * settings.iterations / parts) for k in range(1, parts)} - {0, settings.iterations}
 
 
 def _together(method: Method, settings: RecoverSettings, engine: Engine, events: Events) -> Team | None:
@@ -168,6 +180,7 @@ class _Loop:
         self.optimizer = _optimizer(synthetic.variables, self.rates, settings)
         self.average = Average(synthetic.variables, settings.ema)
         self.snapshots = snapshot_steps(settings) if chunk == 0 else set()
+        self.states = set() if method.separable else state_steps(settings)
         self.event_every = max(1, math.ceil(settings.iterations * min(num_chunks, 20) / MAX_EVENTS))
         self.item = {"item": chunk} if method.separable else {}
         self.careful = engine.device.type == "cpu" or not method.separable
@@ -339,6 +352,8 @@ class _Loop:
     def _snapshot(self, step: int) -> None:
         if step in self.snapshots and self.leads:
             write_snapshot(self.folder, step, self.result(), self.method.task)
+        if step in self.states and self.leads:
+            write_chunk(self.folder / state_name(step), self.method.finish(self.result(), self.knowledge))
 
 
 def write_snapshot(folder: Path, step: int, synthetic: Synthetic, task: Task) -> None:
@@ -356,6 +371,11 @@ def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor
 
 def _snapshot_name(step: int) -> str:
     return f"snapshots/step-{step:08d}.safetensors"
+
+
+def state_name(step: int) -> str:
+    """Name, within the stage, of the images after this step."""
+    return f"states/step-{step:08d}.safetensors"
 
 
 def _optimizer(

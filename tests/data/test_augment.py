@@ -5,7 +5,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torchvision.transforms import functional as TF
 
-from attar.data.augment import NAMED, OPERATIONS, Augmentation, Draw, Mode, MultiCrop
+from attar.data.augment import NAMED, OPERATIONS, Augmentation, Draw, Mode, MultiCrop, Per
 from attar.errors import ConfigError
 from attar.runtime.seeding import generator
 
@@ -39,7 +39,7 @@ def test_a_batch_is_augmented_as_its_images_are_one_by_one(spec: str, mode: Mode
 @pytest.mark.parametrize(("spec", "mode"), SPECS)
 def test_one_draw_is_shared_by_the_batch(spec: str, mode: Mode) -> None:
     augmentation, batch = Augmentation(spec, mode), images()
-    draw = augmentation.draw(generator(2), 1, SHAPE)
+    draw = augmentation.draw(generator(2), len(batch), SHAPE, "batch")
     assert all(len(drawn) == 1 for drawn in draw.values())
     out = augmentation.apply(batch, draw)
     single = torch.cat([augmentation.apply(batch[i : i + 1], draw) for i in range(len(batch))])
@@ -59,11 +59,11 @@ def test_the_same_draw_gives_the_same_pixels_and_keeps_the_type(spec: str, mode:
 
 
 @pytest.mark.parametrize(("spec", "mode"), SPECS)
-@pytest.mark.parametrize("siamese", [True, False])
-def test_gradient_of_a_gradient_reaches_the_images(spec: str, mode: Mode, siamese: bool) -> None:
+@pytest.mark.parametrize("per", ["batch", "operation", "image"])
+def test_gradient_of_a_gradient_reaches_the_images(spec: str, mode: Mode, per: Per) -> None:
     """d/dx of <dl/dtheta, v> agrees with finite differences: what trajectory matching differentiates."""
     augmentation, batch = Augmentation(spec, mode), images(4)
-    draw = augmentation.draw(generator(5), 1 if siamese else 4, SHAPE)
+    draw = augmentation.draw(generator(5), 4, SHAPE, per)
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Softplus(), nn.Flatten(), nn.Linear(96, 3)).double()
     parameters = {name: value.detach().requires_grad_() for name, value in network.named_parameters()}

@@ -102,7 +102,7 @@ def test_rotation_is_by_fifteen_degrees_at_most(num: int) -> None:
 def test_one_operation_for_a_batch_whose_images_have_parameters_of_their_own() -> None:
     dsa, batch, seen = Augmentation("dsa"), images(), set()
     for step in range(40):
-        draw = dsa.draw(generator(4, step), NUM, (3, SIZE, SIZE), one_operation=True)
+        draw = dsa.draw(generator(4, step), NUM, (3, SIZE, SIZE), "operation")
         (name,) = draw.keys() - {"operation"}
         assert (len(draw["operation"]), len(draw[name])) == (1, NUM)
         single = [dsa.apply(batch[i : i + 1], {**draw, name: draw[name][i : i + 1]}) for i in range(NUM)]
@@ -115,9 +115,10 @@ def test_one_operation_for_a_batch_whose_images_have_parameters_of_their_own() -
 def test_for_a_batch_of_one_all_ways_to_draw_are_the_same(spec: str) -> None:
     augmentation, batch = Augmentation(spec), images()[:1]
     for step in range(12):
-        ways = [augmentation.draw(generator(5, step), 1, (3, SIZE, SIZE), one_operation=way) for way in (False, True)]
-        assert ways[0].keys() == ways[1].keys()
-        assert torch.equal(*(augmentation.apply(batch, draw) for draw in ways))
+        ways = [augmentation.draw(generator(5, step), 1, (3, SIZE, SIZE), way) for way in ("batch", "operation", "image")]
+        assert all(draw.keys() == ways[0].keys() for draw in ways)
+        shown = [augmentation.apply(batch, draw) for draw in ways]
+        assert all(torch.equal(one, shown[0]) for one in shown)
 
 
 @pytest.mark.parametrize("name", DSA)

@@ -30,6 +30,8 @@ Draw = dict[str, Tensor]
 In the mode `one`, `operation` says which is applied: one for the batch, or one per image.
 """
 Mode = Literal["one", "all"]
+Per = Literal["batch", "operation", "image"]
+"""Who shares a draw: the whole batch; the batch its operation, each image having its own parameters; or nobody."""
 Shape = tuple[int, int, int]
 
 NAMED: Mapping[str, str] = MappingProxyType(
@@ -267,19 +269,17 @@ class Augmentation:
             self.operations[name] = found
         self.names = tuple(self.operations)
 
-    def draw(self, rng: torch.Generator, num: int, shape: Shape, *, one_operation: bool = False) -> Draw:
-        """Draw parameters for images of `shape` (c, h, w).
+    def draw(self, rng: torch.Generator, num: int, shape: Shape, per: Per = "image") -> Draw:
+        """Draw parameters for a batch of `num` images of `shape` (c, h, w), channels first, in pixels.
 
-        Args:
-            rng: the only source of randomness.
-            num: 1 for one draw that a whole batch shares (siamese), or the batch size for one per image.
-            shape: channels, height and width of the images in pixels.
-            one_operation: in the mode `one`, choose a single operation for all `num` images, each of which has its own
-                parameters of it: what the released code of MTT and TESLA does, in matching and in training students.
+        `per` is what has a draw of its own. batch: all images share one (siamese). operation: in the mode `one` they
+        share the operation, and each has its own parameters of it, as the released code of MTT and TESLA draws for
+        experts, in matching and in training students; in the mode `all` that is image. image: each has its own.
         """
         names, drawn = self.names, Draw()
+        num = 1 if per == "batch" else num
         if names and self.mode == "one":
-            drawn["operation"] = torch.randint(len(names), (1 if one_operation else num,), generator=rng)
+            drawn["operation"] = torch.randint(len(names), (1 if per == "operation" else num,), generator=rng)
             names = (names[int(drawn["operation"])],) if len(drawn["operation"]) == 1 else names
         return drawn | {name: self.operations[name].draw(rng, num, shape) for name in names}
 

@@ -100,7 +100,6 @@ def read_tensors(source: Path, origin: Origin | None = None, settings: ForeignSe
         provenance=imported(note, "tensors"),
         image_bytes=found.bytes,
         label_bytes=found.label_bytes,
-        settings={} if rate is None else {"evaluate": {"use_learned_rate": True}},
         read_as=read_as,
     )
 

@@ -20,7 +20,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from attar.config import Config
-from attar.data.augment import Augmentation
+from attar.data.augment import Augmentation, Per
 from attar.errors import ArtifactError
 from attar.losses.trajectory import Matching, MatchingGradient, soft_cross_entropy
 from attar.methods.base import (
@@ -66,6 +66,9 @@ class TrajectorySettings(Config):
     augment: str = "dsa"
     """Random changes of each synthetic batch, through which the images learn to be trained under the same: set
     train.augment alike. dsa: one of colour, crop, cutout, flip, scale, rotate; dsa-noflip for digits; none."""
+    augment_per: Per = "batch"
+    """What has a draw of its own in each of the N steps. batch: all images share one; operation: they share the
+    operation, and each has its own parameters of it, as published; image: each image has its own."""
     labels: Literal["hard", "expert", "learnt"] = "hard"
     """What the images are labelled with. hard: their class; expert: what the expert aimed at says of the images as they
     are, good with many classes; learnt: probabilities, 0.9 for the class at first, optimised with the images."""
@@ -253,9 +256,9 @@ class TrajectoryMatching(Method):
         rng: torch.Generator,
         lower: torch.dtype | None,
     ) -> Matching:
-        augmentation = Augmentation(self.options.augment)
-        draws = [augmentation.draw(rng, 1, self.task.shape) for _ in range(self.options.num_steps)]
+        augmentation, per = Augmentation(self.options.augment), self.options.augment_per
         batches = epochs_of_batches(picked.cpu(), self.options.batch_size, self.options.num_steps, rng)
+        draws = [augmentation.draw(rng, len(batch), self.task.shape, per) for batch in batches]
 
         def loss(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
             with _running_in(lower, device.type):

@@ -234,8 +234,8 @@ class _Stack:
         views = []
         for member, batch in zip(self.members, images.to(self.engine.device).chunk(len(self.members)), strict=True):
             rng = generator(member.seed, "train", "augment", self.epoch, step, 0)
-            num = 1 if self.settings.augment_per == "batch" else len(batch)
-            views.append(self.augmentation.apply(batch, self.augmentation.draw(rng, num, shape)))
+            drawn = self.augmentation.draw(rng, len(batch), shape, self.settings.augment_per)
+            views.append(self.augmentation.apply(batch, drawn))
         return torch.stack(views)
 
     def _losses(self, images: Tensor, targets: Tensor) -> Tensor:

@@ -50,9 +50,8 @@ class Distortion:
         """
         settings, (channels, height, width) = self._settings, images.shape[1:]
         rng = generator(self._seed, "train", "augment", epoch, step, which)
-        num = 1 if settings.augment_per == "batch" else part.num
-        drawn = self._augmentation.draw(rng, num, (channels, height, width))
-        if num > 1:
+        drawn = self._augmentation.draw(rng, part.num, (channels, height, width), settings.augment_per)
+        if part.num > 1:
             drawn = {name: values if len(values) == 1 else values[part.rows] for name, values in drawn.items()}
         images = self._augmentation.apply(images, drawn)
         if settings.randaugment:

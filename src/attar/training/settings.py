@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from attar.config import Config
-from attar.data.augment import Augmentation, Mode
+from attar.data.augment import Augmentation, Mode, Per
 from attar.training.noise import Kind
 from attar.training.optimizers import make_optimizer, problem_with
 from attar.training.strategies import find, strategies
@@ -60,8 +60,9 @@ class TrainSettings(Config):
     for every epoch, which bring their own (see `attar show relabel`)."""
     augment_mode: Mode | None = None
     """Apply one operation per draw or all in turn; none: one for the dsa names, all for lists."""
-    augment_per: Literal["batch", "image"] = "batch"
-    """Whether the images of a batch share one draw of the augmentation or have one each."""
+    augment_per: Per = "batch"
+    """What has a draw of its own. batch: all images of a batch share one; operation: they share the operation that is
+    applied, and each has its own parameters of it, as published with dsa; image: each image has its own."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of each target that is spread evenly over the classes."""
     ema: float = Field(default=0.0, ge=0, lt=1)
