@@ -2,12 +2,12 @@
 
     ATTAR_DATA=FOLDER python benchmarks/published.py --out RUN --json benchmarks/results/published.json
 
-FOLDER holds cifar10/ as parquet shards. All 50,000 images (2 % held out), ZCA, N 50, M 2, start epochs below T+ 2, DSA with
-one operation a batch and parameters for each image, 1,000 epochs at the learnt rate, five networks. Published with width
-128, 100 experts and 5,000 iterations or more: MTT 46.3, TESLA 48.5 %, each the best over the run on the test images. Here
-the width, the number of experts and the iterations are options; experts train for the M + T+ - 1 = 3 epochs that are
-matched. Numbers are of the last iteration, and beside them the best over the run. It takes hours, goes on where it was
-stopped, and the same command shows the table again.
+FOLDER holds cifar10/ as parquet shards. All 50,000 images (2 % held out), ZCA, N 50, M 2, start epochs below T+ 2,
+DSA with one operation a batch and parameters for each image, 1,000 epochs at the learnt rate, five networks.
+Published with width 128, 100 experts and 5,000 iterations or more: MTT 46.3, TESLA 48.5 %, each the best over the run
+on the test images. Here the width, the number of experts and the iterations are options; experts train for the M + T+
+- 1 = 3 epochs that are matched. Numbers are of the last iteration, and beside them the best over the run. It takes
+hours, goes on where it was stopped, and the same command shows the table again.
 """
 
 from __future__ import annotations
