@@ -35,6 +35,7 @@ Differs from the authors' code:
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Literal
@@ -121,7 +122,7 @@ class OwnTeacher(Strategy):
         # the loop weighs this by the process's part of all images, but the norm goes with the root of that part
         share = 1.0 if batch.num_of_all is None else len(batch.indices) / batch.num_of_all
         distance: Tensor = torch.linalg.vector_norm(adapted.float() - last)
-        return loss + own.lam * distance / share**0.5
+        return loss + own.lam * distance / math.sqrt(share)
 
     def _listen(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         self._maps.append(output)
