@@ -12,7 +12,15 @@ from attar.models.norms import batch_norms
 from attar.task import Normalization, Task
 from attar.training.strategies.byot import stages
 
-SMALL = ("resnet8-cifar", "wrn-10-1", "wrn-11-1", "densenet-7-4", "densenet-bc-10-4")
+SMALL = (
+    "resnet8-cifar",
+    "resnet8-projected",
+    "resnet11-bottleneck",
+    "wrn-10-1",
+    "wrn-11-1",
+    "densenet-7-4",
+    "densenet-bc-10-4",
+)
 
 
 def make_task(size_px: int = 32, channels: int = 3, num_classes: int = 10) -> Task:
@@ -45,6 +53,45 @@ def test_sizes_are_the_published_ones(name: str, num: int) -> None:
     named = int(name.replace("resnet", "-").split("-")[2 if "bc" in name else 1])
     uncounted = 2 if "wrn" in name else 0  # 6n + 4 are the stem, 6n, the last one, and two of the three shortcuts
     assert len([path for path in layers if "downsample" not in path]) + uncounted == named
+
+
+# Counted in the released code of DLB, whose networks give the same logits from the same weights.
+@pytest.mark.parametrize(
+    ("name", "num"),
+    [
+        ("vgg16-hidden512", 15_299_748),
+        ("vgg19-hidden512", 20_612_004),
+        ("resnet32-projected", 472_756),
+        ("resnet110-bottleneck", 1_170_868),
+        ("wrn-20-8", 6_871_220),
+        ("densenet-bc-40-12", 188_092),
+    ],
+)
+def test_networks_of_dlbs_code_have_its_sizes_at_100_classes(name: str, num: int) -> None:
+    assert catalog.num_parameters(catalog.build(name, make_task(num_classes=100))) == num
+    assert name in catalog.names("attar")
+
+
+def test_projections_are_all_that_resnet32_projected_has_more() -> None:
+    model = catalog.build("resnet32-projected", make_task())
+    shortcuts = [module for path, module in model.named_modules() if path.endswith("downsample")]
+    assert sum(map(catalog.num_parameters, shortcuts)) == 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64 == 466_906 - 464_154
+    assert not any(isinstance(module, PaddedShortcut) for module in model.modules())
+
+
+def test_a_vgg_with_hidden_layers_is_the_small_one_with_two_more() -> None:
+    task = make_task(64)
+    model, small = catalog.build("vgg11-hidden24", task), catalog.build("vgg11-small-batch", task)
+    assert str(model.get_submodule("features")) == str(small.get_submodule("features"))
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    assert [(one.in_features, one.out_features) for one in linear] == [(512, 24), (24, 24), (24, 10)]
+    assert all(0.005 < float(one.weight.detach().std()) < 0.015 for one in linear)
+    assert not any(one.bias.any() for one in linear)
+    features = catalog.penultimate(model.eval(), torch.randn(2, *task.shape))
+    assert features.shape == (2, 24)
+    assert (features >= 0).all()
+    assert "vgg16-hidden512-instance" not in catalog.names("attar")
+    assert not batch_norms(catalog.build("vgg11-hidden24-instance", task))
 
 
 def test_wrn_20_8_is_made_of_bottlenecks() -> None:
@@ -125,6 +172,10 @@ def test_a_dense_layer_keeps_all_maps_before_it() -> None:
     [
         ("resnet18-cifar", 32, "no ResNet for CIFAR has 18 layers"),
         ("resnet2-cifar", 32, "has 2 layers"),
+        ("resnet18-projected", 32, "no ResNet for CIFAR has 18 layers"),
+        ("resnet32-bottleneck", 32, "no ResNet of bottlenecks in three stages has 32 layers"),
+        ("vgg12-hidden512", 32, "no VGG of depth 12"),
+        ("vgg16-hidden0", 32, "hidden layers of 0 units"),
         ("wrn-18-8", 32, "no wide ResNet has 18 layers"),
         ("wrn-16-0", 32, "no channels"),
         ("densenet-41-12", 32, "no such DenseNet of 41 layers"),

@@ -166,6 +166,34 @@ def test_bundled_studies_are_valid_and_say_what_they_are(name: str) -> None:
     assert study.cost
 
 
+@pytest.mark.parametrize(
+    ("name", "resolution", "fresh", "epochs", "rate"),
+    [("cifar10", None, 64, 240, 0.05), ("cifar100", None, 64, 240, 0.05), ("tiny-imagenet", 32, 128, 200, 0.2)],
+)
+def test_the_studies_of_dlb_have_what_its_authors_published(
+    name: str, resolution: int | None, fresh: int, epochs: int, rate: float
+) -> None:
+    """From the paper and the released code, which sends the new half through the network first, by itself."""
+    study = read_study(name)
+    assert (study.data.source, study.data.resolution, study.judge.split) == (name, resolution, "test")
+    theirs = {"vgg16-hidden512", "vgg19-hidden512", "resnet32-projected", "resnet110-bottleneck", "wrn-20-8"}
+    of_the_paper = {"resnet18-small", "resnet50-small", "wrn-16-8"}
+    assert set(study.models) == theirs | {"densenet-bc-40-12"} | of_the_paper
+    made = {cell.strategy: cell.settings for cell in cells_of(study) if cell.variant == "plain" and not cell.noise}
+    plain, dlb = made["ce"], made["dlb"]
+    assert (dlb.dlb.apart, dlb.dlb.alpha, dlb.dlb.tau) == (True, 1, 3)
+    assert (plain.batch_size, dlb.batch_size, plain.epochs, dlb.epochs) == (fresh, 2 * fresh, epochs, epochs)
+    for settings in (plain, dlb):
+        assert (settings.optimizer, settings.nesterov, settings.momentum) == ("sgd", True, 0.9)
+        assert (settings.learning_rate, settings.weight_decay, settings.schedule) == (rate, 5e-4, "step")
+    if epochs == 240:
+        assert [learning_rate(plain, epoch) for epoch in (149, 150, 180, 210)] == pytest.approx(
+            [rate, rate / 10, rate / 100, rate / 1000]
+        )
+    byot = made["byot"].byot
+    assert (byot.alpha, byot.tau, byot.lam, byot.spares) == (0.3, 3, 0.03, "deepest")
+
+
 def test_a_study_that_nobody_knows() -> None:
     with pytest.raises(ConfigError, match="did you mean digits"):
         read_study("digitz")

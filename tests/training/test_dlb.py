@@ -188,17 +188,48 @@ def test_the_shared_half_keeps_its_mixture_under_fresh_augmentation(kind: str, w
     assert num_mixed > 5
 
 
-def test_halves_apart_have_batch_norm_statistics_of_their_own(watched: list[Watched]) -> None:
-    sizes: list[int] = []
+def test_halves_apart_go_through_the_network_new_half_first(watched: list[Watched]) -> None:
+    passes: list[Tensor] = []
 
-    class Counting(ConvNet):
+    class Watching(ConvNet):
         def forward(self, images: Tensor) -> Tensor:
-            sizes.append(len(images))
+            passes.append(images)
             return super().forward(images)
 
-    net = Counting(3, 1, 8, 8, depth=1, width=4)
+    with scoped(0, "net"):
+        net = Watching(3, 1, 8, 8, depth=1, width=4, norm="batch")
+    before = net.features[1].running_mean.clone()
     fit(net, make_data(16), make_settings(epochs=1, dlb={"apart": True}), seed=0, engine=ENGINE)
-    assert sizes == [4, 4, 4, 4, 4, 4, 4]
+    assert [len(images) for images in passes] == [4, 4, 4, 4, 4, 4, 4]
+    for k, (batch, *_) in enumerate(watched[0].seen[1:]):
+        new, shared = passes[1 + 2 * k], passes[2 + 2 * k]
+        assert torch.equal(torch.cat([shared, new]), batch.images)
+        assert batch.indices[4:].tolist() != batch.indices[:4].tolist()
+    assert not torch.equal(net.features[1].running_mean, before)
+
+
+def test_halves_apart_train_as_a_loop_of_two_passes_does(watched: list[Watched]) -> None:
+    """The new half first, then the shared one; cross-entropy of both, and agreement with the last step's logits."""
+    ours, theirs, settings = make_net(), make_net(), make_settings(epochs=2, dlb={"apart": True})
+    fit(ours, make_data(), settings, seed=0, engine=ENGINE)
+    optimizer = torch.optim.SGD(theirs.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
+    remembered: Tensor | None = None
+    steps = len(watched[0].seen) // 2
+    for k, (batch, *_) in enumerate(watched[0].seen):
+        optimizer.param_groups[0]["lr"] = 0.1 if k < steps else 0.01  # the schedule: a tenth from half of the epochs
+        num = 0 if remembered is None else len(remembered)
+        new = theirs(batch.images[num:])
+        loss = F.cross_entropy(new, batch.targets[num:])
+        if remembered is not None:
+            shared = theirs(batch.images[:num])
+            agree = F.kl_div((shared / 3).log_softmax(1), (remembered / 3).softmax(1), reduction="batchmean")
+            loss = F.cross_entropy(torch.cat([shared, new]), batch.targets) + 9 * agree
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        remembered = new.detach()
+    for key, value in theirs.state_dict().items():
+        assert torch.allclose(ours.state_dict()[key], value, atol=1e-5), key
 
 
 def test_tiny_batches_and_sets_work() -> None:

@@ -10,10 +10,11 @@ from torch import nn
 
 from attar.data.loading import MemorySplit, RealSet, TensorSet
 from attar.errors import ConfigError
+from attar.models import catalog
 from attar.models.convnet import ConvNet, Norm
 from attar.runtime.engine import Engine
 from attar.runtime.seeding import scoped
-from attar.task import Normalization
+from attar.task import Normalization, Task
 from attar.training import loop
 from attar.training.feeding import ResidentPixels
 from attar.training.loop import TrainSettings, fit
@@ -58,6 +59,60 @@ def test_any_optimiser_trains_and_resumes_to_the_same_bits(
     for key, value in unbroken.state_dict().items():
         assert torch.equal(resumed.state_dict()[key], value)
     assert not torch.equal(unbroken.state_dict()["1.weight"], start.state_dict()["1.weight"])
+
+
+@pytest.mark.parametrize("name", [*OF_TORCH, *OF_TIMM, "sgd", "adam", "adamw"])
+def test_norms_and_biases_are_a_group_without_decay_under_any_optimiser(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
+
+    def stop(epoch: int) -> None:
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    settings = make_settings(optimizer=name, decay_norms=False, weight_decay=0.1, epochs=3)
+    decaying, others = make_optimizer(make_net(), settings).param_groups
+    assert [parameter.ndim for parameter in decaying["params"]] == [2, 2]
+    assert [parameter.ndim for parameter in others["params"]] == [1, 1, 1, 1]
+    assert (decaying.get("weight_decay", 0.1), others["weight_decay"]) == (0.1, 0)
+    unbroken, resumed, path = make_net(), make_net(), tmp_path / "checkpoint.safetensors"
+    expected = fit(unbroken, make_data(), settings, seed=0, engine=ENGINE)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_net(), make_data(), settings, seed=0, engine=ENGINE, checkpoint=path, after_epoch=stop)
+    assert fit(resumed, make_data(), settings, seed=0, engine=ENGINE, checkpoint=path) == expected
+    for key, value in unbroken.state_dict().items():
+        assert torch.equal(resumed.state_dict()[key], value)
+
+
+@pytest.mark.parametrize("decay_norms", [True, False])
+def test_without_a_gradient_only_what_decays_shrinks(decay_norms: bool) -> None:
+    net = make_net()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(1)
+    before = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
+    settings = make_settings(optimizer="adamw", learning_rate=0.5, weight_decay=0.2, decay_norms=decay_norms)
+    optimizer = make_optimizer(net, settings)
+    for parameter in net.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for name, parameter in net.named_parameters():
+        factor = 0.9 if decay_norms or name in ("1.weight", "4.weight") else 1.0
+        assert torch.allclose(parameter, factor * before[name])
+
+
+def test_only_weights_of_two_dimensions_decay_in_a_transformer() -> None:
+    """As SRe2L's and RDED's code goes by names and dimensions: positions and class token are no weights."""
+    task = Task(("a", "b"), 3, 16, 16, Normalization((0.5,) * 3, (0.5,) * 3))
+    model = catalog.build("vit-d1-w64-p4", task)
+    groups = make_optimizer(model, make_settings(decay_norms=False)).param_groups
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decaying, others = [{names[id(parameter)] for parameter in group["params"]} for group in groups]
+    assert decaying | others == set(names.values())
+    assert all(name.endswith("weight") for name in decaying)
+    assert {"pos_embed", "cls_token"} & set(names.values()) <= others
+    assert all("norm" in name or "bias" in name or name in ("pos_embed", "cls_token") for name in others)
 
 
 def test_settings_and_options_reach_the_optimiser() -> None:

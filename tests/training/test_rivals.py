@@ -14,13 +14,14 @@ from attar.data.loading import TensorSet
 from attar.errors import ConfigError
 from attar.models.catalog import build
 from attar.models.convnet import ConvNet
+from attar.runtime.checkpoint import read_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.seeding import scoped
 from attar.task import Normalization, Task
 from attar.training import loop
 from attar.training.loop import TrainSettings, fit
-from attar.training.strategies import Batch, find, strategies
-from attar.training.strategies.byot import stages
+from attar.training.strategies import Batch, Strategy, find, strategies
+from attar.training.strategies.byot import Exit, stages
 
 ENGINE = Engine("cpu")
 RNG = torch.Generator().manual_seed(0)
@@ -152,22 +153,159 @@ def test_ps_kd_forgets_what_was_mixed_and_needs_some_that_is_not() -> None:
         make_settings("ps-kd", mixup=0.5, cutmix=0.5)
 
 
-def test_byot_at_alpha_0_and_lam_0_is_ce_at_every_exit_and_leaves_the_network_alone() -> None:
-    model, data = make_net(), make_data()
-    names = set(model.state_dict())
-    strategy = strategies()["byot"](make_settings("byot", byot={"alpha": 0, "lam": 0}), 22)
-    strategy.prepare(model, lambda: data.images(torch.tensor([0])), None)
-    images, labels = data.images(torch.arange(22)), data.labels
-    loss = strategy.loss(model, Batch(0, 0, torch.arange(22), labels, lambda _: images))
+def deep_net() -> nn.Module:
+    """Three stages, so two exits."""
+    with scoped(0, "net"):
+        return ConvNet(3, 1, 8, 8, depth=3, width=4, norm="batch")
+
+
+def byot_of(model: nn.Module, num_images: int = 22, **own: Any) -> tuple[Strategy, Callable[[], Batch]]:
+    """The strategy, ready for `model`, and what makes its batch of all images."""
+    data = make_data(num_images)
+    strategy = strategies()["byot"](make_settings("byot", byot=own), num_images)
+    with scoped(0, "strategy"):
+        strategy.prepare(model, lambda: data.images(torch.tensor([0])), None)
+    images = data.images(torch.arange(num_images))
+    return strategy, lambda: Batch(0, 0, torch.arange(num_images), data.labels, lambda _: images)
+
+
+def exits_of(strategy: Strategy) -> list[Exit]:
     assert isinstance(strategy.extra, nn.ModuleList)
-    assert len(strategy.extra) == len(stages(model)) - 1 == 1
-    maps = model.get_submodule("features")[:4](images)  # type: ignore[index]
-    early, features = strategy.extra[0](maps)
-    assert features.shape == (22, 4)
+    return [exit_ for exit_ in strategy.extra if isinstance(exit_, Exit)]
+
+
+def maps_of(model: nn.Module, images: Tensor) -> list[Tensor]:
+    """Outputs of the stages, one by one."""
+    maps, found = images, []
+    for module in model.get_submodule("features").children():
+        maps = module(maps)
+        if isinstance(module, nn.AvgPool2d):
+            found.append(maps)
+    return found
+
+
+def test_byot_at_alpha_0_and_lam_0_is_ce_at_every_exit_and_leaves_the_network_alone() -> None:
+    model = make_net()
+    names = set(model.state_dict())
+    strategy, batch = byot_of(model, alpha=0, lam=0)
+    loss, images, labels = strategy.loss(model, batch()), batch().images, batch().targets
+    (exit_,) = exits_of(strategy)
+    early, adapted = exit_(maps_of(model, images)[0])
+    assert adapted is None
     assert torch.allclose(loss, F.cross_entropy(model(images), labels) + F.cross_entropy(early, labels), atol=1e-5)
     strategy.release()
     assert set(model.state_dict()) == names
     assert not stages(model)[0]._forward_hooks
+
+
+@pytest.mark.parametrize(("spares", "near"), [("deepest", [0]), ("shallowest", [1]), ("none", [0, 1])])
+def test_byot_is_its_formula(spares: str, near: list[int]) -> None:
+    """As the released code adds it up: soft cross-entropy without tau², and the plain norm over the whole batch."""
+    model = deep_net()
+    strategy, batch = byot_of(model, spares=spares)
+    images, labels = batch().images, batch().targets
+    loss = strategy.loss(model, batch())
+    *maps, last = maps_of(model, images)
+    logits, end = model(images).detach(), last.mean((2, 3)).detach()
+    expected = F.cross_entropy(model(images), labels)
+    entropy = -((logits / 3).softmax(1) * (logits / 3).log_softmax(1)).sum(1).mean()
+    for place, (exit_, found) in enumerate(zip(exits_of(strategy), maps, strict=True)):
+        features = exit_.bottleneck(found).mean((2, 3))
+        early = exit_.classifier(features)
+        soft = -((logits / 3).softmax(1) * (early / 3).log_softmax(1)).sum(1).mean()
+        expected = expected + 0.7 * F.cross_entropy(early, labels) + 0.3 * (soft - entropy)
+        assert (exit_.adaptation is not None) == (place in near)
+        if exit_.adaptation is not None:
+            expected = expected + 0.03 * torch.dist(exit_.adaptation(features), end)
+    assert torch.allclose(loss, expected, atol=1e-5)
+    strategy.release()
+
+
+def test_byot_without_the_features_term_is_what_it_was_before_there_was_one() -> None:
+    model = deep_net()
+    plain, batch = byot_of(model, lam=0)
+    expected = plain.loss(model, batch())
+    plain.release()
+    whole, batch = byot_of(model, lam=0.5)
+    for name, value in plain.extra.state_dict().items():  # type: ignore[union-attr]
+        counted = name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+        assert counted or torch.equal(whole.extra.state_dict()[name], value)  # type: ignore[union-attr]
+    loss = whole.loss(model, batch())
+    features = exits_of(whole)[0].bottleneck(maps_of(model, batch().images)[0]).mean((2, 3))
+    adapted = exits_of(whole)[0].adaptation
+    assert adapted is not None
+    distance = torch.dist(adapted(features), maps_of(model, batch().images)[-1].mean((2, 3)))
+    assert distance > 1
+    assert torch.allclose(loss - 0.5 * distance, expected, atol=1e-5)
+    whole.release()
+
+
+def test_byot_brings_features_near_by_moving_exits_and_adaptations_but_not_the_end() -> None:
+    model = deep_net()
+    strategy, batch = byot_of(model)
+    strategy.look(model, batch())
+    early, last = strategy._maps[0], strategy._maps[-1]  # type: ignore[attr-defined]
+    _, adapted = exits_of(strategy)[0](early)
+    (adapted - last.mean((2, 3)).detach()).norm().backward()
+    moved = {name for name, value in model.named_parameters() if value.grad is not None and value.grad.any()}
+    assert moved == {name for name, _ in model.named_parameters() if name.startswith(("features.0", "features.1."))}
+    strategy.release()
+    trained: list[dict[str, Tensor]] = []
+    for epochs in (1, 5):
+        with pytest.MonkeyPatch.context() as patch:
+
+            class Watched(strategies()["byot"]):  # type: ignore[misc]
+                def release(self) -> None:
+                    trained.append(exits_of(self)[0].state_dict())
+                    super().release()
+
+            patch.setattr(loop, "find", lambda name, known: Watched)
+            settings = make_settings("byot", epochs=epochs, learning_rate=1e-9 if epochs == 1 else 0.05)
+            fit(deep_net(), make_data(), settings, seed=0, engine=ENGINE)
+    start, end = trained
+    assert {name for name in start if name.startswith("adaptation")} == {"adaptation.weight", "adaptation.bias"}
+    for name, value in start.items():
+        if not name.endswith("num_batches_tracked"):
+            assert not torch.allclose(end[name], value, atol=1e-4)
+
+
+def test_the_norm_of_a_part_of_a_batch_is_of_the_size_of_the_whole_ones() -> None:
+    model = deep_net().eval()
+    strategy, batch = byot_of(model, num_images=8, alpha=1)
+    assert strategy.extra is not None
+    strategy.extra.eval()
+
+    def distance(rows: slice, num_of_all: int | None) -> Tensor:
+        indices = torch.arange(8)[rows]
+        part = Batch(0, 0, indices, batch().targets[rows], lambda _: batch().images[rows], num_of_all=num_of_all)
+        found = []
+        for lam in (0.03, 0.0):
+            strategy.settings = make_settings("byot", byot={"alpha": 1, "lam": lam})
+            found.append(strategy.term(strategy.look(model, part), part))
+        assert isinstance(found[0], Tensor)
+        assert isinstance(found[1], Tensor)
+        return found[0] - found[1]
+
+    halves = torch.stack([distance(slice(0, 4), 8), distance(slice(4, 8), 8)])
+    assert torch.allclose(halves.square().mean(), distance(slice(0, 8), None).square(), rtol=1e-4)
+    strategy.release()
+
+
+def test_what_the_network_is_shown_between_two_steps_is_no_part_of_either() -> None:
+    for name in ("byot", "ddgsd"):
+        losses = []
+        for between in (False, True):
+            model = deep_net()
+            strategy = strategies()[name](make_settings(name), 6)
+            with scoped(0, "strategy"):
+                strategy.prepare(model, lambda: make_data().images(torch.tensor([0])), None)
+            images = make_data().images(torch.arange(6))
+            if between:
+                model.eval()(images[:5])
+                model.train()
+            losses.append(strategy.loss(model, Batch(0, 0, torch.arange(6), LABELS % 3, lambda k, i=images: i)))
+            strategy.release()
+        assert torch.equal(*losses)
 
 
 @pytest.mark.parametrize(
@@ -255,6 +393,41 @@ def test_every_strategy_resumes_to_the_same_bits(name: str, tmp_path: Path, monk
     assert train(resumed, path) == losses
     for key, value in unbroken.state_dict().items():
         assert torch.equal(resumed.state_dict()[key], value)
+
+
+def test_byot_resumes_its_exits_and_adaptations_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
+    settings = make_settings("byot", optimizer="adamw", learning_rate=0.01)
+    common: dict[str, Any] = {"seed": 2, "engine": ENGINE}
+
+    def stop(epoch: int) -> None:
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+    whole, broken = tmp_path / "whole.safetensors", tmp_path / "broken.safetensors"
+    fit(deep_net(), make_data(), settings, **common, checkpoint=whole)
+    with pytest.raises(KeyboardInterrupt):
+        fit(deep_net(), make_data(), settings, **common, checkpoint=broken, after_epoch=stop)
+    fit(deep_net(), make_data(), settings, **common, checkpoint=broken)
+    assert any(name.startswith("extra.0.adaptation") for name in read_tensors(whole)[0])
+    assert broken.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["dlb", "dlb+ddgsd", "byot+dlb"])
+def test_halves_apart_are_put_together_again_in_the_order_of_the_batch(name: str) -> None:
+    """Without BatchNorm in the network, whose statistics would be of a half, apart and together are the same."""
+
+    def train(apart: bool) -> nn.Module:
+        with scoped(0, "net"):
+            net = ConvNet(3, 1, 8, 8, depth=3, width=4, norm="group")
+        fit(net, make_data(), make_settings(name, dlb={"apart": apart}), seed=0, engine=ENGINE)
+        return net
+
+    together, apart = train(False), train(True)
+    for key, value in together.state_dict().items():
+        assert torch.allclose(apart.state_dict()[key], value, atol=1e-4), key
 
 
 def test_replayed_labels_keep_their_own_mix(tmp_path: Path) -> None:

@@ -5,8 +5,11 @@
     resnet18-small[-NORM]                3x3 stride-1 stem, no max-pool: for images up to about 64 px; 34, 50, 101 and
                                          152 too; batch where no NORM is named
     vgg11-small[-NORM]                   VGG that ends in one linear layer, from 32 px; 13, 16 and 19 too; instance
+    vgg16-hidden512[-NORM]               the same with two hidden layers of 512, any size, before the last; batch
     alexnet-small[-NORM]                 AlexNet-like, from 8 px; none where no NORM is named
     resnet32-cifar[-NORM]                thin ResNet of three stages, any 6n + 2 layers: 20, 44, 56, 110 too; batch
+    resnet32-projected[-NORM]            the same with 1x1 convolutions in the shortcuts; batch
+    resnet110-bottleneck[-NORM]          thin ResNet of three stages of bottlenecks, any 9n + 2 layers; batch
     wrn-16-8[-NORM]                      wide ResNet of 6n + 4 layers (wrn-20-8: of bottlenecks), its factor; batch
     densenet-40-12[-NORM]                DenseNet, its layers and growth; densenet-bc-100-12 with bottlenecks; batch
     vit-tiny[-pP], bnvit-tiny[-pP]       ViT-Tiny with LayerNorm or BatchNorm, in patches of P px; vit-dD-wW[-pP]
@@ -29,7 +32,7 @@ from torch import Tensor, nn
 
 from attar.errors import ConfigError, unknown
 from attar.models.alexnet import SmallAlexNet
-from attar.models.cifar_resnet import cifar_resnet, wide_resnet
+from attar.models.cifar_resnet import bottleneck_resnet, cifar_resnet, wide_resnet
 from attar.models.convnet import NORMS, ConvNet, Norm
 from attar.models.densenet import densenet
 from attar.models.resnet import DEPTHS, small_resnet
@@ -89,9 +92,10 @@ def names(family: Family) -> list[str]:
             convnets = ["convnet-d3-w128", *(f"convnet-d3-w128-{norm}" for norm in NORMS), "convnet-d4-w128"]
             resnets = [*(f"resnet{depth}-small" for depth in DEPTHS), "resnet18-small-instance"]
             others = ["vgg11-small", "vgg11-small-batch", "vgg16-small-batch", "vgg19-small-batch"]
-            others += ["alexnet-small", "alexnet-small-instance"]
-            cifar = [*(f"resnet{depth}-cifar" for depth in (20, 32, 44, 56, 110)), "wrn-16-8", "wrn-20-8", "wrn-28-10"]
-            cifar += ["densenet-40-12", "densenet-bc-100-12"]
+            others += ["vgg16-hidden512", "vgg19-hidden512", "alexnet-small", "alexnet-small-instance"]
+            cifar = [f"resnet{depth}-cifar" for depth in (20, 32, 44, 56, 110)]
+            cifar += ["resnet32-projected", "resnet110-bottleneck", "wrn-16-8", "wrn-20-8", "wrn-28-10"]
+            cifar += ["densenet-40-12", "densenet-bc-40-12", "densenet-bc-100-12"]
             return [*convnets, *resnets, *others, *cifar, "vit-tiny", "bnvit-tiny"]
         case "torchvision":
             from torchvision import models
@@ -160,9 +164,10 @@ def _unknown_model(name: str, families: list[Family]) -> ConfigError:
     return ConfigError(
         f"unknown model {name!r}",
         expected=(f"did you mean {' or '.join(near)}? " if near else "")
-        + "known: convnet-dDEPTH-wWIDTH[-NORM], resnetDEPTH-small[-NORM], vgg11-small[-NORM], alexnet-small[-NORM], "
-        "resnetDEPTH-cifar[-NORM], wrn-DEPTH-FACTOR[-NORM], densenet[-bc]-DEPTH-GROWTH[-NORM], [bn]vit-tiny[-pPATCH], "
-        "[bn]vit-dDEPTH-wWIDTH[-pPATCH], and every model of torchvision and timm",
+        + "known: convnet-dDEPTH-wWIDTH[-NORM], resnetDEPTH-small[-NORM], vgg11-small[-NORM], "
+        "vgg16-hidden512[-NORM], alexnet-small[-NORM], resnetDEPTH-cifar[-NORM], resnetDEPTH-projected[-NORM], "
+        "resnetDEPTH-bottleneck[-NORM], wrn-DEPTH-FACTOR[-NORM], densenet[-bc]-DEPTH-GROWTH[-NORM], "
+        "[bn]vit-tiny[-pPATCH], [bn]vit-dDEPTH-wWIDTH[-pPATCH], and every model of torchvision and timm",
         fix="`attar list models` lists all of them",
     )
 
@@ -189,12 +194,22 @@ def _small_vgg(parts: re.Match[str], task: Task) -> nn.Module:
     return SmallVgg(task.num_classes, *task.shape, depth=int(parts[1]), norm=_norm(parts, "instance"))
 
 
+def _hidden_vgg(parts: re.Match[str], task: Task) -> nn.Module:
+    depth, hidden, norm = int(parts[1]), int(parts[2]), _norm(parts, "batch")
+    return SmallVgg(task.num_classes, *task.shape, depth=depth, norm=norm, hidden=hidden)
+
+
 def _small_alexnet(parts: re.Match[str], task: Task) -> nn.Module:
     return SmallAlexNet(task.num_classes, *task.shape, norm=_norm(parts, "none"))
 
 
 def _cifar_resnet(parts: re.Match[str], task: Task) -> nn.Module:
-    return cifar_resnet(parts[0], int(parts[1]), task, _norm(parts, "batch"))
+    projected = parts[2] == "projected"
+    return cifar_resnet(parts[0], int(parts[1]), task, _norm(parts, "batch"), projected=projected)
+
+
+def _bottleneck_resnet(parts: re.Match[str], task: Task) -> nn.Module:
+    return bottleneck_resnet(parts[0], int(parts[1]), task, _norm(parts, "batch"))
 
 
 def _wide_resnet(parts: re.Match[str], task: Task) -> nn.Module:
@@ -315,8 +330,10 @@ _OWN: dict[re.Pattern[str], Callable[[re.Match[str], Task], nn.Module]] = {
     re.compile(r"convnet-d(\d+)-w(\d+)" + _NORM): _convnet,
     re.compile(r"resnet(\d+)-small" + _NORM): _small_resnet,
     re.compile(r"vgg(\d+)-small" + _NORM): _small_vgg,
+    re.compile(r"vgg(\d+)-hidden(\d+)" + _NORM): _hidden_vgg,
     re.compile(r"alexnet-small" + _NORM): _small_alexnet,
-    re.compile(r"resnet(\d+)-cifar" + _NORM): _cifar_resnet,
+    re.compile(r"resnet(\d+)-(cifar|projected)" + _NORM): _cifar_resnet,
+    re.compile(r"resnet(\d+)-bottleneck" + _NORM): _bottleneck_resnet,
     re.compile(r"wrn-(\d+)-(\d+)" + _NORM): _wide_resnet,
     re.compile(r"densenet(-bc)?-(\d+)-(\d+)" + _NORM): _densenet,
     _VIT: _vit,

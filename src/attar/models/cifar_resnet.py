@@ -3,15 +3,16 @@
     resnetD-cifar    D = 6n + 2: a 3x3 convolution, three stages of n basic blocks, one linear layer; between stages the
                      shortcut takes every second position and is filled up with zeros, so that it has no parameters
                      (option A of the paper)
+    resnetD-projected    the same, with a 1x1 convolution in these shortcuts (option B), as in DLB's code
+    resnetD-bottleneck   D = 9n + 2: n bottlenecks a stage, 64, 128 and 256 channels without; DLB's ResNet-110
     wrn-D-K          D = 6n + 4: the same, K times as wide, with normalisation and ReLU before each convolution, and a
                      1x1 convolution where the shortcut changes its width
     wrn-D-K          D = 9n + 2: n bottlenecks a stage, K times as wide within, 64, 128 and 256 channels without; the
                      WRN-20-8 of the papers on self-distillation, whose name the first paper does not have
 
 Sources: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2; Zagoruyko and Komodakis,
-"Wide Residual Networks", BMVC 2016 (without dropout); Shen et al., DLB, CVPR 2022, for the bottlenecks. The authors'
-code of DLB differs in two: its ResNet-32 has 1x1 convolutions in the shortcuts, its ResNet-110 has 9n + 2 layers.
-Blocks are torchvision's and timm's.
+"Wide Residual Networks", BMVC 2016 (without dropout); the released code of DLB (Shen et al., CVPR 2022) for projections
+and bottlenecks, where the last layer's bias starts at random, here at 0. Blocks are torchvision's and timm's.
 """
 
 from __future__ import annotations
@@ -41,8 +42,11 @@ class PaddedShortcut(nn.Module):
         return F.pad(maps[:, :, ::2, ::2], (0, 0, 0, 0, more, maps.shape[1] - more))
 
 
-def cifar_resnet(name: str, depth: int, task: Task, norm: Norm = "batch") -> nn.Module:
-    """Make the ResNet `name` of 6n + 2 layers; raises ConfigError at other depths."""
+def cifar_resnet(name: str, depth: int, task: Task, norm: Norm = "batch", *, projected: bool = False) -> nn.Module:
+    """Make the ResNet `name` of 6n + 2 layers, its shortcuts with 1x1 convolutions where they are `projected`.
+
+    Raises ConfigError at other depths.
+    """
     from torchvision.models.resnet import BasicBlock
 
     if depth < 8 or depth % 6 != 2:
@@ -50,12 +54,13 @@ def cifar_resnet(name: str, depth: int, task: Task, norm: Norm = "batch") -> nn.
         raise ConfigError(
             f"{name}: no ResNet for CIFAR has {depth} layers",
             expected="6n + 2 of them: 20, 32, 44, 56 or 110, for example",
-            fix=f"use resnet{nearest}-cifar, or resnet18-small for the wider ones with four stages",
+            fix=f"use resnet{nearest}-{name.split('-')[1]}, or resnet18-small for the wider ones with four stages",
         )
     require_positions(name, norm, min(task.height_px, task.width_px))
 
     def block(here: int, there: int, stride: int) -> nn.Module:
-        shortcut = PaddedShortcut() if stride > 1 else None
+        padded = _projection(norm, here, there, stride) if projected else PaddedShortcut()
+        shortcut = padded if stride > 1 else None
         made: nn.Module = BasicBlock(here, there, stride, shortcut, norm_layer=partial(_norm, norm))
         return made
 
@@ -65,6 +70,19 @@ def cifar_resnet(name: str, depth: int, task: Task, norm: Norm = "batch") -> nn.
         layers.append(nn.Sequential(*[block(before, width, stride) for before, stride in places]))
         here = width
     return ThreeStages(_stem(task, norm), layers, here, task.num_classes)
+
+
+def bottleneck_resnet(name: str, depth: int, task: Task, norm: Norm = "batch") -> nn.Module:
+    """Make the ResNet `name` of bottlenecks, 9n + 2 layers; raises ConfigError at other depths."""
+    if depth < 11 or depth % 9 != 2:
+        nearest = max(11, 9 * round((depth - 2) / 9) + 2)
+        raise ConfigError(
+            f"{name}: no ResNet of bottlenecks in three stages has {depth} layers",
+            expected="9n + 2 of them: 11, 20, 29, 56 or 110, for example",
+            fix=f"use resnet{nearest}-bottleneck, or resnet50-small for the wider ones with four stages",
+        )
+    require_positions(name, norm, min(task.height_px, task.width_px))
+    return _of_bottlenecks(depth // 9, 1, task, norm)
 
 
 def wide_resnet(name: str, depth: int, factor: int, task: Task, norm: Norm = "batch") -> nn.Module:
@@ -114,7 +132,7 @@ def _of_bottlenecks(num: int, factor: int, task: Task, norm: Norm) -> nn.Module:
 
     def block(here: int, width: int, stride: int) -> nn.Module:
         there = width * BOTTLENECK
-        changes = nn.Sequential(convolution(here, there, 1, stride), _norm(norm, there)) if here != there else None
+        changes = _projection(norm, here, there, stride) if here != there else None
         inner = partial(_norm, norm)
         made: nn.Module = Bottleneck(here, width, stride, changes, base_width=64 * factor, norm_layer=inner)
         return made
@@ -125,6 +143,10 @@ def _of_bottlenecks(num: int, factor: int, task: Task, norm: Norm) -> nn.Module:
         here = width * BOTTLENECK
         layers.append(nn.Sequential(first, *[block(here, width, 1) for _ in range(num - 1)]))
     return ThreeStages(_stem(task, norm), layers, here, task.num_classes)
+
+
+def _projection(norm: Norm, here: int, there: int, stride: int) -> nn.Module:
+    return nn.Sequential(convolution(here, there, 1, stride), _norm(norm, there))
 
 
 def _stem(task: Task, norm: Norm) -> nn.Module:

@@ -8,8 +8,8 @@
 Between stages: normalisation, ReLU, a 1x1 convolution and a 2x2 average pool.
 
 Source: Huang et al., "Densely Connected Convolutional Networks", CVPR 2017, without dropout. DLB's authors call
-`densenet-bc-40-12` DenseNet-40-12 in their code. torchvision's and timm's DenseNets have bottlenecks, BatchNorm and
-four stages behind a stem for 224 px.
+`densenet-bc-40-12` DenseNet-40-12 in their code, which initialises convolutions by fan-in; here it is fan-out.
+torchvision's and timm's DenseNets have bottlenecks, BatchNorm and four stages behind a stem for 224 px.
 """
 
 from __future__ import annotations

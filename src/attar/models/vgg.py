@@ -4,6 +4,9 @@
 what is left of the image and one linear layer. torchvision's VGG has the same convolutions, but two hidden layers of
 4096 behind them, which suit 224 px; the original has no normalisation.
 
+With `hidden` there are two hidden layers of so many units before the last one, as DLB's authors have of 512 (Shen et
+al. 2022; their weights start as ours: those of linear layers with a standard deviation of 0.01).
+
 Source: the released code of DC, DSA and MTT (Zhao et al. 2021, Cazenavette et al. 2022), where `VGG11` has instance
 and `VGG11BN` batch normalisation. Differs from it: the mean over positions (at 32 px there is one) takes other sizes.
 """
@@ -33,8 +36,11 @@ class SmallVgg(nn.Module):
         *,
         depth: int = 11,
         norm: Norm = "instance",
+        hidden: int | None = None,
     ) -> None:
         super().__init__()
+        if hidden is not None and hidden < 1:
+            raise ConfigError(f"a VGG with hidden layers of {hidden} units", expected="at least 1 in each")
         if depth not in LAYERS:
             raise ConfigError(
                 f"there is no VGG of depth {depth}",
@@ -54,9 +60,23 @@ class SmallVgg(nn.Module):
                 channels = width
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.classifier = nn.Linear(channels, num_classes)
+        self.classifier: nn.Module = nn.Linear(channels, num_classes)
+        if hidden is not None:
+            first, second = nn.Linear(channels, hidden), nn.Linear(hidden, hidden)
+            last = nn.Linear(hidden, num_classes)
+            self.classifier = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
+            self._start_as_dlb()
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (b, classes)."""
         logits: Tensor = self.classifier(self.features(images))
         return logits
+
+    def _start_as_dlb(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, 0, 0.01)
+            if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -26,9 +26,8 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Opt
 
     Raises ConfigError where the optimiser does not take the options or the parameters.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
-        return _make(parameters, settings)
+        return _make(_groups(model, settings), settings)
     except (TypeError, ValueError, AssertionError) as error:
         raise ConfigError(
             f"the optimiser {settings.optimizer} cannot be made: {str(error).splitlines()[0]}",
@@ -37,7 +36,23 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Opt
         ) from error
 
 
-def _make(parameters: list[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
+def _groups(model: nn.Module, settings: TrainSettings) -> list[dict[str, Any]]:
+    """Parameters of a network by whether weights decay: one group of all, or those that do and those that do not.
+
+    By the rule of SRe2L's and RDED's released code: parameters decay that are weights by their names and have two
+    dimensions or more; biases, norms, and a transformer's class token and positions do not.
+    """
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if settings.decay_norms:
+        return [{"params": [parameter for _, parameter in named]}]
+    decaying, others = list[nn.Parameter](), list[nn.Parameter]()
+    for name, parameter in named:
+        (decaying if "weight" in name and parameter.ndim > 1 else others).append(parameter)
+    groups: list[dict[str, Any]] = [{"params": decaying}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def _make(parameters: list[dict[str, Any]], settings: TrainSettings) -> torch.optim.Optimizer:
     rate, decay, options = settings.learning_rate, settings.weight_decay, dict(settings.optimizer_options)
     # One kernel per step: on tiny networks the plain implementations cost a third of the step.
     fused = options.pop("fused", True)

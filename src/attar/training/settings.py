@@ -47,7 +47,10 @@ class TrainSettings(Config):
     nesterov: bool = False
     """Nesterov's form of the momentum of sgd."""
     weight_decay: float = Field(default=5e-4, ge=0, allow_inf_nan=False)
-    """L2 penalty (sgd, adam) or decoupled decay (adamw) of all parameters."""
+    """L2 penalty (sgd, adam) or decoupled decay (adamw); see decay_norms for what has it."""
+    decay_norms: bool = True
+    """Whether norms and biases decay too. False: only weights of two dimensions and more do (matrices and kernels), as
+    RDED trains its students and SRe2L those on ImageNet-1K."""
     schedule: Literal["constant", "step", "cosine", "one-cycle"] = "step"
     """Learning rate over the epochs: as it is, times 0.1 at each milestone, down to 0 along a cosine, or up for the
     first three tenths and down to almost 0 (one-cycle; the momentum stays)."""
@@ -126,6 +129,7 @@ class TrainSettings(Config):
         "optimizer_options",
         "accumulate",
         "memory_format",
+        "decay_norms",
         "kd",
         "dlb",
         "tf_kd",

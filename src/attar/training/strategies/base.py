@@ -112,6 +112,8 @@ class Strategy:
     """Trained along with the network and dropped at the end; set by `prepare`."""
     team: Team = Team()
     """The processes that train together, of which each has a strategy of its own."""
+    rows: tuple[slice, ...] = ()
+    """Rows of the views (v b) that each pass of the last `look` took, in the order in which the passes ran."""
 
     def __init__(self, settings: TrainSettings, num_images: int) -> None:
         self.settings, self.num_images = settings, num_images
@@ -160,18 +162,30 @@ class Strategy:
         """
         return [torch.full_like(indices, epoch) for indices in order]
 
-    def passes(self, num: int) -> list[int]:
-        """Sizes into which `num` images are cut for passes of their own through the network; by default one."""
-        return [num]
+    def passes(self, num: int) -> list[slice]:
+        """Parts of `num` images that go through the network by themselves, first to last; by default all at once."""
+        return [slice(0, num)]
 
     def look(self, model: nn.Module, batch: Batch) -> Tensor:
         """Logits (v b, classes), float32, of all views, one view behind the other."""
-        images, sizes = batch.seen(self.views), self.passes(len(batch.indices))
-        if len(sizes) == 1:
-            logits: Tensor = model(images)
+        images, num = batch.seen(self.views), len(batch.indices)
+        parts = self.passes(num)
+        if len(parts) > 1:
+            places = [(k * num, part) for k in range(self.views) for part in parts]
+            self.rows = tuple(slice(first + part.start, first + part.stop) for first, part in places)
         else:
-            logits = torch.cat([model(part) for part in images.split(sizes * self.views)])
-        return logits.float()
+            self.rows = (slice(0, len(images)),)
+        return self.whole([model(images[rows]) for rows in self.rows]).float()
+
+    def whole(self, parts: Sequence[Tensor]) -> Tensor:
+        """What the passes of the last `look` gave, (b_k, ...) each, as one tensor (v b, ...) in the batch's order.
+
+        A hook may have collected parts of earlier passes too, such as an evaluation's; these are left out.
+        """
+        if len(self.rows) == 1:
+            return parts[-1]
+        pairs = zip(self.rows, parts[-len(self.rows) :], strict=True)
+        return torch.cat([part for _, part in sorted(pairs, key=lambda pair: int(pair[0].start))])
 
     def supervised(self, logits: Tensor, batch: Batch) -> Tensor:
         """Scalar loss of logits (v b, classes) against the targets."""

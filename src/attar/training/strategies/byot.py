@@ -1,25 +1,44 @@
 """BYOT: be your own teacher. Exits from the middle of the network learn from its end, and are dropped afterwards.
 
-    L = CE(y, p_C) + sum_i [ (1 - alpha) CE(y, p_i) + alpha KL( softmax(z_C / tau) || softmax(z_i / tau) )
-                             + lam || F_i - F_C ||² ]
+    L = CE(y, p_C) + sum_i [ (1 - alpha) CE(y, p_i) + alpha KL( softmax(z_C / tau) || softmax(z_i / tau) ) ]
+                   + lam sum_j || A_j F_j + a_j - F_C ||
 
 over the exits i, one behind each stage of the network but the last; C is the network itself. F_C is its last feature
-map, averaged over space; no gradient flows into z_C and F_C. An exit is a bottleneck of three convolutions (1x1, k x k
-with stride k down to the size of the last map, 1x1 to its width), each with BatchNorm and ReLU, then an average over
-space and a linear layer.
+map, averaged over space; no gradient flows into z_C and F_C. The features term is over all exits j but the deepest: a
+linear layer (A_j, a_j) of each adapts its features, and the norm is the root of the sum of squares over the whole
+batch, so that it grows with the root of the batch size; lam 0.03 goes with batches of 128. A network of two stages has
+one exit, which is the deepest, and no such term.
+
+An exit is a bottleneck of three convolutions (1x1, k x k with stride k down to the size of the last map, 1x1 to its
+width), each with BatchNorm and ReLU, then an average over space and a linear layer. Exits and adaptations are trained
+along with the network, under the same optimiser.
 
 Networks with stages: those with layer1, layer2, ... (ResNets of attar, torchvision and timm, attar's DenseNets), with
 `stages` (timm), and those whose `features` are one sequence with pooling (ConvNet, VGG, AlexNet). Others are refused.
 
-Source: Zhang et al., "Be Your Own Teacher", ICCV 2019; alpha 0.3, tau 3 and no tau² as in the authors' code, which has
-left the features out; lam 0.03 as in code that follows it. Their exits are of separable convolutions in that code, and
-of bottlenecks, which are not specified, in the paper.
+Source: Zhang et al., "Be Your Own Teacher", ICCV 2019, and the code that its authors released with the journal version
+(Zhang, Bao and Ma, "Self-Distillation: Towards Efficient and Compact Neural Networks"): alpha 0.3, tau 3 without tau²,
+lam 0.03 and the features term are that code's. A comment in it says that the conference version had the squared
+distance without an adaptation.
+
+Differs from the authors' code:
+
+- Exits are the bottlenecks of the conference paper, a quarter as wide within as the last map (the code has 128, which
+  is that for ResNet-18, but no longer calls them). The code runs each map through an attention mask of its own
+  (separable convolutions, a sigmoid), then through one separable convolution pair for every stage that is left.
+- `spares: shallowest` is what a comment in the code says; what the code does is the default, `deepest`.
+- The features are averaged over all positions; the code takes the mean of 4x4 of them, which is all at 32 px.
+- Only the network is judged, at the last epoch; the code keeps the best epoch of the mean of all exits' logits. It also
+  trains under AutoAugment and CutOut, which is a matter of the augmentation here.
+- Each of several processes that share a batch has the norm of its own part, scaled to the size of the whole batch's.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -42,7 +61,10 @@ class BYOTSettings(Config):
     tau: float = Field(default=3.0, gt=0)
     """Temperature of both predictions."""
     lam: float = Field(default=0.03, ge=0)
-    """Weight of the distance of an exit's features from the network's."""
+    """Weight of the distance of the exits' adapted features from the network's; 0: none, and nothing adapts them."""
+    spares: Literal["deepest", "shallowest", "none"] = "deepest"
+    """The exit whose features need not come near: the one next to the end, as the authors' code does; the first, as a
+    comment in it says; or none of them."""
 
 
 class OwnTeacher(Strategy):
@@ -64,7 +86,17 @@ class OwnTeacher(Strategy):
         model.train(training)
         *maps, last = self._maps
         self._maps.clear()
-        self.extra = nn.ModuleList(Exit(found, last, num_classes) for found in maps).to(image.device)
+        exits = [Exit(found, last, num_classes) for found in maps]
+        for exit_ in self._adapting(exits):
+            exit_.adaptation = nn.Linear(last.shape[1], last.shape[1])
+        self.extra = nn.ModuleList(exits).to(image.device)
+
+    def _adapting(self, exits: list[Exit]) -> list[Exit]:
+        """Exits whose features are to come near the network's."""
+        own = self.settings.byot
+        if not own.lam:
+            return []
+        return exits[own.spares == "shallowest" : len(exits) - (own.spares == "deepest")]
 
     def release(self) -> None:
         """Stop listening."""
@@ -74,7 +106,7 @@ class OwnTeacher(Strategy):
     def term(self, logits: Tensor, batch: Batch) -> Tensor:
         """What the exits lose, all together."""
         assert isinstance(self.extra, nn.ModuleList)
-        *maps, last = [_whole(self._maps[k :: len(self._hooks)]) for k in range(len(self._hooks))]
+        *maps, last = [self.whole(self._maps[k :: len(self._hooks)]) for k in range(len(self._hooks))]
         self._maps.clear()
         features = last.float().mean((2, 3)).detach()
         pairs = zip(self.extra, maps, strict=True)
@@ -82,11 +114,15 @@ class OwnTeacher(Strategy):
 
     def _loss(self, exit_: nn.Module, found: Tensor, last: Tensor, logits: Tensor, batch: Batch) -> Tensor:
         own = self.settings.byot
-        early, features = exit_(found)
+        early, adapted = exit_(found)
         kl = divergence(early.float(), logits, own.tau) / own.tau**2
-        distance: Tensor = (features.float() - last).square().sum(1).mean()
         loss = (1 - own.alpha) * cross_entropy(early.float(), batch, self.settings) + own.alpha * kl
-        return loss + own.lam * distance
+        if adapted is None:
+            return loss
+        # the loop weighs this by the process's part of all images, but the norm goes with the root of that part
+        share = 1.0 if batch.num_of_all is None else len(batch.indices) / batch.num_of_all
+        distance: Tensor = torch.linalg.vector_norm(adapted.float() - last)
+        return loss + own.lam * distance / math.sqrt(share)
 
     def _listen(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         self._maps.append(output)
@@ -105,11 +141,13 @@ class Exit(nn.Module):
             *_convolution(middle, width, (1, 1)),
         )
         self.classifier = nn.Linear(width, num_classes)
+        self.adaptation: nn.Linear | None = None
+        """What brings its features near the network's."""
 
-    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (b, classes) and features (b, width)."""
+    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits (b, classes) and adapted features (b, width); None where nothing adapts them."""
         features = self.bottleneck(maps).mean((2, 3))
-        return self.classifier(features), features
+        return self.classifier(features), self.adaptation(features) if self.adaptation else None
 
 
 def stages(model: nn.Module) -> list[nn.Module]:
@@ -127,11 +165,6 @@ def stages(model: nn.Module) -> list[nn.Module]:
             fix="--model resnet18-small or convnet-d3-w128, or another strategy",
         )
     return found
-
-
-def _whole(parts: list[Tensor]) -> Tensor:
-    """Maps of all images, where these went through the network in several passes."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _convolution(here: int, there: int, step: tuple[int, int]) -> list[nn.Module]:

@@ -109,9 +109,16 @@ class _Sum(Strategy):
         """Views of the one that makes the batches."""
         return self._sampler.shown(epoch, order, mixed)
 
-    def passes(self, num: int) -> list[int]:
+    def passes(self, num: int) -> list[slice]:
         """Passes of the one that makes the batches."""
         return self._sampler.passes(num)
+
+    def look(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Logits of all views, at which all of them look."""
+        logits = super().look(model, batch)
+        for part in self.parts:
+            part.rows = self.rows
+        return logits
 
     def supervised(self, logits: Tensor, batch: Batch) -> Tensor:
         """Loss of the one that has its own targets."""

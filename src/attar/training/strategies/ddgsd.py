@@ -67,7 +67,7 @@ class TwoViews(Strategy):
         own = self.settings.ddgsd
         first, second = logits.chunk(2)
         kl = (divergence(first, second, own.tau) + divergence(second, first, own.tau)) / 2
-        features = torch.cat(self._features).float().flatten(1)
+        features = self.whole(self._features).float().flatten(1)
         self._features.clear()
         here, there = features.chunk(2)
         return own.alpha * kl + own.mu * (here.mean(0) - there.mean(0)).square().sum()

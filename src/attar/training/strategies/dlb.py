@@ -17,18 +17,23 @@ other partners and nothing to agree on: the shared half has the view again that 
 The loss of soft labels at a temperature T above 1 needs `temperature_squared`, or a lower alpha here, to keep up with
 this term: 56 % instead of 87 was measured without (docs/LOG.md).
 
-The paper's networks are vgg16-small-batch, vgg19-small-batch, resnet18-small, resnet50-small, resnet32-cifar,
-resnet110-cifar, wrn-16-8, wrn-20-8 and densenet-40-12 (densenet-bc-40-12 in the authors' code); its settings for CIFAR
-are sgd, nesterov, learning_rate 0.05, weight_decay 5e-4, batch_size 128 (theirs is n: 64), epochs 240, milestones 150,
-180 and 210.
+The networks of the authors' code are vgg16-hidden512, vgg19-hidden512, resnet32-projected, resnet110-bottleneck,
+wrn-20-8 and densenet-bc-40-12; the paper has resnet18-small, resnet50-small and wrn-16-8 too. Settings for CIFAR are
+sgd, nesterov, learning_rate 0.05, weight_decay 5e-4, batch_size 128 (theirs is n: 64), epochs 240, milestones 150, 180
+and 210; for Tiny-ImageNet, at 32 px, learning_rate 0.2, batch_size 256 (128) and epochs 200. `attar study cifar100` and
+`tiny-imagenet` have all of it.
 
 Several processes that train together have a memory each: of the n new images each takes its part, which it sees again
 in the next step. The overlap of a process with the batch before is then its own, and so is the KL term; the mean over
 processes is that over all images.
 
 Source: Shen et al., "Self-Distillation from the Last Mini-Batch for Consistency Regularization", CVPR 2022, eq. 4-6.
-Differs from the authors' code: both halves go through the network together, as the paper draws it; theirs are two
-passes, so that BatchNorm sees each half by itself (`apart`), and their batch size is n.
+Differs from the authors' code:
+
+- Both halves go through the network together, as the paper draws it. Theirs are two passes, the new half first, so that
+  BatchNorm sees each half by itself: `apart`.
+- `batch_size` counts both halves; theirs counts the new one.
+- The accuracy that counts is the last epoch's; their code keeps the best on the test images.
 """
 
 from __future__ import annotations
@@ -53,7 +58,8 @@ class DLBSettings(Config):
     tau: float = Field(default=3.0, gt=0)
     """Temperature of both predictions."""
     apart: bool = False
-    """Send the shared and the new half through the network one after the other, as the authors' code does."""
+    """Send the new half through the network and then the shared half, as the authors' code does: BatchNorm sees each
+    half by itself, and its running statistics have the shared half last."""
 
 
 class LastBatch(Strategy):
@@ -108,10 +114,12 @@ class LastBatch(Strategy):
             born, num_shared = epoch, len(new)
         return made
 
-    def passes(self, num: int) -> list[int]:
-        """One pass for all, or one for each half."""
+    def passes(self, num: int) -> list[slice]:
+        """One pass for all; or one for the new half, then one for the shared half."""
         num_shared = len(self._indices)
-        return [num_shared, num - num_shared] if self.settings.dlb.apart and 0 < num_shared < num else [num]
+        if self.settings.dlb.apart and 0 < num_shared < num:
+            return [slice(num_shared, num), slice(0, num_shared)]
+        return [slice(0, num)]
 
     def term(self, logits: Tensor, batch: Batch) -> Tensor | None:
         """Divergence of the shared half from the last prediction; what is new becomes the memory."""
