@@ -1,4 +1,4 @@
-"""Print a hash of what every method distils and every strategy trains, at the scale of the demo: has a change moved a bit?
+"""Print a hash of what every method distils and every strategy trains, at the scale of the demo: did a change move a bit?
 
     python tools/bytes.py > before.txt
     python tools/bytes.py | diff before.txt -     after the change
@@ -55,6 +55,7 @@ STRATEGIES = ("ce", "label-smoothing", "dlb", "ddgsd", "dlb+ddgsd", "ps-kd", "tf
 
 
 def main() -> None:
+    """Run every case and print a line for each."""
     with tempfile.TemporaryDirectory() as folder:
         for number, (method, settings) in enumerate(CASES):
             out = Path(folder) / str(number)
