@@ -1,7 +1,8 @@
 """Evaluate: is the distilled set worth more than as many real images?
 
 For every network and seed, a network is trained from scratch on the distilled images and, with the same schedule
-and augmentation, on what they are compared with; each is tested on real images after the last epoch.
+and augmentation, on what they are compared with; each is tested on real images after the last epoch. Where it is asked
+for, the best over the run stands beside that, as a record of its own.
 
     evaluation/        finished trials
     evaluation.json    records, verdict, scores, what was judged, hardware
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -19,6 +20,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from attar.artifacts.distilled import Distilled
+from attar.best_over_run import best_epochs, best_state, states_of
 from attar.config import Config, dump
 from attar.data.loading import RealSet, few
 from attar.errors import ConfigError, DataError
@@ -32,7 +34,7 @@ from attar.subjects import Subjects
 from attar.task import Task
 from attar.training.loop import TrainSettings
 from attar.training.soft import Teacher
-from attar.training.trials import Labels, Source, Subject, Trials
+from attar.training.trials import Labels, Source, Subject, Trials, distilled_subject
 from attar.verdict import base, verdict
 
 RESULT = "evaluation.json"
@@ -58,8 +60,12 @@ class EvaluateSettings(Config):
     """Where the distilled dataset carries a learning rate that was learnt with its images, as those of trajectory
     matching do, train on it at that rate, as MTT and TESLA judge; false: at train.learning_rate, as all else."""
     best_over_run: bool = False
-    """Train on the images that recover kept on the way too (recover.num_states), and record the best mean over the run
-    as a row of its own: what published tables report. The headline stays that of the last images."""
+    """Train on the images that recover kept on the way too (recover.num_states), as often as on the last ones, and
+    record the best mean over the run as a row of its own: what the tables of MTT and TESLA report. The headline stays
+    that of the last images."""
+    test_every: int = Field(default=0, ge=0)
+    """Test students of the small sets every so many epochs too, and record the best epoch of each as a row of its own:
+    what RDED prints (every 10 epochs) and many tables report. The headline stays the last epoch. 0: tested once."""
     split: Literal["test", "validation"] = "test"
     """Real images that judge; choose settings by the validation split and leave test to the end."""
     scores: bool = False
@@ -82,7 +88,10 @@ class EvaluateSettings(Config):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Records, those of the distilled set first for each network, what they say in words, and scores by network."""
+    """Records, those of the distilled set first for each network, what they say in words, and scores by network.
+
+    Records of a best over the run, where there are any, are the last ones.
+    """
 
     records: tuple[Record, ...]
     verdict: str
@@ -127,6 +136,7 @@ def evaluate(
     tested_on = f"{settings.split} split, {len(judge)} images, after the last epoch"
     protocol, metric = {"tested_on": tested_on, "precision": engine.precision}, f"{settings.split}_accuracy"
     subjects = _subjects(distilled, source, settings, training, engine, events, teacher)
+    states = _states(distilled, subjects[0], settings, training, engine, events, teacher)
     for model in settings.models:
         build(model, distilled.task)  # a name or size that does not fit is told now, not between two trainings
     seeds = range(seed, seed + settings.seeds)
@@ -135,15 +145,23 @@ def evaluate(
         name = f"{subject.name} on {model}/seed {one}"
         return trials.accuracy(model, subject, one, judge, settings.split, name)
 
-    mine = engine.share(list(product(settings.models, subjects, seeds)))
+    mine = engine.share(list(product(settings.models, [*subjects, *states.values()], seeds)))
     with events.progress("evaluate", len(mine)) as bar:
         for model, subject, one in mine:
             bar.advance(accuracy=measure(model, subject, one))
     engine.barrier()  # from here on every trial is finished and only read
-    records = [
-        _record(metric, subject, model, [measure(model, subject, one) for one in seeds], seeds, protocol)
-        for model, subject in product(settings.models, subjects)
-    ]
+
+    def record(model: str, subject: Subject) -> Record:
+        values = [measure(model, subject, one) for one in seeds]
+        return _record(metric, subject, model, values, seeds, protocol)
+
+    records = [record(model, subject) for model, subject in product(settings.models, subjects)]
+    for last, (model, subject) in zip(tuple(records), product(settings.models, subjects), strict=True):
+        if states and subject is subjects[0]:
+            records.append(best_state(last, {step: record(model, state) for step, state in states.items()}))
+        if subject.test_every:
+            tested = [trials.tested(model, subject, one, judge, settings.split) for one in seeds]
+            records.append(best_epochs(last, tested))
     own: Labels = "hard" if distilled.label_kind == "hard" else "soft"
     evaluation = Evaluation(tuple(records), verdict(records), scores(records, own))
     if engine.leads:
@@ -201,8 +219,34 @@ def _subjects(
             made += making.real(name, kinds)
     if settings.scores:
         made += _not_augmented(making, made, kinds[0], events)
+    made = [replace(subject, test_every=settings.test_every) for subject in made]
     if "full" in settings.baselines:
         made.append(making.full(training, settings.full_epochs))
+    return made
+
+
+def _states(
+    distilled: Distilled,
+    last: Subject,
+    settings: EvaluateSettings,
+    training: TrainSettings,
+    engine: Engine,
+    events: Events,
+    teacher: Teacher | None,
+) -> dict[int, Subject]:
+    """The images on the way, by their step, with the labels of the `last` ones; says where there are none."""
+    if not settings.best_over_run:
+        return {}
+    try:
+        states = states_of(distilled, last.labels)
+    except ConfigError as error:
+        events.say(f"no best over the run: {error.found}; {error.fix}")
+        return {}
+    quiet, made = Events(quiet=True), dict[int, Subject]()
+    for step, state in states.items():
+        how = at_learnt_rate(state, training, quiet) if settings.use_learned_rate else training
+        name = f"distilled, step {step}"
+        made[step] = distilled_subject(state, how, last.labels, engine, teacher, name)
     return made
 
 

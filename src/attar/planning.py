@@ -34,7 +34,7 @@ from attar.labels.plan import LabelPlan
 from attar.methods.base import Distillate, Method
 from attar.models.catalog import build
 from attar.models.weights import is_path
-from attar.recover import SNAPSHOT_IMAGES, RecoverSettings, chunks, recover, snapshot_steps
+from attar.recover import SNAPSHOT_IMAGES, RecoverSettings, chunks, recover, snapshot_steps, state_steps
 from attar.relabel import BATCH, RelabelSettings, label_plan, relabel
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
@@ -144,7 +144,8 @@ class _Rehearsal:
         estimates = [self._beginning()] if method.separable else []
         first, frames = parts[0], len(snapshot_steps(settings))
         snapshots = frames * min(len(first), SNAPSHOT_IMAGES) * self._image_bytes
-        disk = 4 * self._num_images * self._image_bytes + snapshots
+        copies = 1 + (0 if method.separable else len(state_steps(settings)))
+        disk = 4 * copies * self._num_images * self._image_bytes + snapshots
         units = len(parts) * settings.iterations
 
         def iterate(num: int) -> None:
@@ -155,7 +156,7 @@ class _Rehearsal:
                 method,
                 self._real,
                 self._knowledge,
-                RecoverSettings(**{**settings.model_dump(), "iterations": num, "num_snapshots": 0}),
+                RecoverSettings(**{**settings.model_dump(), "iterations": num, "num_snapshots": 0, "num_states": 0}),
                 seed=self.settings.run.seed,
                 folder=folder,
                 engine=self.engine,
@@ -296,6 +297,8 @@ class _Rehearsal:
         for kind in kinds:
             found[HARD if kind == "hard" else STORED if labels == "epochs" else ONLINE] += 1
             found[HARD if kind == "hard" else ONLINE] += num_real
+        if judging.best_over_run and not self.settings.method.separable:
+            found[HARD] += len(state_steps(self.settings.recover))
         if judging.scores:  # distilled and random images that are not augmented
             found[ONLINE if replayed else HARD] += 2
         return {how: num for how, num in found.items() if num}

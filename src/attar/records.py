@@ -10,6 +10,8 @@ from typing import Any, TypeGuard
 
 from attar.errors import ArtifactError
 
+BEST = "best_"
+"""Begins the metric of a record that took the best of several measurements, by the very images that judge."""
 MOST_NUMBER = 1e50
 """Far beyond any float32; squares and differences of such numbers are finite still."""
 
@@ -18,9 +20,9 @@ MOST_NUMBER = 1e50
 class Record:
     """One number with all that is needed to judge it.
 
-    `metric` is `test_accuracy` (percent) or a loss; `subject` is what was trained on (`distilled`, `random`,
-    `full`, ...); `std` is the sample standard deviation over the n `values`, one for each of `seeds`; `protocol`
-    tells how.
+    `metric` is `test_accuracy` (percent), `best_test_accuracy` (see `is_best`) or a loss; `subject` is what was trained
+    on (`distilled`, `random`, `full`, ...); `std` is the sample standard deviation over the n `values`, one for each of
+    `seeds`; `protocol` tells how.
     """
 
     metric: str
@@ -62,6 +64,12 @@ class Record:
             size_bytes=size_bytes,
             protocol=protocol,
         )
+
+    @property
+    def is_best(self) -> bool:
+        """Whether this is the best of several measurements, as published tables have it: higher than what anyone gets
+        who cannot choose by the test images. No headline, verdict or comparison takes it."""
+        return self.metric.startswith(BEST)
 
     @property
     def score(self) -> str:

@@ -25,7 +25,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attar.artifacts.description import IMAGE_LIMIT
-from attar.artifacts.recovered import chunk_name, write_chunk
+from attar.artifacts.recovered import chunk_name, state_name, write_chunk
 from attar.config import Config
 from attar.errors import ArtifactError, DivergedError
 from attar.methods.base import Method, RealImages, Synthetic
@@ -371,11 +371,6 @@ def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor
 
 def _snapshot_name(step: int) -> str:
     return f"snapshots/step-{step:08d}.safetensors"
-
-
-def state_name(step: int) -> str:
-    """Name, within the stage, of the images after this step."""
-    return f"states/step-{step:08d}.safetensors"
 
 
 def _optimizer(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,8 +51,10 @@ def verdict(records: Sequence[Record]) -> str:
 
     One line each. With several networks a line for each kind of labels counts the networks, and a line for each
     network, which starts with BULLET, has the differences. Where random images with other labels, or chosen ones with
-    the same, are better than distilled ones, a line says so, lest the comparison mislead.
+    the same, are better than distilled ones, a line says so, lest the comparison mislead. A best over the run has no
+    part in it.
     """
+    records = [record for record in records if not record.is_best]
     found = pairs(records)
     by_model = [[p for p in found if p.distilled.model == model] for model in models_of(found)]
     if len(by_model) < 2:
@@ -61,6 +63,18 @@ def verdict(records: Sequence[Record]) -> str:
     counts = [_count([pair for pair in found if pair.labels == kind and pair.random]) for kind in kinds]
     bullets = [_bullet(members) for members in by_model]
     return "\n".join([*filter(None, counts), *_better_labels_across(by_model), *_chosen(records), *bullets])
+
+
+def best_lines(records: Sequence[Record]) -> list[str]:
+    """A line for each record that is a best over the run, with how it was chosen."""
+    lines = []
+    for record in records:
+        if record.is_best:
+            place, among = record.protocol.get("best_at", "one of them"), record.protocol.get("best_of")
+            num = f"{len(among)} tested" if isinstance(among, Mapping) else "several tested"
+            chosen = f"{place} of {num}, chosen by the images that judge, as in published tables"
+            lines.append(f"{record.subject}, on {record.model}: {record.score} ({chosen})")
+    return lines
 
 
 def models_of(found: Sequence[Pair]) -> list[str]:

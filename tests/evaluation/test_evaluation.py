@@ -76,13 +76,14 @@ def judge(
 ) -> Evaluation:
     teacher = settings.pop("teacher", None)
     training = settings.pop("training", TRAINING)
+    events = settings.pop("events", Events(quiet=True))
     return evaluate(
         distilled or make_distilled(),
         source or make_source(),
         EvaluateSettings(**{"models": [MODEL], "seeds": 2, "full_epochs": 2} | settings),
         training,
         engine=Engine("cpu"),
-        events=Events(quiet=True),
+        events=events,
         folder=folder,
         teacher=teacher,
     )
@@ -98,7 +99,7 @@ def test_every_subject_is_measured_in_the_same_way(tmp_path: Path) -> None:
     assert (distilled.num_images, distilled.size_bytes) == (6, 432)
     assert (random.num_images, random.size_bytes) == (6, 6 * 16)
     assert (full.num_images, full.size_bytes) == (30, 30 * 16)
-    assert distilled.protocol == random.protocol == {**full.protocol, "epochs": 3}
+    assert distilled.protocol == random.protocol == {**full.protocol, "epochs": 3, "learning_rate": 0.02}
     assert full.protocol["epochs"] == 2
     assert distilled.protocol["tested_on"] == "test split, 12 images, after the last epoch"
     written = json.loads((tmp_path / "evaluation.json").read_text())
@@ -147,7 +148,7 @@ def test_finished_trials_are_used_again_and_only_for_the_same_question(
     assert newly_trained(full_epochs=3) == ["full/seed 0", "full/seed 1"]
     changed = replace(make_distilled(), stored=make_distilled().stored + 0.1)
     assert newly_trained(changed) == ["distilled/seed 0", "distilled/seed 1"]
-    assert len(newly_trained(training=TRAINING.model_copy(update={"learning_rate": 0.1}))) == 4 + 2
+    assert len(newly_trained(training=TRAINING.model_copy(update={"momentum": 0.5}))) == 4 + 2
     assert len(newly_trained(split="validation")) == 6
     assert len(newly_trained(None, replace(make_source(), fingerprint="g"))) == 6
 
@@ -189,12 +190,18 @@ def test_too_few_real_images_for_the_count_are_an_error(tmp_path: Path) -> None:
         judge(tmp_path, None, source, baselines=["random"])
 
 
-def test_the_learnt_rate_is_used_for_distilled_and_random_alike(tmp_path: Path) -> None:
-    records = judge(tmp_path, use_learned_rate=True, seeds=1).records
-    assert [record.protocol["learning_rate"] for record in records] == [0.02, 0.02, 0.05]
-    without = replace(make_distilled(), learning_rate=None)
-    with pytest.raises(ConfigError, match="without a learnt learning rate"):
-        judge(tmp_path, without, use_learned_rate=True)
+def test_the_learnt_rate_is_used_for_distilled_and_random_alike(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def rates(distilled: Distilled, **settings: Any) -> list[float]:
+        records = judge(tmp_path, distilled, seeds=1, events=Events(), **settings).records
+        return [record.protocol["learning_rate"] for record in records]
+
+    assert rates(make_distilled()) == [0.02, 0.02, 0.05]
+    assert "at the learnt rate 0.02" in capsys.readouterr().err
+    assert rates(make_distilled(), use_learned_rate=False) == [0.05] * 3
+    assert rates(replace(make_distilled(), learning_rate=None)) == [0.05] * 3
+    assert "learnt rate" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

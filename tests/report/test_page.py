@@ -71,6 +71,25 @@ def test_names_settings_and_sentences_are_escaped(make_run: MakeRun) -> None:
     assert sum(EVIL in str(attributes.get("alt")) for _, attributes in page.tags) == 1
 
 
+def test_a_best_over_the_run_is_a_line_below_the_headline_and_a_row(make_run: MakeRun) -> None:
+    run = make_run()
+    without = Page(render(collect(run))).shown
+    evaluation = json.loads((run / "evaluation.json").read_text("utf-8"))
+    first = evaluation["records"][0]
+    best = {"metric": "best_test_accuracy", "subject": "distilled, best over the run", "mean": 99.5}
+    evaluation["records"].append(
+        first | best | {"protocol": {"best_at": "step 7", "best_of": {"step 7": 99.5, "x": 1}}}
+    )
+    (run / "evaluation.json").write_text(json.dumps(evaluation), "utf-8")
+    page = Page(render(collect(run))).shown
+    assert "step 7 of 2 tested, chosen by the images that judge, as in published tables" in page
+    assert "best_test_accuracy" in page
+    assert "best_test_accuracy" not in without
+    evaluation["records"][-1]["protocol"] = {"best_of": 3}
+    (run / "evaluation.json").write_text(json.dumps(evaluation), "utf-8")
+    assert "one of them of several tested" in Page(render(collect(run))).shown
+
+
 def test_nothing_is_loaded_and_the_policy_admits_this_style_and_script_only(make_run: MakeRun) -> None:
     page = Page(render(collect(make_run())))
     for tag, attributes in page.tags:

@@ -182,6 +182,11 @@ def _results(records: Sequence[Record], verdict: str) -> Iterator[str]:
         yield from (_row(record) for record in records if record.metric == metric)
         yield ""
     yield "Each number is the mean ± standard deviation over n seeds, at the last epoch, never the best one."
+    if any(record.is_best for record in records):
+        yield (
+            "But for those under *best*: of several states or epochs the one that the test images judge best, which is "
+            "what published tables report and more than can be had without them."
+        )
 
 
 def _row(record: Record) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,10 +13,17 @@ from attar.artifacts.images import float_images
 from attar.methods.base import Distillate
 from attar.runtime.checkpoint import read_note, read_tensors, write_tensors
 
+STATES = "states"
+
 
 def chunk_name(chunk: int) -> str:
     """Name of the file of a chunk."""
     return f"synthetic-{chunk:05d}.safetensors"
+
+
+def state_name(step: int) -> str:
+    """Name, within the stage, of all images as they were after this step."""
+    return f"{STATES}/step-{step:08d}.safetensors"
 
 
 def write_chunk(path: Path, distillate: Distillate) -> None:
@@ -29,7 +37,16 @@ def write_chunk(path: Path, distillate: Distillate) -> None:
 
 def read_chunks(folder: Path) -> Distillate:
     """All chunks of a complete stage, joined in their order; where images are many, they are read when asked for."""
-    paths = sorted(folder.glob(chunk_name(0).replace("00000", "*")))
+    return _joined(sorted(folder.glob(chunk_name(0).replace("00000", "*"))))
+
+
+def read_states(folder: Path) -> dict[int, Distillate]:
+    """All images as they were on the way, by the number of steps before; empty where none were kept."""
+    paths = sorted((folder / STATES).glob("step-*.safetensors"))
+    return {int(path.stem.removeprefix("step-")): _joined([path]) for path in paths}
+
+
+def _joined(paths: Sequence[Path]) -> Distillate:
     note, labels, soft = read_note(paths[0]), list[Tensor](), list[Tensor]()
     for path in paths:
         tensors, _ = read_tensors(path, leaving=("images",))

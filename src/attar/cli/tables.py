@@ -12,11 +12,12 @@ from rich.table import Table
 
 from attar.records import Record
 from attar.scores import NAMES, Scores, score_text
-from attar.verdict import without_labels
+from attar.verdict import best_lines, without_labels
 
 
 def print_records(records: Sequence[Record], verdict: str) -> None:
-    """A row for each record, with its labels and its network where these differ, and the verdict below."""
+    """A row for each record, with its labels and its network where these differ; below the verdict, and any best."""
+    best, records = best_lines(records), [record for record in records if not record.is_best]
     columns: dict[str, list[str]] = {
         "trained on": [record.subject for record in records],
         "labels": [str(record.protocol.get("labels", "")) for record in records],
@@ -38,7 +39,8 @@ def print_records(records: Sequence[Record], verdict: str) -> None:
         table.add_row(*row)
     console = Console(width=None if sys.stdout.isatty() else 100, markup=False)
     console.print(table)
-    console.print(verdict, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+    for text in (verdict, *best):
+        console.print(text, highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
 
 def print_steps(records: Sequence[Record]) -> None:

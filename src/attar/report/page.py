@@ -22,14 +22,14 @@ from attar.report.commands import commands, evaluate_command
 from attar.report.continual import continual_view
 from attar.report.curves import STAGES, Curve, by_network
 from attar.report.formats import count, duration, setting, size
-from attar.report.headline import accuracies, comparisons, facts, protocol, subject, unlabelled, verdict_view
+from attar.report.headline import accuracies, comparisons, facts, protocol, subject, unbroken, unlabelled, verdict_view
 from attar.report.labels import label_story
 from attar.report.layout import film_view, gallery_view
 from attar.report.outside import FOREIGN
 from attar.report.recovery import terms
 from attar.report.scores import scores_view
 from attar.runtime.files import write_text
-from attar.verdict import base
+from attar.verdict import base, best_lines
 from attar.version import __version__
 
 SIZES = {"images": "Images", "labels": "Labels", "teacher": "Teacher", "whitening": "Whitening", "total": "Total"}
@@ -67,6 +67,7 @@ def render(data: ReportData) -> str:
         "comparisons": comparisons(data.records),
         "protocol": protocol(data.records),
         "facts": facts(data.records),
+        "best": [unbroken(line) for line in best_lines(data.records)],
         "gallery": gallery_view(data),
         "film": film_view(data),
         "film_charts": [made for made in charts if made.stage == "recover"],

@@ -6,7 +6,8 @@ the random weights of the start are soon forgotten. Counters (integer buffers) a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
@@ -37,6 +38,17 @@ class Average:
         """Give the network the averaged weights."""
         for key, value in self._live.items():
             value.copy_(self._values[key])
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Lend the network the averaged weights: it has its own again afterwards."""
+        own = {key: value.clone() for key, value in self._live.items()}
+        self.apply()
+        try:
+            yield
+        finally:
+            for key, value in self._live.items():
+                value.copy_(own[key])
 
     def state(self) -> dict[str, Tensor]:
         """The averages by name, for a checkpoint."""

@@ -87,8 +87,9 @@ def fit(
         name: names the training in progress, events and errors.
         stage: of the events: who trains.
         checkpoint: file written about every 20 s, after the last epoch, and resumed from where it exists.
-        after_epoch: called with the number of finished epochs (1 first) before a checkpoint can hold them; a
-            resumed training may call it again for an epoch, with the same weights.
+        after_epoch: called with the number of finished epochs (1 first) before a checkpoint can hold them, while the
+            network has the weights that it would be left with then; a resumed training may call it again for an
+            epoch, with the same weights.
         teacher: who teaches, for the strategy kd.
         team: the processes that share every batch, each of which calls this with the same arguments; the first writes
             the checkpoint, which all read. None: this one trains alone.
@@ -207,7 +208,8 @@ class _Training:
                     self._report()
                     if after_epoch is not None:
                         self.losses.read()
-                        after_epoch(self.epoch)
+                        with self.average.applied():
+                            after_epoch(self.epoch)
                     if self.team.tell(time.monotonic() - saved_s >= CHECKPOINT_EVERY_S):
                         self._save()
                         saved_s = time.monotonic()

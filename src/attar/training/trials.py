@@ -2,6 +2,9 @@
 
 A subject is a set to train on: the distilled images, or what they are compared with. A finished trial is one small
 file, so that an interrupted evaluation goes on where it was, and one with more seeds builds on what is there.
+
+    NAME.json           accuracy after the last epoch, and after those on the way that were tested too
+    NAME.safetensors    checkpoint of one that runs, and NAME.tested.json its accuracies on the way
 """
 
 from __future__ import annotations
@@ -74,6 +77,8 @@ class Subject:
     """Plain values that tell its images and labels from those of every other subject, and its teacher."""
     teacher: Teaches | None = None
     """Who teaches, for the strategy kd."""
+    test_every: int = 0
+    """Epochs from one test on the way to the next, for the best of them; 0: tested after the last epoch alone."""
 
 
 def distilled_subject(
@@ -181,8 +186,15 @@ class Trials:
         finished, identity = self._path(model, subject, seed, judge, judged_by)
         if finished.exists():
             return float(read_json(finished)["accuracy"])
-        checkpoint = finished.with_suffix(".safetensors")
+        checkpoint, on_the_way = finished.with_suffix(".safetensors"), finished.with_suffix(".tested.json")
         network = build(model, self.task, seed=seed)
+        tested = read_json(on_the_way) if on_the_way.exists() and checkpoint.exists() else {}
+
+        def test(epoch: int) -> None:
+            if epoch % subject.test_every == 0 and epoch < subject.settings.epochs:
+                tested[str(epoch)] = accuracy(network, judge, self.engine)
+                write_json(on_the_way, tested)  # before a checkpoint can hold this epoch
+
         fitted = fit(
             network,
             subject.make(seed),
@@ -194,11 +206,20 @@ class Trials:
             stage=self.stage,
             checkpoint=checkpoint,
             teacher=subject.teacher,
+            after_epoch=test if subject.test_every else None,
         )
         reached = accuracy(network, judge, self.engine, events=self.events, name=f"test {name}")
-        write_json(finished, {"accuracy": reached, "train_loss": fitted.losses[-1], "made_by": identity})
+        results = {"accuracy": reached, "train_loss": fitted.losses[-1], "made_by": identity}
+        write_json(finished, results | ({"tested": tested} if subject.test_every else {}))
         checkpoint.unlink(missing_ok=True)
+        on_the_way.unlink(missing_ok=True)
         return reached
+
+    def tested(self, model: str, subject: Subject, seed: int, judge: TrainingSet, judged_by: str) -> dict[int, float]:
+        """Accuracy after each tested epoch of a finished training, the last one among them; see `accuracy`."""
+        found = read_json(self._path(model, subject, seed, judge, judged_by)[0])
+        on_the_way = {int(epoch): float(reached) for epoch, reached in found.get("tested", {}).items()}
+        return {**on_the_way, subject.settings.epochs: float(found["accuracy"])}
 
     def finished(self, model: str, subject: Subject, seed: int, judge: TrainingSet, judged_by: str) -> float | None:
         """That accuracy where the training is finished, None otherwise; see `accuracy`."""
@@ -206,8 +227,8 @@ class Trials:
         return float(read_json(path)["accuracy"]) if path.exists() else None
 
     def tidy(self) -> None:
-        """Remove the checkpoints of trials with other settings that were never finished."""
-        for path in self.folder.glob("*.safetensors"):
+        """Remove what trials with other settings left that were never finished."""
+        for path in (*self.folder.glob("*.safetensors"), *self.folder.glob("*.tested.json")):
             path.unlink()
 
     def _path(
@@ -224,6 +245,7 @@ class Trials:
             "task": self.task.to_json(),
             "judge": [judged_by, len(judge)],
             "precision": self.engine.precision,
+            **({"test_every": subject.test_every} if subject.test_every else {}),
         }
         stem = "-".join((_slug(model), _slug(subject.name), f"seed{seed}", digest(identity)))
         return self.folder / f"{stem}.json", identity
