@@ -21,10 +21,10 @@ from attar.runtime.processes import launched
 from attar.runtime.seeding import scoped
 from attar.runtime.team import Team, team
 from attar.training import loop
+from attar.training.distributed import average_gradients, average_statistics
 from attar.training.loop import FitResult, TrainSettings, accuracy, fit
 from attar.training.strategies import Batch, find
 from attar.training.strategies.dlb import LastBatch
-from attar.training.together import average_gradients, average_statistics
 
 NUM_IMAGES = {"ce": 18, "dlb": 18, "ps-kd": 10}
 """So many that the last batch of an epoch has two images, which the first process has alone."""

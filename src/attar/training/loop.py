@@ -4,7 +4,7 @@ Order of the images, augmentation and dropout are functions of (seed, "train", e
 but weights, optimiser state and losses is kept in a checkpoint. The last epoch counts, never the best.
 
 Several processes may share each batch: every one looks at its part, and all take the step of the mean gradient. See
-`together.py` for what they tell each other, `Part` for who has what.
+`distributed.py` for what they tell each other, `Part` for who has what.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from attar.runtime.seeding import generator, scoped
 from attar.runtime.team import Team
 from attar.training.averaging import Average
 from attar.training.distortion import Distortion
+from attar.training.distributed import average_gradients, average_statistics, require_enough, share
 from attar.training.feeding import Feed
+from attar.training.label_noise import wrong_labels
 from attar.training.losses import Losses, diverged
-from attar.training.noise import wrong_labels
 from attar.training.optimizers import give_state, take_state
-from attar.training.replaying import require_replayable, shown
+from attar.training.replaying import require_replayable, view_epochs
 from attar.training.settings import TrainSettings, learning_rate, make_optimizer
 from attar.training.strategies import Batch, Part, Teaches, find, strategies
-from attar.training.together import average_gradients, average_statistics, require_enough, share
 
 __all__ = ["FitResult", "TrainSettings", "TrainingSet", "accuracy", "check", "fit"]
 
@@ -225,7 +225,7 @@ class _Training:
         with scoped(self.seed, "train", "layers", epoch, *own), closing(self._batches(epoch, order)) as batches:
             for step, batch in enumerate(batches):
                 self._look(epoch, step, order, batch)
-        self.strategy.meet()
+        self.strategy.synchronize()
         average_statistics([self._trained().state_dict(), self.average.state()], self.team)
         self.epoch += 1
         self.losses.num_finished = self.epoch
@@ -233,7 +233,7 @@ class _Training:
     def _batches(self, epoch: int, order: list[Part]) -> Generator[Batch | None, None, None]:
         """This process's part of every batch; None where it has none of the images."""
         parts = [part.indices for part in order]
-        views = shown(self.data, self.strategy, epoch, parts)
+        views = view_epochs(self.data, self.strategy, epoch, parts)
         mine = [k for k, part in enumerate(parts) if len(part)]
         asked = [parts[k] for k in mine], [views[k] for k in mine] if views else ()
         with closing(self.feed.batches(epoch, *asked)) as fed:

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from attar.config import Config
 from attar.data.augment import Augmentation, Mode, Per
-from attar.training.noise import Kind
+from attar.training.label_noise import Kind
 from attar.training.optimizers import make_optimizer, problem_with
 from attar.training.strategies import find, strategies
 from attar.training.strategies.byot import BYOTSettings

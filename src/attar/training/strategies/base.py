@@ -146,7 +146,7 @@ class Strategy:
     def batches(self, epoch: int, rng: torch.Generator) -> list[Part]:
         """This process's part of every batch of an epoch; by default each image once, in random order."""
         order = torch.randperm(self.num_images, generator=rng)
-        return [cut(batch, self.team) for batch in parted(order, self.num_fresh)]
+        return [shard_batch(batch, self.team) for batch in split_batches(order, self.num_fresh)]
 
     def groups(self, epoch: int, step: int, num: int) -> list[tuple[int, int, int]]:
         """Sizes of the groups of a batch of `num` images that are mixed among themselves, and whence their draws are.
@@ -155,7 +155,7 @@ class Strategy:
         """
         return [(num, epoch, step)]
 
-    def shown(self, epoch: int, order: Sequence[Tensor], mixed: bool) -> list[Tensor]:
+    def view_epochs(self, epoch: int, order: Sequence[Tensor], mixed: bool) -> list[Tensor]:
         """For views that are replayed: the epoch whose view each image (b,) of every batch shows, int64.
 
         By default, this epoch. `mixed`: views are of several images. Asked for after `batches`, which made `order`.
@@ -201,7 +201,7 @@ class Strategy:
         loss, added = self.supervised(logits, batch), self.term(logits, batch)
         return loss if added is None else loss + added
 
-    def meet(self) -> None:
+    def synchronize(self) -> None:
         """At the end of an epoch, make `common` the same in all processes."""
 
     def memory(self) -> dict[str, Tensor]:
@@ -217,7 +217,7 @@ class Strategy:
         assert not memory, "a strategy with a memory takes it back"
 
 
-def parted(order: Tensor, size: int) -> list[Tensor]:
+def split_batches(order: Tensor, size: int) -> list[Tensor]:
     """Cut indices (n,) into parts of `size`.
 
     A last part of one image joins the one before, since BatchNorm cannot train on a single image.
@@ -228,8 +228,8 @@ def parted(order: Tensor, size: int) -> list[Tensor]:
     return parts
 
 
-def cut(batch: Tensor, team: Team) -> Part:
-    """This process's part of indices (n,): a run of them, as long as those of the others, or longer by one.
+def shard_batch(batch: Tensor, team: Team) -> Part:
+    """This process's run of indices (n,); runs differ in length by one at most.
 
     A process has at least two or none, for the same reason: of a few images the first processes have all.
     """

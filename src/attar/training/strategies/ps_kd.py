@@ -67,7 +67,7 @@ class ProgressiveTargets(Strategy):
         self._keep((logits[: len(labels)].detach() / tau).softmax(1), batch)
         return F.cross_entropy(logits / tau, refined, label_smoothing=settings.label_smoothing)
 
-    def meet(self) -> None:
+    def synchronize(self) -> None:
         """Take over what other processes predicted later than this one."""
         if self.team.num == 1:
             return
