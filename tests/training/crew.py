@@ -21,17 +21,19 @@ from attar.runtime.processes import launched
 from attar.runtime.seeding import scoped
 from attar.runtime.team import Team, team
 from attar.training import loop
-from attar.training.distributed import average_gradients, average_statistics
+from attar.training.distributed import Gradients, average_statistics, unused_parameters
 from attar.training.loop import FitResult, TrainSettings, accuracy, fit
-from attar.training.strategies import Batch, find
+from attar.training.strategies import Batch, Part, find
 from attar.training.strategies.dlb import LastBatch
 
-NUM_IMAGES = {"ce": 18, "dlb": 18, "ps-kd": 10}
+NUM_IMAGES = {"ce": 18, "dlb": 18, "ps-kd": 10, "dlb+ddgsd": 18, "dlb+ps-kd": 10}
 """So many that the last batch of an epoch has two images, which the first process has alone."""
 SCENES: dict[str, tuple[str, dict[str, Any]]] = {
     "ce": ("none", {"batch_size": 4, "accumulate": 2, "ema": 0.9, "nesterov": True}),
     "dlb": ("none", {"strategy": "dlb"}),
     "ps-kd": ("none", {"strategy": "ps-kd", "batch_size": 4}),
+    "dlb+ddgsd": ("none", {"strategy": "dlb+ddgsd", "batch_size": 16, "ddgsd": {"mu": 0}}),
+    "dlb+ps-kd": ("none", {"strategy": "dlb+ps-kd", "learning_rate": 0.5}),
     "batch": ("batch", {"strategy": "byot+dlb", "cutmix": 0.5, "randaugment": 0, "ema": 0.5}),
 }
 """Normalisation of the network, and settings."""
@@ -128,16 +130,39 @@ def lost(folder: Path, members: Team) -> str:
 
 
 def averages(folder: Path, members: Team) -> str:
-    """Gradients of both, of the second alone, and of none; statistics."""
-    parameters = [nn.Parameter(torch.zeros(2)) for _ in range(3)]
-    parameters[0].grad = torch.full((2,), float(members.rank))
-    if members.rank == 1:
-        parameters[1].grad = torch.tensor([1.0, 2.0])
-    losses = average_gradients(parameters, [torch.tensor(4.0 * members.rank)], members)
+    """Gradients of a batch of two parts, of one that the first process has alone, and of both in a row; statistics."""
+    model = nn.ModuleDict({"used": nn.Linear(2, 1, bias=False), "unused": nn.Linear(2, 1)})
+    model.forward = lambda images: model["used"](images)  # type: ignore[method-assign]
+    nn.init.zeros_(model["used"].weight)
+    unused = unused_parameters(model, torch.ones(1, 2))
+    engine = Engine("cpu", processes=launched())
+    gradients = Gradients(model, lambda batch: model(batch.images).mean(), engine, members, unused)
+
+    def batch_of(values: list[float]) -> tuple[Batch | None, Part]:
+        """Of two images for each process that has a value: pixels of that value."""
+        if members.rank >= len(values):
+            return None, Part(torch.zeros(0), torch.zeros(0), 2 * len(values))
+        images = torch.full((2, 2), values[members.rank])
+        batch = Batch(0, 0, torch.zeros(2, dtype=torch.int64), torch.zeros(2), lambda _: images)
+        return batch, Part(torch.zeros(2), torch.zeros(2), 2 * len(values))
+
+    def gradient() -> list[float]:
+        weight = model["used"].weight
+        assert weight.grad is not None
+        found, weight.grad = weight.grad.flatten().tolist(), None
+        assert all(parameter.grad is None for parameter in unused)
+        return found
+
+    found = []
+    for values in ([1.0, 3.0], [5.0]):
+        gradients.add(*batch_of(values), scale=lambda loss: loss)
+        found.append(gradient())
+    gradients.add(*batch_of([1.0, 3.0]), scale=lambda loss: loss, exchange=False)
+    gradients.add(*batch_of([5.0]), scale=lambda loss: loss)
+    found.append(gradient())
     state = {"bn.running_mean": torch.full((2,), 3.0 * members.rank), "weight": torch.full((1,), float(members.rank))}
     average_statistics([state], members)
-    gradients = [None if p.grad is None else p.grad.tolist() for p in parameters]
-    return f"{gradients} {losses[0].item()} {state['bn.running_mean'].tolist()} {state['weight'].item()}"
+    return f"{len(unused)} {found} {state['bn.running_mean'].tolist()} {state['weight'].item()}"
 
 
 def tried(play: Callable[[Path, Team], str], folder: Path, members: Team) -> str:

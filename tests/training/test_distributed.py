@@ -14,7 +14,7 @@ from attar.runtime.events import read_events
 from attar.runtime.team import Team
 from launching import launch, start
 
-AGREE = ("ce", "dlb", "ps-kd")
+AGREE = ("ce", "dlb", "ps-kd", "dlb+ddgsd", "dlb+ps-kd")
 COMMAND = ["-m", "attar", "train", "digits", "--strategy", "dlb", "--model", "convnet-d2-w8-batch", "--quiet", "--json"]
 SAVING_EVERY_EPOCH = "from attar import cli; from attar.training import loop; loop.CHECKPOINT_EVERY_S = 0.0; cli.run()"
 """What `-m attar` does, but that checkpoints are not 20 seconds apart."""
@@ -88,8 +88,8 @@ def test_a_loss_that_is_not_finite_in_one_stops_both_at_the_same_step(folder: Pa
 
 def test_gradients_and_statistics_are_means_over_processes(folder: Path) -> None:
     assert said(folder, "averages") == [
-        "[[0.5, 0.5], [0.5, 1.0], None] 2.0 [1.5, 1.5] 0.0",
-        "[[0.5, 0.5], [0.5, 1.0], None] 2.0 [1.5, 1.5] 1.0",
+        "2 [[2.0, 2.0], [5.0, 5.0], [7.0, 7.0]] [1.5, 1.5] 0.0",
+        "2 [[2.0, 2.0], [5.0, 5.0], [7.0, 7.0]] [1.5, 1.5] 1.0",
     ]
 
 

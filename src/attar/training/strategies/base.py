@@ -75,6 +75,8 @@ class Batch:
     """How the images are mixed; None: they are not."""
     num_of_all: int | None = None
     """Images of the batch of all processes, of which these are one's; None: there is one process."""
+    rows: Tensor | None = None
+    """Rows (b,) of these images in the batch of all processes, int64, on the CPU; None where there is one."""
 
     @property
     def images(self) -> Tensor:
@@ -108,8 +110,11 @@ class Strategy:
     """Batches of an epoch that each image is in."""
     remembers_images: bool = False
     """Whether it remembers what was predicted for an image, which is nothing that a mixture could be told by."""
+    adds_up: bool = True
+    """Whether its losses over the parts of a batch, weighed by their images, add up to that over the batch."""
     extra: nn.Module | None = None
-    """Trained along with the network and dropped at the end; set by `prepare`."""
+    """Trained along with the network and dropped at the end; set by `prepare`. The loss of every batch depends on all
+    of its parameters."""
     team: Team = Team()
     """The processes that train together, of which each has a strategy of its own."""
     rows: tuple[slice, ...] = ()
@@ -202,7 +207,7 @@ class Strategy:
         return loss if added is None else loss + added
 
     def synchronize(self) -> None:
-        """At the end of an epoch, make `common` the same in all processes."""
+        """Make `common` the same in all processes; called after the first and the last step of an epoch."""
 
     def memory(self) -> dict[str, Tensor]:
         """What later steps need of earlier ones, each process its own; kept in the checkpoint."""

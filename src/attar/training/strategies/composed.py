@@ -72,6 +72,7 @@ class _Sum(Strategy):
         self._sampler = next((part for part in self.parts if type(part).batches is not Strategy.batches), first)
         self.repeats = self._sampler.repeats
         self.remembers_images = any(part.remembers_images for part in self.parts)
+        self.adds_up = all(part.adds_up for part in self.parts)
         self._judge = next((part for part in self.parts if type(part).supervised is not Strategy.supervised), first)
 
     @property
