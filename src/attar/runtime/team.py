@@ -167,7 +167,7 @@ def form_team(processes: Processes, runs: Sequence[range], device: torch.device 
         if len(run) > 1:
             group = distributed.new_group(ranks, timeout=PATIENCE, backend="gloo")
             if device is not None and device.type == "cuda":
-                inside = device if processes.rank in run else None
+                inside = device if processes.rank in run else None  # NCCL connects at once, on this GPU alone
                 device_group = distributed.new_group(ranks, timeout=PATIENCE, backend="nccl", device_id=inside)
         if processes.rank in run:
             mine = Team(processes.rank - run.start, len(run), group, device_group)

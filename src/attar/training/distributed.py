@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,9 @@ from attar.runtime.engine import Engine
 from attar.runtime.processes import all_there
 from attar.runtime.team import Team
 from attar.training.strategies.base import Batch, Part, Strategy, split_batches
+
+if TYPE_CHECKING:
+    from attar.training.settings import TrainSettings
 
 RUNNING = ("running_mean", "running_var")
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -125,12 +129,12 @@ def unused_parameters(model: nn.Module, image: Tensor) -> list[nn.Parameter]:
     return [one for one, gradient in zip(parameters, found, strict=True) if gradient is None]
 
 
-def synchronize_norms(trained: nn.Module, engine: Engine, team: Team) -> Callable[[], None]:
-    """Let BatchNorm layers normalise by the images of all processes; returns what puts them back as they were.
+def synchronize_norms(trained: nn.Module, settings: TrainSettings, engine: Engine, team: Team) -> Callable[[], None]:
+    """Where the settings say so, let BatchNorm normalise by the images of all processes; returns what undoes it.
 
     Raises ConfigError where torch cannot: on a CPU, and for layers that add to BatchNorm.
     """
-    if team.num == 1:
+    if team.num == 1 or not settings.sync_batch_norm:
         return lambda: None
     if engine.device.type != "cuda":
         raise ConfigError(

@@ -190,8 +190,7 @@ class _Training:
         self.unused = unused_parameters(self.model, self._example()) if team.num > 1 else []
         with scoped(seed, "train", "strategy"):
             self.strategy.prepare(self.model, self._example, teacher)
-        synchronizes = settings.sync_batch_norm
-        self.restore_norms = synchronize_norms(self._trained(), engine, team) if synchronizes else _nothing
+        self.restore_norms = synchronize_norms(self._trained(), settings, engine, team)
         self.optimizer = make_optimizer(self._trained(), settings)
         self.average = Average(self.model, settings.ema)
         self.scaler = torch.amp.GradScaler(engine.device.type, enabled=engine.precision == "16-mixed")
@@ -385,10 +384,6 @@ class _Training:
         taught_by = [sha256(path) for path in getattr(self.teacher, "paths", ())]
         made_by |= {"teacher": taught_by} if taught_by else {}
         return made_by | ({"processes": self.team.num} if self.team.num > 1 else {})
-
-
-def _nothing() -> None:
-    """Leave everything as it is."""
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -28,10 +28,12 @@ from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.files import digest, read_json, sha256, write_json
 from attar.runtime.seeding import generator
+from attar.runtime.team import Team
 from attar.task import Task
+from attar.training.distributed import most_processes
 from attar.training.loop import TrainSettings, accuracy, fit
 from attar.training.soft import Teacher, labelled_by, soft_set
-from attar.training.strategies import Teaches
+from attar.training.strategies import Teaches, find, strategies
 
 Labels = Literal["hard", "soft"]
 
@@ -167,7 +169,16 @@ class Trials:
         self.task, self.engine, self.events, self.folder, self.stage = task, engine, events, folder, stage
         self._made_from = source.fingerprint
 
-    def accuracy(self, model: str, subject: Subject, seed: int, judge: TrainingSet, judged_by: str, name: str) -> float:
+    def accuracy(
+        self,
+        model: str,
+        subject: Subject,
+        seed: int,
+        judge: TrainingSet,
+        judged_by: str,
+        name: str,
+        team: Team | None = None,
+    ) -> float:
         """Accuracy in percent, after the last epoch, of network `model` trained on `subject`.
 
         Args:
@@ -177,11 +188,15 @@ class Trials:
             judge: to test on.
             judged_by: names the judge among those of the same source.
             name: of the training in progress, events and errors.
+            team: the processes that train it, all of which call this; None: this one alone. At most as many as
+                `most_processes` says, with which the result is that of one to rounding.
         """
+        team = team or Team()
         finished, identity = self._path(model, subject, seed, judge, judged_by)
-        if finished.exists():
+        if team.tell(finished.exists()):
             return float(read_json(finished)["accuracy"])
-        checkpoint = finished.with_suffix(".safetensors")
+        checkpoint = finished.with_suffix(f".{team.num}.safetensors" if team.num > 1 else ".safetensors")
+        events = self.events if team.leads else Events(quiet=True)
         network = build(model, self.task, seed=seed)
         fitted = fit(
             network,
@@ -189,16 +204,24 @@ class Trials:
             subject.settings,
             seed=seed,
             engine=self.engine,
-            events=self.events,
+            events=events,
             name=name,
             stage=self.stage,
             checkpoint=checkpoint,
             teacher=subject.teacher,
+            team=team,
         )
-        reached = accuracy(network, judge, self.engine, events=self.events, name=f"test {name}")
-        write_json(finished, {"accuracy": reached, "train_loss": fitted.losses[-1], "made_by": identity})
-        checkpoint.unlink(missing_ok=True)
+        reached = accuracy(network, judge, self.engine, events=events, name=f"test {name}", team=team)
+        if team.leads:
+            write_json(finished, {"accuracy": reached, "train_loss": fitted.losses[-1], "made_by": identity})
+            checkpoint.unlink(missing_ok=True)
         return reached
+
+    def most_processes(self, model: str, subject: Subject) -> int:
+        """How many processes may share this training, so that it is that of one to rounding."""
+        settings = subject.settings
+        strategy = find(settings.strategy, strategies())(settings, subject.num_images)
+        return most_processes(build(model, self.task), strategy)
 
     def finished(self, model: str, subject: Subject, seed: int, judge: TrainingSet, judged_by: str) -> float | None:
         """That accuracy where the training is finished, None otherwise; see `accuracy`."""
