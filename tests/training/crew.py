@@ -19,15 +19,17 @@ from attar.runtime.engine import Engine
 from attar.runtime.files import write_json
 from attar.runtime.processes import launched
 from attar.runtime.seeding import scoped
-from attar.runtime.team import Team, team
+from attar.runtime.team import Team, shared_device, team
 from attar.training import loop
 from attar.training.distributed import Gradients, average_statistics, unused_parameters
 from attar.training.loop import FitResult, TrainSettings, accuracy, fit
 from attar.training.strategies import Batch, Part, find
+from attar.training.strategies.ce import CrossEntropy
 from attar.training.strategies.dlb import LastBatch
 
 NUM_IMAGES = {"ce": 18, "dlb": 18, "ps-kd": 10, "dlb+ddgsd": 18, "dlb+ps-kd": 10}
 """So many that the last batch of an epoch has two images, which the first process has alone."""
+NORMS: tuple[str, dict[str, Any]] = ("batch", {"sync_batch_norm": True})
 SCENES: dict[str, tuple[str, dict[str, Any]]] = {
     "ce": ("none", {"batch_size": 4, "accumulate": 2, "ema": 0.9, "nesterov": True}),
     "dlb": ("none", {"strategy": "dlb"}),
@@ -75,7 +77,7 @@ def make_data(num: int) -> TensorSet:
 
 def train(scene: str, members: Team, checkpoint: Path, **options: Any) -> tuple[FitResult, dict[str, Tensor]]:
     """Train as the scene says; what `fit` gives, and the network's state."""
-    norm, changes = SCENES[scene]
+    norm, changes = SCENES.get(scene, NORMS)
     basis: dict[str, Any] = {"epochs": 4, "batch_size": 8, "learning_rate": 0.1, "augment": "flip_crop_scale"}
     settings = TrainSettings(**basis | {"augment_per": "image"} | changes)
     data, model, engine = make_data(NUM_IMAGES.get(scene, 24)), make_net(norm), Engine("cpu", processes=launched())
@@ -165,10 +167,35 @@ def averages(folder: Path, members: Team) -> str:
     return f"{len(unused)} {found} {state['bn.running_mean'].tolist()} {state['weight'].item()}"
 
 
+def devices(folder: Path, members: Team) -> str:
+    """What is said of one GPU for both, and of one for each."""
+    same, own = shared_device(members, "host gpu-a"), shared_device(members, f"host gpu-{members.rank}")
+    return f"{same.found if same else None} | {own}"
+
+
+def norms(folder: Path, members: Team) -> str:
+    train("norms", members, folder / "norms.safetensors")
+    return "went on"
+
+
+def gone(folder: Path, members: Team) -> str:
+    """The second process leaves in the middle of an epoch; the last scene."""
+
+    class Leaving(CrossEntropy):
+        def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+            if members.rank == 1 and batch.epoch == 1 and batch.step == 2:
+                raise StopError
+            return super().loss(model, batch)
+
+    loop.find = lambda name, known: Leaving
+    train("ce", members, folder / "gone.safetensors")
+    return "went on"
+
+
 def tried(play: Callable[[Path, Team], str], folder: Path, members: Team) -> str:
     try:
         return play(folder, members)
-    except AttarError as error:
+    except (AttarError, StopError) as error:
         return f"{type(error).__name__} {' '.join(str(error).split())}"
 
 
@@ -177,10 +204,11 @@ def main(folder: Path) -> None:
     loop.CHECKPOINT_EVERY_S = 0.0
     processes = launched()
     with processes.joined():
-        members = team(processes, processes.num)
+        members = team(processes, processes.num, torch.device("cpu"))
         assert members is not None
         play_all(folder, members)
-        told = {play.__name__: tried(play, folder, members) for play in (watched, of_one, lost, averages)}
+        plays = (watched, of_one, lost, averages, devices, norms, gone)  # after the last the second has left
+        told = {play.__name__: tried(play, folder, members) for play in plays}
         write_json(folder / f"said-{processes.rank}.json", told)
 
 

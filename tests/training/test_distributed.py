@@ -3,15 +3,25 @@
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import crew
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torchvision.ops import StochasticDepth
 
-from attar.errors import ArtifactError
+from attar.errors import ArtifactError, ConfigError
 from attar.runtime.checkpoint import read_tensors
 from attar.runtime.events import read_events
-from attar.runtime.team import Team
+from attar.runtime.processes import Processes
+from attar.runtime.team import Team, form_team, split_ranks
+from attar.training.distributed import most_processes, synchronize_norms
+from attar.training.loop import TrainSettings
+from attar.training.strategies import find, strategies
 from launching import launch, start
 
 AGREE = ("ce", "dlb", "ps-kd", "dlb+ddgsd", "dlb+ps-kd")
@@ -91,6 +101,109 @@ def test_gradients_and_statistics_are_means_over_processes(folder: Path) -> None
         "2 [[2.0, 2.0], [5.0, 5.0], [7.0, 7.0]] [1.5, 1.5] 0.0",
         "2 [[2.0, 2.0], [5.0, 5.0], [7.0, 7.0]] [1.5, 1.5] 1.0",
     ]
+
+
+def test_a_process_that_leaves_in_the_middle_of_an_epoch_is_told_of_by_the_other(folder: Path) -> None:
+    stays, leaves = said(folder, "gone")
+    assert leaves == "StopError "
+    assert stays.startswith("AttarError another process is gone")
+
+
+def test_processes_on_one_gpu_are_refused_in_all_of_them(folder: Path) -> None:
+    words = "2 processes have 1 GPU, and each that trains with others needs one of its own"
+    assert said(folder, "devices") == [f"{words} | None"] * 2
+
+
+def test_batch_norm_is_not_synchronised_on_a_cpu(folder: Path) -> None:
+    for words in said(folder, "norms"):
+        assert words.startswith("ConfigError train.sync_batch_norm is set, and torch has no synchronised BatchNorm")
+    found, _ = crew.train("norms", Team(), folder / "norms-alone.safetensors")  # one process has all images
+    assert len(found.losses) == 4
+
+
+def pretended_gpu() -> Any:
+    return SimpleNamespace(device=torch.device("cuda", 0))
+
+
+def test_synchronised_norms_share_their_tensors_with_those_that_come_back() -> None:
+    model, team = crew.make_net("batch"), Team(0, 2)
+    before = dict(model.named_modules())
+    restore = synchronize_norms(model, TrainSettings(sync_batch_norm=True), pretended_gpu(), team)
+    replaced = [name for name, module in model.named_modules() if isinstance(module, nn.SyncBatchNorm)]
+    assert replaced == [name for name, module in before.items() if isinstance(module, nn.BatchNorm2d)] != []
+    for name in replaced:
+        for key, tensor in before[name].state_dict(keep_vars=True).items():
+            assert model.get_submodule(name).state_dict(keep_vars=True)[key] is tensor
+    model.eval()
+    restore()
+    assert dict(model.named_modules()) == before
+    assert not any(module.training for module in model.modules())
+
+
+def test_norms_that_do_more_than_normalise_are_refused() -> None:
+    class Active(nn.BatchNorm2d):
+        pass
+
+    with pytest.raises(ConfigError, match="Active cannot be synchronised"):
+        synchronize_norms(nn.Sequential(Active(4)), TrainSettings(sync_batch_norm=True), pretended_gpu(), Team(0, 2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "norm", "expected"),
+    [
+        ({}, "instance", 4),
+        ({"strategy": "dlb"}, "instance", 2),
+        ({"strategy": "dlb+ps-kd"}, "instance", 2),
+        ({"strategy": "ddgsd", "ddgsd": {"mu": 0}}, "instance", 2),
+        ({"strategy": "ddgsd"}, "instance", 1),
+        ({"strategy": "dlb+byot"}, "instance", 1),
+        ({"mixup": 0.5}, "instance", 1),
+        ({}, "batch", 1),
+        ({"batch_size": 1}, "instance", 1),
+        ({"batch_size": 100}, "instance", 10),
+    ],
+)
+def test_as_many_share_a_training_as_leave_it_what_it_is(changes: dict[str, Any], norm: str, expected: int) -> None:
+    settings = TrainSettings(**{"batch_size": 8} | changes)
+    strategy = find(settings.strategy, strategies())(settings, 20)
+    assert most_processes(crew.make_net(norm), strategy) == expected
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [(nn.Dropout(0.5), 1), (nn.Dropout(0.0), 4), (StochasticDepth(0.1, "row"), 1), (nn.LayerNorm(4), 4)],
+)
+def test_a_network_that_draws_is_not_shared(layer: nn.Module, expected: int) -> None:
+    strategy = find("ce", strategies())(TrainSettings(batch_size=8), 20)
+    assert most_processes(nn.Sequential(nn.Linear(4, 4), layer), strategy) == expected
+
+
+def test_a_gpu_team_speaks_by_gloo_and_sums_by_nccl_on_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[list[int], str, torch.device | None]] = []
+
+    def new_group(ranks: list[int], timeout: Any, backend: str, device_id: torch.device | None = None) -> str:
+        made.append((ranks, backend, device_id))
+        return f"{backend} {ranks}"
+
+    monkeypatch.setattr(torch.distributed, "new_group", new_group)
+    gpu = torch.device("cuda", 3)
+    members = form_team(Processes(3, 5, 3), [range(2), range(2, 4), range(4, 5)], gpu)
+    assert members == Team(1, 2, "gloo [2, 3]", "nccl [2, 3]")
+    groups = [([0, 1], None), ([2, 3], gpu)]
+    assert made == [one for ranks, on in groups for one in ((ranks, "gloo", None), (ranks, "nccl", on))]
+    assert form_team(Processes(4, 5, 4), [range(2), range(4, 5)], gpu) == Team()
+    assert form_team(Processes(3, 5, 3), [range(2), range(4, 5)], gpu) is None
+
+
+@given(num=st.integers(1, 40), most=st.lists(st.integers(1, 9), min_size=1, max_size=40))
+def test_ranks_are_split_evenly_and_within_what_items_take(num: int, most: list[int]) -> None:
+    most = most[:num]
+    runs = split_ranks(num, most)
+    ranks = [rank for run in runs for rank in run]
+    assert ranks == list(range(len(ranks)))
+    assert len(ranks) <= num
+    for run, largest in zip(runs, most, strict=True):
+        assert min(largest, num // len(most)) <= len(run) <= largest
 
 
 def test_the_command_shares_its_batches_and_the_first_process_writes_and_speaks(tmp_path: Path) -> None:

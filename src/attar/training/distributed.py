@@ -10,6 +10,7 @@ are averaged after an epoch.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -110,6 +111,8 @@ class _Loss(nn.Module):
 
 def _wrap(loss: _Loss, team: Team) -> DistributedDataParallel:
     """DDP over the device's backend."""
+    # of 1x1 convolutions in channels_last, whose layout has two names; it costs a copy of a small tensor
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     group = team.device_group or team.group
     wrapped = DistributedDataParallel(loss, process_group=group, gradient_as_bucket_view=True)
     # DDP orders its buckets anew after its first pass, and with them the sums of three or more processes. Were that
