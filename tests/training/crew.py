@@ -4,7 +4,7 @@ Every process leaves what it ended with in `SCENE-RANK.safetensors`, and the fir
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,10 @@ from attar.training.strategies.dlb import LastBatch
 
 NUM_IMAGES = {"ce": 18, "dlb": 18, "ps-kd": 10, "dlb+ddgsd": 18, "dlb+ps-kd": 10}
 """So many that the last batch of an epoch has two images, which the first process has alone."""
-NORMS: tuple[str, dict[str, Any]] = ("batch", {"sync_batch_norm": True})
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "norms": ("batch", {"sync_batch_norm": True}),
+    "wide": ("none", {"strategy": "dlb", "batch_size": 16}),
+}
 SCENES: dict[str, tuple[str, dict[str, Any]]] = {
     "ce": ("none", {"batch_size": 4, "accumulate": 2, "ema": 0.9, "nesterov": True}),
     "dlb": ("none", {"strategy": "dlb"}),
@@ -77,7 +80,7 @@ def make_data(num: int) -> TensorSet:
 
 def train(scene: str, members: Team, checkpoint: Path, **options: Any) -> tuple[FitResult, dict[str, Tensor]]:
     """Train as the scene says; what `fit` gives, and the network's state."""
-    norm, changes = SCENES.get(scene, NORMS)
+    norm, changes = (SCENES | OTHERS)[scene]
     basis: dict[str, Any] = {"epochs": 4, "batch_size": 8, "learning_rate": 0.1, "augment": "flip_crop_scale"}
     settings = TrainSettings(**basis | {"augment_per": "image"} | changes)
     data, model, engine = make_data(NUM_IMAGES.get(scene, 24)), make_net(norm), Engine("cpu", processes=launched())
@@ -91,9 +94,9 @@ def stop_after_two(epoch: int) -> None:
         raise StopError
 
 
-def play_all(folder: Path, members: Team) -> None:
+def play_all(folder: Path, members: Team, scenes: Iterable[str] = SCENES) -> None:
     """Each scene once unbroken and once stopped and resumed; whatever its end is, once."""
-    for scene in SCENES:
+    for scene in scenes:
         found, state = train(scene, members, folder / f"{scene}.safetensors")
         write_tensors(folder / f"{scene}-{members.rank}.safetensors", state, {"losses": found.losses})
         try:
@@ -206,7 +209,9 @@ def main(folder: Path) -> None:
     with processes.joined():
         members = team(processes, processes.num, torch.device("cpu"))
         assert members is not None
-        play_all(folder, members)
+        play_all(folder, members, SCENES if processes.num == 2 else ["wide"])
+        if processes.num > 2:
+            return
         plays = (watched, of_one, lost, averages, devices, norms, gone)  # after the last the second has left
         told = {play.__name__: tried(play, folder, members) for play in plays}
         write_json(folder / f"said-{processes.rank}.json", told)

@@ -218,6 +218,19 @@ def test_the_command_shares_its_batches_and_the_first_process_writes_and_speaks(
 
 
 @pytest.mark.slow
+def test_three_processes_stopped_and_resumed_equal_unbroken_bit_for_bit(tmp_path: Path) -> None:
+    # the sums of three are in an order, which is that of DDP's buckets
+    ended = start([crew.__file__, str(tmp_path)], 3)
+    assert [code for code, _ in ended] == [0, 0, 0], ended
+    assert (tmp_path / "wide.safetensors").read_bytes() == (tmp_path / "wide-resumed.safetensors").read_bytes()
+    found, expected = crew.train("wide", Team(), tmp_path / "one.safetensors")
+    for rank in range(3):
+        state, note = read_tensors(tmp_path / f"wide-{rank}.safetensors")
+        assert note["losses"] == pytest.approx(found.losses, abs=1e-5)
+        assert all(torch.allclose(state[key], value, atol=1e-5) for key, value in expected.items())
+
+
+@pytest.mark.slow
 def test_killed_and_started_again_equals_unbroken(tmp_path: Path) -> None:
     words = [*COMMAND, "--set", "epochs=60"]
     assert [code for code, _ in start([*words, "--out", str(tmp_path / "unbroken")], 2)] == [0, 0]
