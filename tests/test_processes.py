@@ -10,6 +10,7 @@ from attar.errors import AttarError, ConfigError
 from attar.runtime.checkpoint import read_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.events import read_events
+from attar.runtime.files import read_json
 from attar.runtime.processes import Processes, launched
 from attar.runtime.team import Team
 from launching import start
@@ -133,6 +134,51 @@ def test_two_processes_make_what_one_makes(tmp_path: Path) -> None:
     assert len(list((tmp_path / "2" / "recover").glob("synthetic-*.safetensors"))) == 3
     evaluations = [(tmp_path / num / "evaluation.json").read_text() for num in ("1", "2")]
     assert evaluations[0] == evaluations[1]
+
+
+STUDENT = {
+    "source": "digits",
+    "method": "random",
+    "ipc": 3,
+    "recipe": "none",
+    "quiet": True,
+    "settings": {
+        "run.workers": 1,
+        "evaluate.models": ["convnet-d1-w4"],
+        "evaluate.seeds": 1,
+        "evaluate.baselines": [],
+        "train.epochs": 6,
+        "train.batch_size": 14,
+        "train.strategy": "dlb",
+        "source.train_per_class": 10,
+    },
+}
+SAYING_WHO_TRAINS = f"""
+import attar
+from attar.training import trials
+
+fit = trials.fit
+
+
+def saying(*args, team, **options):
+    print(f"{{team.rank}} of {{team.num}}", flush=True)
+    return fit(*args, team=team, **options)
+
+
+trials.fit = saying
+attar.distill(**{STUDENT!r}, out=OUT)
+"""
+
+
+def test_two_processes_share_one_student_and_it_learns_what_that_of_one_learns(tmp_path: Path) -> None:
+    attar.distill(**STUDENT, out=tmp_path / "1")
+    words = SAYING_WHO_TRAINS.replace("OUT", repr(str(tmp_path / "2")))
+    assert start(["-c", words], 2) == [(0, "0 of 2\n"), (0, "1 of 2\n")]
+    one, two = (read_json(next((tmp_path / num / "evaluation").glob("*.json"))) for num in "12")
+    assert two["train_loss"] == pytest.approx(one["train_loss"], abs=1e-4)
+    assert two["accuracy"] == pytest.approx(one["accuracy"], abs=0.5)
+    assert two["made_by"] == one["made_by"]
+    assert [path.suffix for path in (tmp_path / "2" / "evaluation").iterdir()] == [".json"]
 
 
 def test_processes_that_share_the_draws_of_a_step_make_what_one_makes(tmp_path: Path) -> None:

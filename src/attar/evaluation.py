@@ -2,7 +2,8 @@
 
 For every network and seed, a network is trained from scratch on the distilled images and, with the same schedule
 and augmentation, on what they are compared with; each is tested on real images after the last epoch. Where it is asked
-for, the best over the run stands beside that, as a record of its own.
+for, the best over the run stands beside that, as a record of its own. Processes share the students; where there are
+fewer students than processes, several train one together.
 
     evaluation/        finished trials
     evaluation.json    records, verdict, scores, what was judged, hardware
@@ -29,6 +30,7 @@ from attar.records import Record
 from attar.runtime.engine import Engine, hardware
 from attar.runtime.events import Events
 from attar.runtime.files import digest, write_json
+from attar.runtime.team import Team, share_out
 from attar.scores import Scores, scores
 from attar.subjects import Subjects
 from attar.task import Task
@@ -141,14 +143,18 @@ def evaluate(
         build(model, distilled.task)  # a name or size that does not fit is told now, not between two trainings
     seeds = range(seed, seed + settings.seeds)
 
-    def measure(model: str, subject: Subject, one: int) -> float:
+    def measure(model: str, subject: Subject, one: int, members: Team | None = None) -> float:
         name = f"{subject.name} on {model}/seed {one}"
-        return trials.accuracy(model, subject, one, judge, settings.split, name)
+        return trials.accuracy(model, subject, one, judge, settings.split, name, members)
 
-    mine = engine.share(list(product(settings.models, [*subjects, *states.values()], seeds)))
+    def most(student: tuple[str, Subject, int]) -> int:
+        return trials.most_processes(*student[:2])
+
+    students = list(product(settings.models, [*subjects, *states.values()], seeds))
+    mine = share_out(students, engine.processes, most, engine.device)
     with events.progress("evaluate", len(mine)) as bar:
-        for model, subject, one in mine:
-            bar.advance(accuracy=measure(model, subject, one))
+        for (model, subject, one), members in mine:
+            bar.advance(accuracy=measure(model, subject, one, members))
     engine.barrier()  # from here on every trial is finished and only read
 
     def record(model: str, subject: Subject) -> Record:

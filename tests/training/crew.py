@@ -4,7 +4,7 @@ Every process leaves what it ended with in `SCENE-RANK.safetensors`, and the fir
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,26 @@ from attar.runtime.engine import Engine
 from attar.runtime.files import write_json
 from attar.runtime.processes import launched
 from attar.runtime.seeding import scoped
-from attar.runtime.team import Team, team
+from attar.runtime.team import Team, shared_device, team
 from attar.training import loop
+from attar.training.distributed import Gradients, average_statistics, unused_parameters
 from attar.training.loop import FitResult, TrainSettings, accuracy, fit
-from attar.training.strategies import Batch, find
+from attar.training.strategies import Batch, Part, find
+from attar.training.strategies.ce import CrossEntropy
 from attar.training.strategies.dlb import LastBatch
-from attar.training.together import average_gradients, average_statistics
 
-NUM_IMAGES = {"ce": 18, "dlb": 18, "ps-kd": 10}
+NUM_IMAGES = {"ce": 18, "dlb": 18, "ps-kd": 10, "dlb+ddgsd": 18, "dlb+ps-kd": 10}
 """So many that the last batch of an epoch has two images, which the first process has alone."""
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "norms": ("batch", {"sync_batch_norm": True}),
+    "wide": ("none", {"strategy": "dlb", "batch_size": 16}),
+}
 SCENES: dict[str, tuple[str, dict[str, Any]]] = {
     "ce": ("none", {"batch_size": 4, "accumulate": 2, "ema": 0.9, "nesterov": True}),
     "dlb": ("none", {"strategy": "dlb"}),
     "ps-kd": ("none", {"strategy": "ps-kd", "batch_size": 4}),
+    "dlb+ddgsd": ("none", {"strategy": "dlb+ddgsd", "batch_size": 16, "ddgsd": {"mu": 0}}),
+    "dlb+ps-kd": ("none", {"strategy": "dlb+ps-kd", "learning_rate": 0.5}),
     "batch": ("batch", {"strategy": "byot+dlb", "cutmix": 0.5, "randaugment": 0, "ema": 0.5}),
 }
 """Normalisation of the network, and settings."""
@@ -73,7 +80,7 @@ def make_data(num: int) -> TensorSet:
 
 def train(scene: str, members: Team, checkpoint: Path, **options: Any) -> tuple[FitResult, dict[str, Tensor]]:
     """Train as the scene says; what `fit` gives, and the network's state."""
-    norm, changes = SCENES[scene]
+    norm, changes = (SCENES | OTHERS)[scene]
     basis: dict[str, Any] = {"epochs": 4, "batch_size": 8, "learning_rate": 0.1, "augment": "flip_crop_scale"}
     settings = TrainSettings(**basis | {"augment_per": "image"} | changes)
     data, model, engine = make_data(NUM_IMAGES.get(scene, 24)), make_net(norm), Engine("cpu", processes=launched())
@@ -87,9 +94,9 @@ def stop_after_two(epoch: int) -> None:
         raise StopError
 
 
-def play_all(folder: Path, members: Team) -> None:
+def play_all(folder: Path, members: Team, scenes: Iterable[str] = SCENES) -> None:
     """Each scene once unbroken and once stopped and resumed; whatever its end is, once."""
-    for scene in SCENES:
+    for scene in scenes:
         found, state = train(scene, members, folder / f"{scene}.safetensors")
         write_tensors(folder / f"{scene}-{members.rank}.safetensors", state, {"losses": found.losses})
         try:
@@ -128,22 +135,70 @@ def lost(folder: Path, members: Team) -> str:
 
 
 def averages(folder: Path, members: Team) -> str:
-    """Gradients of both, of the second alone, and of none; statistics."""
-    parameters = [nn.Parameter(torch.zeros(2)) for _ in range(3)]
-    parameters[0].grad = torch.full((2,), float(members.rank))
-    if members.rank == 1:
-        parameters[1].grad = torch.tensor([1.0, 2.0])
-    losses = average_gradients(parameters, [torch.tensor(4.0 * members.rank)], members)
+    """Gradients of a batch of two parts, of one that the first process has alone, and of both in a row; statistics."""
+    model = nn.ModuleDict({"used": nn.Linear(2, 1, bias=False), "unused": nn.Linear(2, 1)})
+    model.forward = lambda images: model["used"](images)  # type: ignore[method-assign]
+    nn.init.zeros_(model["used"].weight)
+    unused = unused_parameters(model, torch.ones(1, 2))
+    engine = Engine("cpu", processes=launched())
+    gradients = Gradients(model, lambda batch: model(batch.images).mean(), engine, members, unused)
+
+    def batch_of(values: list[float]) -> tuple[Batch | None, Part]:
+        """Of two images for each process that has a value: pixels of that value."""
+        if members.rank >= len(values):
+            return None, Part(torch.zeros(0), torch.zeros(0), 2 * len(values))
+        images = torch.full((2, 2), values[members.rank])
+        batch = Batch(0, 0, torch.zeros(2, dtype=torch.int64), torch.zeros(2), lambda _: images)
+        return batch, Part(torch.zeros(2), torch.zeros(2), 2 * len(values))
+
+    def gradient() -> list[float]:
+        weight = model["used"].weight
+        assert weight.grad is not None
+        found, weight.grad = weight.grad.flatten().tolist(), None
+        assert all(parameter.grad is None for parameter in unused)
+        return found
+
+    found = []
+    for values in ([1.0, 3.0], [5.0]):
+        gradients.add(*batch_of(values), scale=lambda loss: loss)
+        found.append(gradient())
+    gradients.add(*batch_of([1.0, 3.0]), scale=lambda loss: loss, exchange=False)
+    gradients.add(*batch_of([5.0]), scale=lambda loss: loss)
+    found.append(gradient())
     state = {"bn.running_mean": torch.full((2,), 3.0 * members.rank), "weight": torch.full((1,), float(members.rank))}
     average_statistics([state], members)
-    gradients = [None if p.grad is None else p.grad.tolist() for p in parameters]
-    return f"{gradients} {losses[0].item()} {state['bn.running_mean'].tolist()} {state['weight'].item()}"
+    return f"{len(unused)} {found} {state['bn.running_mean'].tolist()} {state['weight'].item()}"
+
+
+def devices(folder: Path, members: Team) -> str:
+    """What is said of one GPU for both, and of one for each."""
+    same, own = shared_device(members, "host gpu-a"), shared_device(members, f"host gpu-{members.rank}")
+    return f"{same.found if same else None} | {own}"
+
+
+def norms(folder: Path, members: Team) -> str:
+    train("norms", members, folder / "norms.safetensors")
+    return "went on"
+
+
+def gone(folder: Path, members: Team) -> str:
+    """The second process leaves in the middle of an epoch; the last scene."""
+
+    class Leaving(CrossEntropy):
+        def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+            if members.rank == 1 and batch.epoch == 1 and batch.step == 2:
+                raise StopError
+            return super().loss(model, batch)
+
+    loop.find = lambda name, known: Leaving
+    train("ce", members, folder / "gone.safetensors")
+    return "went on"
 
 
 def tried(play: Callable[[Path, Team], str], folder: Path, members: Team) -> str:
     try:
         return play(folder, members)
-    except AttarError as error:
+    except (AttarError, StopError) as error:
         return f"{type(error).__name__} {' '.join(str(error).split())}"
 
 
@@ -152,10 +207,13 @@ def main(folder: Path) -> None:
     loop.CHECKPOINT_EVERY_S = 0.0
     processes = launched()
     with processes.joined():
-        members = team(processes, processes.num)
+        members = team(processes, processes.num, torch.device("cpu"))
         assert members is not None
-        play_all(folder, members)
-        told = {play.__name__: tried(play, folder, members) for play in (watched, of_one, lost, averages)}
+        play_all(folder, members, SCENES if processes.num == 2 else ["wide"])
+        if processes.num > 2:
+            return
+        plays = (watched, of_one, lost, averages, devices, norms, gone)  # after the last the second has left
+        told = {play.__name__: tried(play, folder, members) for play in plays}
         write_json(folder / f"said-{processes.rank}.json", told)
 
 

@@ -10,8 +10,8 @@ from attar.errors import ConfigError, DataError
 from attar.models.convnet import ConvNet
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events, read_events
+from attar.training.label_noise import Kind, corrupt
 from attar.training.loop import TrainSettings, fit
-from attar.training.noise import Kind, corrupt
 
 LABELS = torch.arange(1000) % 7
 

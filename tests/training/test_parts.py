@@ -13,10 +13,10 @@ from attar.runtime.seeding import generator
 from attar.runtime.team import Team
 from attar.task import Normalization
 from attar.training.distortion import Distortion
+from attar.training.distributed import require_enough, share
 from attar.training.loop import TrainSettings
 from attar.training.strategies import Batch, Part, Strategy, find, strategies
-from attar.training.strategies.base import cut
-from attar.training.together import require_enough, share
+from attar.training.strategies.base import shard_batch
 
 NUM = 27
 IMAGES = torch.randn(NUM, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -69,7 +69,7 @@ class Process:
 @given(size=st.integers(0, 40), num=st.integers(1, 9))
 def test_parts_are_the_batch_and_nobody_has_a_single_image(size: int, num: int) -> None:
     batch = torch.randperm(size, generator=torch.Generator().manual_seed(size))
-    parts = [cut(batch, Team(rank, num)) for rank in range(num)]
+    parts = [shard_batch(batch, Team(rank, num)) for rank in range(num)]
     assert torch.equal(torch.cat([part.indices for part in parts]), batch)
     assert torch.cat([part.rows for part in parts]).tolist() == list(range(size))
     sizes = [len(part.indices) for part in parts]

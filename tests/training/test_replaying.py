@@ -116,7 +116,7 @@ def test_the_loss_is_of_the_shown_views_labels_and_of_the_last_prediction(mix: s
 
 
 def test_plain_training_is_shown_the_views_of_each_epoch() -> None:
-    (shown,) = CrossEntropy(make_settings("ce"), NUM).shown(2, [torch.tensor([4, 1])], True)
+    (shown,) = CrossEntropy(make_settings("ce"), NUM).view_epochs(2, [torch.tensor([4, 1])], True)
     assert shown.tolist() == [2, 2]
 
 

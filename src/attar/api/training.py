@@ -135,7 +135,7 @@ def _train(
     from attar.runtime.team import team
     from attar.training.loop import accuracy, fit
 
-    together = team(engine.processes, engine.processes.num)
+    together = team(engine.processes, engine.processes.num, engine.device)
     task, images, real = _training_images(data, source, opening, engine, events)
     name = default_model(task) if model == "auto" else model
     network = build_model(name, task, seed=seed)

@@ -67,20 +67,32 @@ class Processes:
             from torch import distributed
 
             with all_there(self.num):
-                distributed.barrier()
+                distributed.barrier()  # of gloo: a GPU must not spin for the days that others may take
 
 
 @contextmanager
-def all_there(num: int) -> Iterator[None]:
-    """Say in words of ours, as AttarError, when one of `num` processes is gone in the middle of the block."""
+def all_there(num: int, *, computing: bool = False) -> Iterator[None]:
+    """Raise an AttarError where one of `num` processes is gone in the middle of the block.
+
+    `computing`: the block does more than communicate, and its other errors are left as they are.
+    """
     try:
         yield
     except RuntimeError as error:
+        if computing and not _names_a_peer(error):
+            raise
         raise AttarError(
             f"another process is gone: {str(error).split('. ')[0]}",
             expected=f"{num} processes that work together to the end",
             fix="look what it said last, and run the same command again: it goes on from the last checkpoint",
         ) from error
+
+
+def _names_a_peer(error: RuntimeError) -> bool:
+    """Whether an error comes from gloo or NCCL, as far as torch tells."""
+    from torch import distributed
+
+    return isinstance(error, distributed.DistError) or any(name in str(error) for name in ("gloo", "NCCL"))
 
 
 def launched(environment: Mapping[str, str] | None = None) -> Processes:

@@ -4,21 +4,27 @@ Where a step is cut into draws, each a function of its number, their mean is sum
 every process, so that its bits do not depend on how many processes there are, nor on who was first. A draw that fails
 in one process stops all of them: nobody is left waiting. `total` sums what each process has, the same bits in all of
 them, but others for another number of processes.
+
+Words, numbers and draws go by gloo, through the memory of the host. Sums of `total` and the gradients of a training
+stay on a GPU and go by NCCL, where the team was formed for one (`form_team`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import platform
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors.torch
 import torch
 from torch import Tensor, distributed
 
-from attar.errors import AttarError
+from attar.errors import AttarError, ConfigError
 from attar.runtime.processes import PATIENCE, Processes, all_there
+
+T = TypeVar("T")
 
 Draw = Callable[[int], Mapping[str, Tensor]]
 """The number of a draw -> tensors by name, each draw with the same names, shapes and types."""
@@ -26,11 +32,14 @@ Draw = Callable[[int], Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class Team:
-    """This process, `rank` among the `num` that work together; `group` is torch's name for them, None for one alone."""
+    """This process, `rank` among the `num` that work together."""
 
     rank: int = 0
     num: int = 1
     group: Any = None
+    """Their process group on gloo; None for one alone, and for all processes that were started."""
+    device_group: Any = None
+    """Their process group for tensors on a GPU, on NCCL; None where there is none."""
 
     @property
     def leads(self) -> bool:
@@ -58,9 +67,10 @@ class Team:
         """Sum of the tensors of all processes, which have one shape; what is given may be overwritten."""
         if self.num == 1:
             return tensor
-        there = tensor.cpu()
+        on_gpu = tensor.device.type == "cuda" and self.device_group is not None
+        there, group = (tensor, self.device_group) if on_gpu else (tensor.cpu(), self.group)
         with all_there(self.num):
-            distributed.all_reduce(there, group=self.group)
+            distributed.all_reduce(there, group=group)
         return there.to(tensor.device)
 
     def tell(self, number: int) -> int:
@@ -72,7 +82,7 @@ class Team:
         if self.num == 1:
             return [dict(tensors)]
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        return [safetensors.torch.load(found) for found in self._gather_bytes(safetensors.torch.save(plain))]
+        return [safetensors.torch.load(found) for found in self.gather_bytes(safetensors.torch.save(plain))]
 
     def require_same(self, number: int, what: str) -> None:
         """Wait for the others; raise AttarError where they bring another number."""
@@ -96,7 +106,7 @@ class Team:
 
     def _hear(self, trouble: str, fails: bool = False) -> None:
         """Tell each other what went wrong; raise it where it is another's."""
-        texts = [text.decode() for text in self._gather_bytes(trouble.encode())]
+        texts = [text.decode() for text in self.gather_bytes(trouble.encode())]
         if any(texts) and not fails:
             rank = next(rank for rank, text in enumerate(texts) if text)
             raise AttarError(f"process {rank} stopped: {texts[rank]}", fix="mend that, and run the same command again")
@@ -115,8 +125,8 @@ class Team:
             for received in self._gather(torch.cat(flat))
         ]
 
-    def _gather_bytes(self, told: bytes) -> list[bytes]:
-        """What every process tells, of any length."""
+    def gather_bytes(self, told: bytes) -> list[bytes]:
+        """The bytes of every process, of any length, in the order of the processes."""
         lengths = [int(length) for length in self._gather(torch.tensor([len(told)]))]
         if not any(lengths):
             return [b""] * self.num
@@ -135,9 +145,91 @@ class Team:
         return found
 
 
-def team(processes: Processes, num: int) -> Team | None:
-    """The first `num` of the processes as a team, None in the others; all of them must call this, once."""
-    if num == 1:
-        return Team() if processes.rank == 0 else None
-    group = distributed.new_group(list(range(num)), timeout=PATIENCE)
-    return Team(processes.rank, num, group) if processes.rank < num else None
+def team(processes: Processes, num: int, device: torch.device | None = None) -> Team | None:
+    """The first `num` of the processes as a team, None in the others; see `form_team`.
+
+    Raises ConfigError in all of them where `device` is not one of its own for each, or is not for teams.
+    """
+    if num > 1 and device is not None and (problem := problem_with(device, processes)):
+        raise problem
+    return form_team(processes, [range(num)], device)
+
+
+def form_team(processes: Processes, runs: Sequence[range], device: torch.device | None = None) -> Team | None:
+    """Form one team of each run of ranks; returns this process's, None where it is in none.
+
+    All processes must call this, with the same disjoint runs. `device` is where the team sums tensors: a GPU that no
+    other process has (see `problem_with`), else the CPU, as where it is None.
+    """
+    mine: Team | None = None
+    for run in runs:
+        ranks, group, device_group = list(run), None, None
+        if len(run) > 1:
+            group = distributed.new_group(ranks, timeout=PATIENCE, backend="gloo")
+            if device is not None and device.type == "cuda":
+                inside = device if processes.rank in run else None  # NCCL connects at once, on this GPU alone
+                device_group = distributed.new_group(ranks, timeout=PATIENCE, backend="nccl", device_id=inside)
+        if processes.rank in run:
+            mine = Team(processes.rank - run.start, len(run), group, device_group)
+    return mine
+
+
+def share_out(
+    items: Sequence[T], processes: Processes, most: Callable[[T], int], device: torch.device
+) -> list[tuple[T, Team]]:
+    """This process's items, each with the team that works on it; all processes must call this.
+
+    Of at least as many items as processes each takes every n-th, alone. Fewer are worked on by teams of neighbouring
+    ranks, as large as the processes allow, but no larger than `most` of the item; the other processes have none.
+    """
+    num = processes.num
+    if num == 1 or len(items) >= num:
+        return [(item, Team()) for item in list(items)[processes.rank :: num]]
+    largest = [most(item) for item in items]
+    if max(largest, default=1) > 1 and problem_with(device, processes):
+        largest = [1] * len(items)
+    runs = split_ranks(num, largest)
+    members = form_team(processes, runs, device)
+    return [(item, members) for item, run in zip(items, runs, strict=True) if members and processes.rank in run]
+
+
+def split_ranks(num: int, most: Sequence[int]) -> list[range]:
+    """Disjoint runs of the ranks 0..num-1, one for each of at most `num` items, each no longer than its `most`."""
+    size, rest = divmod(num, max(1, len(most)))
+    runs, first = [], 0
+    for k, largest in enumerate(most):
+        length = max(1, min(size + (k < rest), largest))
+        runs.append(range(first, first + length))
+        first += length
+    return runs
+
+
+def problem_with(device: torch.device, processes: Processes) -> ConfigError | None:
+    """Why the processes cannot sum tensors on this kind of device; all of them must ask, and get the same answer."""
+    if device.type == "cpu":
+        return None
+    if device.type != "cuda":
+        return ConfigError(
+            f"several processes cannot train one network on {device.type}",
+            expected="CUDA devices, one for each process, or the CPU",
+            fix="start one process, or --device cpu",
+        )
+    return shared_device(Team(processes.rank, processes.num), gpu_name(device))
+
+
+def shared_device(members: Team, name: str) -> ConfigError | None:
+    """The error where two processes bring the same name of a device; the same in all of them."""
+    names = set(members.gather_bytes(name.encode()))
+    if len(names) == members.num:
+        return None
+    return ConfigError(
+        f"{members.num} processes have {len(names)} GPU{'s' * (len(names) > 1)}, and each that trains with others "
+        "needs one of its own",
+        expected="no more processes on a machine than it has GPUs",
+        fix="torchrun with a lower --nproc-per-node",
+    )
+
+
+def gpu_name(device: torch.device) -> str:
+    """What tells a GPU from those of all machines, whatever its number in this process."""
+    return f"{platform.node()} {torch.cuda.get_device_properties(device).uuid}"

@@ -35,17 +35,17 @@ class Feed:
         self._resident = _resident(data, engine.device)
 
     def batches(
-        self, epoch: int, order: Sequence[Tensor], shown: Sequence[Tensor] = ()
+        self, epoch: int, order: Sequence[Tensor], view_epochs: Sequence[Tensor] = ()
     ) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
         """Yield (indices, images, targets) for each batch of indices in `order`; indices stay on the CPU.
 
-        `shown` are, of a ReplayedSet, the epochs of the views of each batch; this epoch where there are none.
+        `view_epochs` has, for each batch of a ReplayedSet, the epoch of each view; without it all are of this epoch.
         """
         read = self._read(epoch)
-        if shown and isinstance(self._data, ReplayedSet):
+        if view_epochs and isinstance(self._data, ReplayedSet):
             read, order = (
                 partial(_of_epochs, self._data),
-                [torch.stack(pair) for pair in zip(order, shown, strict=True)],
+                [torch.stack(pair) for pair in zip(order, view_epochs, strict=True)],
             )
         for asked, images, targets in batches(read, order, prefetch=self._prefetch):
             indices = asked if asked.ndim == 1 else asked[0]

@@ -4,7 +4,7 @@ Order of the images, augmentation and dropout are functions of (seed, "train", e
 but weights, optimiser state and losses is kept in a checkpoint. The last epoch counts, never the best.
 
 Several processes may share each batch: every one looks at its part, and all take the step of the mean gradient. See
-`together.py` for what they tell each other, `Part` for who has what.
+`distributed.py` for what they tell each other, `Part` for who has what.
 """
 
 from __future__ import annotations
@@ -34,14 +34,20 @@ from attar.runtime.seeding import generator, scoped
 from attar.runtime.team import Team
 from attar.training.averaging import Average
 from attar.training.distortion import Distortion
+from attar.training.distributed import (
+    Gradients,
+    average_statistics,
+    require_enough,
+    synchronize_norms,
+    unused_parameters,
+)
 from attar.training.feeding import Feed
+from attar.training.label_noise import wrong_labels
 from attar.training.losses import Losses, diverged
-from attar.training.noise import wrong_labels
 from attar.training.optimizers import give_state, take_state
-from attar.training.replaying import require_replayable, shown
+from attar.training.replaying import require_replayable, view_epochs
 from attar.training.settings import TrainSettings, learning_rate, make_optimizer
 from attar.training.strategies import Batch, Part, Teaches, find, strategies
-from attar.training.together import average_gradients, average_statistics, require_enough, share
 
 __all__ = ["FitResult", "TrainSettings", "TrainingSet", "accuracy", "check", "fit"]
 
@@ -109,7 +115,7 @@ def fit(
         try:
             training.run(after_epoch)
         finally:
-            training.strategy.release()
+            training.release()
     return FitResult(tuple(training.losses.means), training.noise.to_json() if training.noise else None)
 
 
@@ -153,7 +159,7 @@ def check(
 ) -> None:
     """Raise ConfigError where `fit` would, before its first step: what does not go together."""
     training = _Training(model, data, settings, 0, engine, Events(quiet=True), "check", "train", None, teacher, Team())
-    training.strategy.release()
+    training.release()
 
 
 class _Training:
@@ -182,21 +188,21 @@ class _Training:
         self.strategy.join(team)
         require_enough(self.strategy, team)
         require_replayable(data, self.strategy, settings.strategy)
+        self.unused = unused_parameters(self.model, self._example()) if team.num > 1 else []
         with scoped(seed, "train", "strategy"):
             self.strategy.prepare(self.model, self._example, teacher)
-        self.parameters = [parameter for parameter in self._trained().parameters() if parameter.requires_grad]
+        self.restore_norms = synchronize_norms(self._trained(), settings, engine, team)
         self.optimizer = make_optimizer(self._trained(), settings)
         self.average = Average(self.model, settings.ema)
         self.scaler = torch.amp.GradScaler(engine.device.type, enabled=engine.precision == "16-mixed")
         self.feed = Feed(data, engine)
-        self.losses = Losses(name, settings)
+        self.losses = Losses(name, settings, team)
         self.epoch = 0
         """Finished epochs."""
-        self.waiting: list[tuple[int, int, Tensor]] = []
-        """Step, images and loss of the batches whose gradients wait for a step of the optimiser."""
 
     def run(self, after_epoch: Callable[[int], None] | None) -> None:
         self._resume()
+        self.gradients = self._gradients()
         if self.noise:
             self.events.emit(self.stage, "label_noise", item=self.name, step=0, **self.noise.to_json())
         saved_s = time.monotonic()
@@ -218,6 +224,17 @@ class _Training:
         self.average.apply()
         self.model.eval()
 
+    def release(self) -> None:
+        """Undo what training did to the network beside its weights."""
+        self.restore_norms()
+        self.strategy.release()
+
+    def _gradients(self) -> Gradients:
+        def loss(batch: Batch) -> Tensor:
+            return self.strategy.loss(self.model, batch)
+
+        return Gradients(self._trained(), loss, self.engine, self.team, self.unused)
+
     def _train_epoch(self) -> None:
         epoch = self.epoch
         if not self.model.training:
@@ -227,7 +244,7 @@ class _Training:
         with scoped(self.seed, "train", "layers", epoch, *own), closing(self._batches(epoch, order)) as batches:
             for step, batch in enumerate(batches):
                 self._look(epoch, step, order, batch)
-        self.strategy.meet()
+        self.strategy.synchronize()
         average_statistics([self._trained().state_dict(), self.average.state()], self.team)
         self.epoch += 1
         self.losses.num_finished = self.epoch
@@ -235,7 +252,7 @@ class _Training:
     def _batches(self, epoch: int, order: list[Part]) -> Generator[Batch | None, None, None]:
         """This process's part of every batch; None where it has none of the images."""
         parts = [part.indices for part in order]
-        views = shown(self.data, self.strategy, epoch, parts)
+        views = view_epochs(self.data, self.strategy, epoch, parts)
         mine = [k for k, part in enumerate(parts) if len(part)]
         asked = [parts[k] for k in mine], [views[k] for k in mine] if views else ()
         with closing(self.feed.batches(epoch, *asked)) as fed:
@@ -243,12 +260,11 @@ class _Training:
                 yield self._batch(epoch, step, part, *next(fed)[1:]) if len(part.indices) else None
 
     def _batch(self, epoch: int, step: int, part: Part, images: Tensor, targets: Tensor) -> Batch:
-        indices, num_of_all = part.indices, part.num if self.team.num > 1 else None
+        indices = part.indices
+        num_of_all, rows = (part.num, part.rows) if self.team.num > 1 else (None, None)
         if isinstance(self.data, ReplayedSet):
             images = images.contiguous(memory_format=self.layout)
-            return Batch(
-                epoch, step, indices, targets, lambda _: images, targets_are_logits=True, num_of_all=num_of_all
-            )
+            return Batch(epoch, step, indices, targets, lambda _: images, True, None, num_of_all, rows)
         if self.noise:
             targets = self.noise.labels[indices].to(targets.device)
         mix = self.distortion.mix(self.strategy.groups(epoch, step, len(indices)), *images.shape[2:])
@@ -258,7 +274,7 @@ class _Training:
             shown = self.distortion.view(images, epoch, step, which, mix, part)
             return shown.contiguous(memory_format=self.layout)
 
-        return Batch(epoch, step, indices, targets, view, mix=mix, num_of_all=num_of_all)
+        return Batch(epoch, step, indices, targets, view, False, mix, num_of_all, rows)
 
     def _look(self, epoch: int, step: int, order: list[Part], batch: Batch | None) -> None:
         """Take a batch, and at the last of `accumulate` of them a step of the optimiser."""
@@ -267,32 +283,20 @@ class _Training:
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(self.settings, epoch + step / num_steps)
             self.optimizer.zero_grad(set_to_none=True)
-        loss = self._backward(batch, order[step], min(every, num_steps - step + step % every))
-        self.waiting.append((step, order[step].num, loss))
-        if (step + 1) % every == 0 or step + 1 == num_steps:
-            self._step(epoch)
+        num_together = min(every, num_steps - step + step % every)
+        is_last = (step + 1) % every == 0 or step + 1 == num_steps
 
-    def _backward(self, batch: Batch | None, part: Part, num_together: int) -> Tensor:
-        """Add to the gradients; returns the loss, which other processes may add to."""
-        if batch is None:
-            return torch.zeros((), device=self.engine.device)
-        with self.engine.autocast():
-            loss = self.strategy.loss(self.model, batch)
-        if self.team.num > 1:
-            loss = loss * share(part, self.team)
-        self.scaler.scale(loss / num_together if num_together > 1 else loss).backward()
-        return loss.detach()
+        def scale(loss: Tensor) -> Tensor:
+            return self.scaler.scale(loss / num_together if num_together > 1 else loss)
 
-    def _step(self, epoch: int) -> None:
-        losses = average_gradients(self.parameters, [loss for *_, loss in self.waiting], self.team)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.average.update()
-        for (step, num, _), loss in zip(self.waiting, losses, strict=True):
-            self.losses.add(epoch, step, num, loss)
-        self.waiting.clear()
-        if self.team.num > 1:
-            self.losses.read()  # so that a loss that is not finite stops all of them at the same step
+        loss = self.gradients.add(batch, order[step], scale, exchange=is_last)
+        if is_last:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.average.update()
+        self.losses.add(epoch, step, order[step].num, loss)
+        if step == 0:
+            self.strategy.synchronize()
 
     def _example(self) -> Tensor:
         """One image (1, c, h, w), on the device."""

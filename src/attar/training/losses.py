@@ -10,19 +10,25 @@ from torch import Tensor
 
 from attar.errors import DivergedError
 from attar.runtime.events import Progress
+from attar.runtime.team import Team
 from attar.training.settings import TrainSettings
 
 READ_EVERY_S = 0.1
+READ_EVERY_STEPS = 10
+"""Of several processes, which must read at the same step: so a loss that is not finite stops all of them there."""
 
 
 class Losses:
-    """Losses of the steps, read from the device now and then, since reading waits for it."""
+    """Losses of the steps, read from the device now and then, since reading waits for it.
 
-    def __init__(self, name: str, settings: TrainSettings) -> None:
+    Of several processes each takes its own, and reads the mean of all.
+    """
+
+    def __init__(self, name: str, settings: TrainSettings, team: Team) -> None:
         self.means: list[float] = []
         self.num_finished = 0
         """Finished epochs."""
-        self._name, self._settings = name, settings
+        self._name, self._settings, self._team = name, settings, team
         self._waiting: list[tuple[int, int, int, Tensor]] = []
         self._num_seen = 0
         self._bar: Progress | None = None
@@ -34,16 +40,17 @@ class Losses:
         self._bar, self._num_shown, self.num_finished = bar, num_finished, num_finished
 
     def add(self, epoch: int, step: int, num: int, loss: Tensor) -> None:
-        """Take the mean loss of `num` images, a scalar on any device."""
+        """Take the mean loss of `num` images, a scalar on any device; of several processes, a summand of their mean."""
         self._waiting.append((epoch, step, num, loss))
-        if time.monotonic() - self._read_s >= READ_EVERY_S:
+        late = time.monotonic() - self._read_s >= READ_EVERY_S
+        if late if self._team.num == 1 else len(self._waiting) >= READ_EVERY_STEPS:
             self.read()
 
     def read(self) -> None:
         """Read what waits into the epochs' means; raises DivergedError at the first that is not finite."""
         if not self._waiting:
             return
-        values = torch.stack([loss for *_, loss in self._waiting]).tolist()
+        values = (self._team.total(torch.stack([loss for *_, loss in self._waiting])) / self._team.num).tolist()
         for (epoch, step, num, _), value in zip(self._waiting, values, strict=True):
             if not math.isfinite(value):
                 what = f"the loss is {value} at epoch {epoch + 1}, step {step + 1}"

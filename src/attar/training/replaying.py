@@ -12,9 +12,9 @@ from attar.errors import ConfigError
 from attar.training.strategies import Strategy
 
 
-def shown(data: TrainingSet, strategy: Strategy, epoch: int, order: Sequence[Tensor]) -> Sequence[Tensor]:
+def view_epochs(data: TrainingSet, strategy: Strategy, epoch: int, order: Sequence[Tensor]) -> Sequence[Tensor]:
     """The epochs whose views the images of every batch of an epoch show; none where no views are replayed."""
-    return strategy.shown(epoch, order, _mixed(data)) if isinstance(data, ReplayedSet) else ()
+    return strategy.view_epochs(epoch, order, _mixed(data)) if isinstance(data, ReplayedSet) else ()
 
 
 def require_replayable(data: TrainingSet, strategy: Strategy, name: str) -> None:

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from attar.config import Config
 from attar.data.augment import Augmentation, Mode, Per
-from attar.training.noise import Kind
+from attar.training.label_noise import Kind
 from attar.training.optimizers import make_optimizer, problem_with
 from attar.training.strategies import find, strategies
 from attar.training.strategies.byot import BYOTSettings
@@ -102,6 +102,9 @@ class TrainSettings(Config):
     """Further options of the optimiser, such as {betas: [0.9, 0.99]}."""
     accumulate: int = Field(default=1, ge=1)
     """Batches whose gradients are averaged for one step of the optimiser; the last step of an epoch may have fewer."""
+    sync_batch_norm: bool = False
+    """Where several processes share each batch: BatchNorm normalises by the images of all of them, not by those of its
+    process. On GPUs only."""
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
     """Layout of images and weights; the last bits of results differ. auto is channels_last on a CUDA device, and on a
     processor for networks with BatchNorm, which take two thirds of the time so, or as long; others take longer."""
@@ -128,6 +131,7 @@ class TrainSettings(Config):
         "noise_kind",
         "optimizer_options",
         "accumulate",
+        "sync_batch_norm",
         "memory_format",
         "decay_norms",
         "kd",

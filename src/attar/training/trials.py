@@ -31,10 +31,12 @@ from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.files import digest, read_json, sha256, write_json
 from attar.runtime.seeding import generator
+from attar.runtime.team import Team
 from attar.task import Task
+from attar.training.distributed import most_processes
 from attar.training.loop import TrainSettings, accuracy, fit
 from attar.training.soft import Teacher, labelled_by, soft_set
-from attar.training.strategies import Teaches
+from attar.training.strategies import Teaches, find, strategies
 
 Labels = Literal["hard", "soft"]
 
@@ -172,7 +174,16 @@ class Trials:
         self.task, self.engine, self.events, self.folder, self.stage = task, engine, events, folder, stage
         self._made_from = source.fingerprint
 
-    def accuracy(self, model: str, subject: Subject, seed: int, judge: TrainingSet, judged_by: str, name: str) -> float:
+    def accuracy(
+        self,
+        model: str,
+        subject: Subject,
+        seed: int,
+        judge: TrainingSet,
+        judged_by: str,
+        name: str,
+        team: Team | None = None,
+    ) -> float:
         """Accuracy in percent, after the last epoch, of network `model` trained on `subject`.
 
         Args:
@@ -182,18 +193,24 @@ class Trials:
             judge: to test on.
             judged_by: names the judge among those of the same source.
             name: of the training in progress, events and errors.
+            team: the processes that train it, all of which call this; None: this one alone. At most as many as
+                `most_processes` says, with which the result is that of one to rounding.
         """
+        team = team or Team()
         finished, identity = self._path(model, subject, seed, judge, judged_by)
-        if finished.exists():
+        if team.tell(finished.exists()):
             return float(read_json(finished)["accuracy"])
-        checkpoint, on_the_way = finished.with_suffix(".safetensors"), finished.with_suffix(".tested.json")
+        checkpoint = finished.with_suffix(f".{team.num}.safetensors" if team.num > 1 else ".safetensors")
+        on_the_way = finished.with_suffix(".tested.json")
+        events = self.events if team.leads else Events(quiet=True)
         network = build(model, self.task, seed=seed)
         tested = read_json(on_the_way) if on_the_way.exists() and checkpoint.exists() else {}
 
         def test(epoch: int) -> None:
             if epoch % subject.test_every == 0 and epoch < subject.settings.epochs:
-                tested[str(epoch)] = accuracy(network, judge, self.engine)
-                write_json(on_the_way, tested)  # before a checkpoint can hold this epoch
+                tested[str(epoch)] = accuracy(network, judge, self.engine, team=team)
+                if team.leads:
+                    write_json(on_the_way, tested)  # before a checkpoint can hold this epoch
 
         fitted = fit(
             network,
@@ -201,18 +218,20 @@ class Trials:
             subject.settings,
             seed=seed,
             engine=self.engine,
-            events=self.events,
+            events=events,
             name=name,
             stage=self.stage,
             checkpoint=checkpoint,
             teacher=subject.teacher,
             after_epoch=test if subject.test_every else None,
+            team=team,
         )
-        reached = accuracy(network, judge, self.engine, events=self.events, name=f"test {name}")
-        results = {"accuracy": reached, "train_loss": fitted.losses[-1], "made_by": identity}
-        write_json(finished, results | ({"tested": tested} if subject.test_every else {}))
-        checkpoint.unlink(missing_ok=True)
-        on_the_way.unlink(missing_ok=True)
+        reached = accuracy(network, judge, self.engine, events=events, name=f"test {name}", team=team)
+        if team.leads:
+            results = {"accuracy": reached, "train_loss": fitted.losses[-1], "made_by": identity}
+            write_json(finished, results | ({"tested": tested} if subject.test_every else {}))
+            checkpoint.unlink(missing_ok=True)
+            on_the_way.unlink(missing_ok=True)
         return reached
 
     def tested(self, model: str, subject: Subject, seed: int, judge: TrainingSet, judged_by: str) -> dict[int, float]:
@@ -220,6 +239,12 @@ class Trials:
         found = read_json(self._path(model, subject, seed, judge, judged_by)[0])
         on_the_way = {int(epoch): float(reached) for epoch, reached in found.get("tested", {}).items()}
         return {**on_the_way, subject.settings.epochs: float(found["accuracy"])}
+
+    def most_processes(self, model: str, subject: Subject) -> int:
+        """How many processes may share this training, so that it is that of one to rounding."""
+        settings = subject.settings
+        strategy = find(settings.strategy, strategies())(settings, subject.num_images)
+        return most_processes(build(model, self.task), strategy)
 
     def finished(self, model: str, subject: Subject, seed: int, judge: TrainingSet, judged_by: str) -> float | None:
         """That accuracy where the training is finished, None otherwise; see `accuracy`."""

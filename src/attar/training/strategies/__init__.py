@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from attar.training.strategies.base import Batch, Part, Strategy, Teaches, parted
+from attar.training.strategies.base import Batch, Part, Strategy, Teaches, split_batches
 from attar.training.strategies.byot import OwnTeacher
 from attar.training.strategies.ce import CrossEntropy
 from attar.training.strategies.composed import find
@@ -26,7 +26,7 @@ __all__ = ["Batch", "Part", "Strategy", "Teaches", "find", "num_batches", "strat
 def num_batches(settings: TrainSettings, num_images: int) -> int:
     """Batches of an epoch over so many images, such as twice as many for dlb."""
     strategy = find(settings.strategy, strategies())(settings, num_images)
-    return len(parted(torch.arange(num_images), strategy.num_fresh))
+    return len(split_batches(torch.arange(num_images), strategy.num_fresh))
 
 
 def strategies() -> dict[str, type[Strategy]]:

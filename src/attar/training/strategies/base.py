@@ -75,6 +75,8 @@ class Batch:
     """How the images are mixed; None: they are not."""
     num_of_all: int | None = None
     """Images of the batch of all processes, of which these are one's; None: there is one process."""
+    rows: Tensor | None = None
+    """Rows (b,) of these images in the batch of all processes, int64, on the CPU; None where there is one."""
 
     @property
     def images(self) -> Tensor:
@@ -108,8 +110,11 @@ class Strategy:
     """Batches of an epoch that each image is in."""
     remembers_images: bool = False
     """Whether it remembers what was predicted for an image, which is nothing that a mixture could be told by."""
+    adds_up: bool = True
+    """Whether its losses over the parts of a batch, weighed by their images, add up to that over the batch."""
     extra: nn.Module | None = None
-    """Trained along with the network and dropped at the end; set by `prepare`."""
+    """Trained along with the network and dropped at the end; set by `prepare`. The loss of every batch depends on all
+    of its parameters."""
     team: Team = Team()
     """The processes that train together, of which each has a strategy of its own."""
     rows: tuple[slice, ...] = ()
@@ -146,7 +151,7 @@ class Strategy:
     def batches(self, epoch: int, rng: torch.Generator) -> list[Part]:
         """This process's part of every batch of an epoch; by default each image once, in random order."""
         order = torch.randperm(self.num_images, generator=rng)
-        return [cut(batch, self.team) for batch in parted(order, self.num_fresh)]
+        return [shard_batch(batch, self.team) for batch in split_batches(order, self.num_fresh)]
 
     def groups(self, epoch: int, step: int, num: int) -> list[tuple[int, int, int]]:
         """Sizes of the groups of a batch of `num` images that are mixed among themselves, and whence their draws are.
@@ -155,7 +160,7 @@ class Strategy:
         """
         return [(num, epoch, step)]
 
-    def shown(self, epoch: int, order: Sequence[Tensor], mixed: bool) -> list[Tensor]:
+    def view_epochs(self, epoch: int, order: Sequence[Tensor], mixed: bool) -> list[Tensor]:
         """For views that are replayed: the epoch whose view each image (b,) of every batch shows, int64.
 
         By default, this epoch. `mixed`: views are of several images. Asked for after `batches`, which made `order`.
@@ -201,8 +206,8 @@ class Strategy:
         loss, added = self.supervised(logits, batch), self.term(logits, batch)
         return loss if added is None else loss + added
 
-    def meet(self) -> None:
-        """At the end of an epoch, make `common` the same in all processes."""
+    def synchronize(self) -> None:
+        """Make `common` the same in all processes; called after the first and the last step of an epoch."""
 
     def memory(self) -> dict[str, Tensor]:
         """What later steps need of earlier ones, each process its own; kept in the checkpoint."""
@@ -217,7 +222,7 @@ class Strategy:
         assert not memory, "a strategy with a memory takes it back"
 
 
-def parted(order: Tensor, size: int) -> list[Tensor]:
+def split_batches(order: Tensor, size: int) -> list[Tensor]:
     """Cut indices (n,) into parts of `size`.
 
     A last part of one image joins the one before, since BatchNorm cannot train on a single image.
@@ -228,8 +233,8 @@ def parted(order: Tensor, size: int) -> list[Tensor]:
     return parts
 
 
-def cut(batch: Tensor, team: Team) -> Part:
-    """This process's part of indices (n,): a run of them, as long as those of the others, or longer by one.
+def shard_batch(batch: Tensor, team: Team) -> Part:
+    """This process's run of indices (n,); runs differ in length by one at most.
 
     A process has at least two or none, for the same reason: of a few images the first processes have all.
     """

@@ -74,6 +74,7 @@ class OwnTeacher(Strategy):
     summary = "extra exits behind each stage learn from the network's end (ResNets, ConvNets, VGG, AlexNet)"
     source = "Zhang et al. 2019, Be Your Own Teacher: Improve the Performance of CNNs via Self Distillation (ICCV)"
     group = "byot"
+    adds_up = False  # the exits have BatchNorm
     _hooks: tuple[RemovableHandle, ...] = ()
 
     def prepare(self, model: nn.Module, example: Callable[[], Tensor], teacher: Teaches | None) -> None:

@@ -72,6 +72,7 @@ class _Sum(Strategy):
         self._sampler = next((part for part in self.parts if type(part).batches is not Strategy.batches), first)
         self.repeats = self._sampler.repeats
         self.remembers_images = any(part.remembers_images for part in self.parts)
+        self.adds_up = all(part.adds_up for part in self.parts)
         self._judge = next((part for part in self.parts if type(part).supervised is not Strategy.supervised), first)
 
     @property
@@ -105,9 +106,9 @@ class _Sum(Strategy):
         """Groups of the one that makes the batches."""
         return self._sampler.groups(epoch, step, num)
 
-    def shown(self, epoch: int, order: Sequence[Tensor], mixed: bool) -> list[Tensor]:
+    def view_epochs(self, epoch: int, order: Sequence[Tensor], mixed: bool) -> list[Tensor]:
         """Views of the one that makes the batches."""
-        return self._sampler.shown(epoch, order, mixed)
+        return self._sampler.view_epochs(epoch, order, mixed)
 
     def passes(self, num: int) -> list[slice]:
         """Passes of the one that makes the batches."""
@@ -129,10 +130,10 @@ class _Sum(Strategy):
         terms = [term for part in self.parts if (term := part.term(logits, batch)) is not None]
         return torch.stack(terms).sum() if terms else None
 
-    def meet(self) -> None:
-        """All of them meet those of the other processes."""
+    def synchronize(self) -> None:
+        """Synchronize each of them."""
         for part in self.parts:
-            part.meet()
+            part.synchronize()
 
     def memory(self) -> dict[str, Tensor]:
         """What all of them remember, by their names."""

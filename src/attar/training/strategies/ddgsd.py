@@ -15,6 +15,7 @@ published no code: tau, alpha and mu are ours, not the paper's.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field
@@ -26,6 +27,9 @@ from attar.errors import ConfigError
 from attar.models.catalog import last_linear
 from attar.training.strategies.base import Batch, Strategy, Teaches
 from attar.training.strategies.targets import divergence
+
+if TYPE_CHECKING:
+    from attar.training.settings import TrainSettings
 
 
 class DDGSDSettings(Config):
@@ -48,6 +52,10 @@ class TwoViews(Strategy):
     group = "ddgsd"
     views = 2
     _hook: RemovableHandle | None = None
+
+    def __init__(self, settings: TrainSettings, num_images: int) -> None:
+        super().__init__(settings, num_images)
+        self.adds_up = not settings.ddgsd.mu  # mean features are those of a process's own images
 
     def prepare(self, model: nn.Module, example: Callable[[], Tensor], teacher: Teaches | None) -> None:
         """Listen at the last linear layer; raises ConfigError where there is none."""

@@ -46,7 +46,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attar.config import Config
-from attar.training.strategies.base import Batch, Part, Strategy, cut, parted
+from attar.training.strategies.base import Batch, Part, Strategy, shard_batch, split_batches
 from attar.training.strategies.targets import divergence
 
 
@@ -85,8 +85,8 @@ class LastBatch(Strategy):
 
     def batches(self, epoch: int, rng: torch.Generator) -> list[Part]:
         """The new images of the batch before, then new ones; each image is new once an epoch."""
-        order = parted(torch.randperm(self.num_images, generator=rng), self.num_fresh)
-        new = [cut(images, self.team) for images in order]
+        order = split_batches(torch.randperm(self.num_images, generator=rng), self.num_fresh)
+        new = [shard_batch(images, self.team) for images in order]
         before = [self._last(new[-1], epoch), *new[:-1]]
         self._shared = tuple(part.num for part in before)
         return [shared + fresh for shared, fresh in zip(before, new, strict=True)]
@@ -104,7 +104,7 @@ class LastBatch(Strategy):
         shared = [(num_shared, born_epoch, born_step)] if num_shared else []
         return [*shared, (num - num_shared, epoch, step)]
 
-    def shown(self, epoch: int, order: Sequence[Tensor], mixed: bool) -> list[Tensor]:
+    def view_epochs(self, epoch: int, order: Sequence[Tensor], mixed: bool) -> list[Tensor]:
         """Views 2 e where images are new and 2 e + 1 where they are shared; where views are mixed, e in both."""
         made, born, num_shared = [], epoch - 1, len(self._indices)
         for indices in order:

@@ -8,7 +8,8 @@ One row of predictions is kept for each training image, on the device: classes x
 With CutMix or MixUp both images' targets are mixed. What is predicted for a mixture is nobody's prediction and is not
 kept, so an image's row is of the last time that it was shown unmixed. (The authors' code has no mixing.)
 
-Several processes that train together show each other their predictions after every epoch.
+Several processes that train together exchange their predictions after the first and the last step of an epoch: within
+one an image is predicted by one process, but under dlb the first batch shares images with the epoch before.
 
 Source: Kim et al., "Self-Knowledge Distillation with Progressive Refinement of Targets", ICCV 2021; alpha 0.8.
 """
@@ -49,7 +50,7 @@ class ProgressiveTargets(Strategy):
     _past = torch.zeros(0, 0)
     """Predictions (n, classes); a row of zeros has none yet."""
     _when = torch.zeros(0, dtype=torch.int64)
-    """Step (n,), from 1, of this epoch in which this process last predicted each; 0: it has not."""
+    """When (n,) this process last predicted each since it met the others, by step and row; 0: it has not."""
 
     def supervised(self, logits: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy with refined targets; the predictions become those of the past."""
@@ -67,7 +68,7 @@ class ProgressiveTargets(Strategy):
         self._keep((logits[: len(labels)].detach() / tau).softmax(1), batch)
         return F.cross_entropy(logits / tau, refined, label_smoothing=settings.label_smoothing)
 
-    def meet(self) -> None:
+    def synchronize(self) -> None:
         """Take over what other processes predicted later than this one."""
         if self.team.num == 1:
             return
@@ -87,9 +88,8 @@ class ProgressiveTargets(Strategy):
         self._when = torch.zeros(len(self._past), dtype=torch.int64)
 
     def _keep(self, predicted: Tensor, batch: Batch) -> None:
-        indices = batch.indices
-        if batch.mix is not None:
-            own = batch.mix.own
-            indices, predicted = indices[own], predicted[own.to(predicted.device)]
-        self._past[indices.to(predicted.device)] = predicted
-        self._when[indices] = batch.step + 1
+        own = slice(None) if batch.mix is None else batch.mix.own
+        indices = batch.indices[own]
+        self._past[indices.to(predicted.device)] = predicted[own]
+        if batch.rows is not None:
+            self._when[indices] = (batch.step + 1 << 32) + batch.rows[own] + 1
