@@ -52,7 +52,7 @@ from attar.task import Normalization, Task
 from attar.training.loop import accuracy, fit
 
 SPEED_TARGET, LOSS_TARGET = 0.6, 1.1
-BETAS, FIRST_WEIGHT = (0.5, 0.999), 10.0
+BETAS, FIRST_WEIGHT = (0.5, 0.9), 10.0
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,8 @@ class RecoverSettings(Config):
     momentum: float = Field(0.5, ge=0, lt=1)
     """Momentum of sgd, first beta of adam."""
     second_beta: float = Field(0.999, ge=0, lt=1)
-    """Second beta of adam: the memory of the squared gradients."""
+    """Second beta of adam: the memory of the squared gradients; 0.9 in the published code of sre2l and CDA, as in the
+    defaults of sre2l and teddy."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning rates over the iterations: as they are, or down to 0 along a cosine."""
     chunk_size: int = Field(100, ge=1)

@@ -2,7 +2,7 @@
 
     L = CE(φ(a(x)), y) + α R(φ, a(x)) + α_tv TV(a(x)) + α_l2 mean_i ||a(x_i)||₂
 
-a: a random crop back to full size, flip and roll, one draw for the chunk in each step; Adam; pixels clamped after each
+a: a random crop back to full size, flip and roll, one draw for the chunk in each step; Adam (0.5, 0.9); pixels clamped after each
 step; the last iterate is kept. Shared by sre2l and teddy, which differ in the network φ of a step and in the
 statistics that its distance R goes by.
 """
@@ -83,7 +83,13 @@ class StatisticsMatching(Method):
     mixed_precision = True
     defaults = {
         **SOFT_LABELS,
-        "recover": {"iterations": 1000, "optimizer": "adam", "momentum": 0.5, "schedule": "cosine"},
+        "recover": {
+            "iterations": 1000,
+            "optimizer": "adam",
+            "momentum": 0.5,
+            "second_beta": 0.9,
+            "schedule": "cosine",
+        },
     }
 
     def __init__(self, settings: Config, task: Task, ipc: int) -> None:
