@@ -66,9 +66,10 @@ class TrajectorySettings(Config):
     augment: str = "dsa"
     """Random changes of each synthetic batch, through which the images learn to be trained under the same: set
     train.augment alike. dsa: one of colour, crop, cutout, flip, scale, rotate; dsa-noflip for digits; none."""
-    augment_per: Per = "batch"
+    augment_per: Per = "operation"
     """What has a draw of its own in each of the N steps. batch: all images share one; operation: they share the
-    operation, and each has its own parameters of it, as published; image: each image has its own."""
+    operation, and each has its own parameters of it, as published; image: each image has its own. On ten images of
+    CIFAR-10 the three are within a point (python benchmarks/draws.py)."""
     labels: Literal["hard", "expert", "learnt"] = "hard"
     """What the images are labelled with. hard: their class; expert: what the expert aimed at says of the images as they
     are, good with many classes; learnt: probabilities, 0.9 for the class at first, optimised with the images."""

@@ -52,6 +52,7 @@ class TeacherSettings(TrainSettings):
         "weight_decay": 5e-4,
         "schedule": "cosine",
         "augment": "flip_crop",
+        "augment_per": "image",
     }
 
     model: str = "auto"

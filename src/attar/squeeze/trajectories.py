@@ -35,7 +35,7 @@ class ExpertSettings(TrainSettings):
         "momentum": 0.0,
         "weight_decay": 0.0,
         "schedule": "constant",
-        "augment": "flip_crop_scale_rotate",
+        "augment": "dsa",
     }
     later = ("experts_at_once",)
 

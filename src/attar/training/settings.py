@@ -63,7 +63,7 @@ class TrainSettings(Config):
     for every epoch, which bring their own (see `attar show relabel`)."""
     augment_mode: Mode | None = None
     """Apply one operation per draw or all in turn; none: one for the dsa names, all for lists."""
-    augment_per: Per = "batch"
+    augment_per: Per = "operation"
     """What has a draw of its own. batch: all images of a batch share one; operation: they share the operation that is
     applied, and each has its own parameters of it, as published with dsa; image: each image has its own."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
