@@ -264,7 +264,7 @@ def section_of(kind: type[Config], field: str) -> str | None:
 
 def arranged(*kinds: type[Config]) -> dict[str, FieldInfo]:
     """Fields of some classes in the order of signatures and help: those that most commands have come last."""
-    common = (Assigned, Reading, Seeded, Accelerated, Threads, Quiet)
+    common: tuple[type[Config], ...] = (Assigned, Reading, Seeded, Accelerated, Threads, Quiet)
     places = {name: i + 1 for i, group in enumerate(common) for name in group.model_fields}
     fields = {name: info for kind in kinds for name, info in kind.model_fields.items()}
     return dict(sorted(fields.items(), key=lambda field: places.get(field[0], 0)))
