@@ -115,7 +115,9 @@ def test_one_operation_for_a_batch_whose_images_have_parameters_of_their_own() -
 def test_for_a_batch_of_one_all_ways_to_draw_are_the_same(spec: str) -> None:
     augmentation, batch = Augmentation(spec), images()[:1]
     for step in range(12):
-        ways = [augmentation.draw(generator(5, step), 1, (3, SIZE, SIZE), way) for way in ("batch", "operation", "image")]
+        ways = [
+            augmentation.draw(generator(5, step), 1, (3, SIZE, SIZE), way) for way in ("batch", "operation", "image")
+        ]
         assert all(draw.keys() == ways[0].keys() for draw in ways)
         shown = [augmentation.apply(batch, draw) for draw in ways]
         assert all(torch.equal(one, shown[0]) for one in shown)
