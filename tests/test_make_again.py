@@ -6,7 +6,11 @@ import pytest
 import typer
 
 from attar import cli
-from attar.settings import command, fitting_recipe, load_recipe, recipes, resolve, with_models
+from attar.api.options import DistillOptions
+from attar.cli.flags import typed
+from attar.options import given
+from attar.recipes import fitting_recipe, load_recipe, recipes
+from attar.settings import command, resolve, with_models
 from attar.task import Normalization, Task
 
 TASK = Task(tuple("abcdefghij"), 3, 64, 64, Normalization((0.5,) * 3, (0.25,) * 3))
@@ -22,13 +26,13 @@ def made_by(source, name, *changed):
 def again(line):
     """The settings that the command line gives, as `attar distill` would resolve them."""
     context = typer.main.get_command(cli.app).commands["distill"].make_context("distill", shlex.split(line)[2:])
-    given = {name: context.params[name] for name in ("seed", "workers", "precision") if context.params.get(name)}
-    name, ipc = context.params["recipe"], context.params["ipc"]
-    recipe = load_recipe(name) if name != "auto" else None
-    method = context.params["method"] if recipe is None else recipe.sections["run"]["method"]
-    recipe = recipe or fitting_recipe(context.params["source"], method, ipc)
-    run = {"source": context.params["source"], "method": method, **given, **({"ipc": ipc} if ipc else {})}
-    return with_models(resolve({"run": run}, context.params["set_"] or [], recipe=recipe), TASK)
+    asked = DistillOptions.model_validate(typed(context))
+    sections = given(asked)
+    recipe = load_recipe(asked.recipe) if asked.recipe != "auto" else None
+    sections["run"].setdefault("method", recipe.sections["run"]["method"] if recipe else "auto")
+    run = sections["run"]
+    recipe = recipe or fitting_recipe(run["source"], run["method"], run.get("ipc"))
+    return with_models(resolve(sections, asked.assigned, recipe=recipe), TASK)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,10 +8,12 @@ import pytest
 import typer
 
 from attar import cli
+from attar.cli.flags import typed
 from attar.config import place
 from attar.methods import methods
 from attar.models.catalog import require_known
-from attar.settings import recipes, resolve, sections_of
+from attar.recipes import recipes
+from attar.settings import resolve, sections_of
 
 PAGES = {path.stem: path.read_text("utf-8") for path in (Path(__file__).parents[1] / "docs" / "methods").glob("*.md")}
 METHOD_OF = {"coresets": "herding"}
@@ -29,7 +31,7 @@ def test_a_command_on_a_page_is_one_that_attar_takes(page, line):
     command = typer.main.get_command(cli.app)
     words = shlex.split(line)[1:]
     sub = command.commands[words[0]]
-    params = sub.make_context(words[0], words[1:], resilient_parsing=len(words) == 1).params
+    params = typed(sub.make_context(words[0], words[1:], resilient_parsing=len(words) == 1))
     method, of_page = params.get("method") or METHOD_OF.get(page, page), METHOD_OF.get(page, page)
     if params.get("recipe") not in (None, "auto", "none"):
         assert params["recipe"] in recipes()
@@ -37,7 +39,7 @@ def test_a_command_on_a_page_is_one_that_attar_takes(page, line):
     if params.get("model"):
         require_known(params["model"])
     kind = methods()[of_page if method == "auto" else method]
-    _, problems = place(sections_of(kind), params.get("set_") or [])
+    _, problems = place(sections_of(kind), params.get("settings", []))
     assert not problems
 
 

@@ -10,7 +10,8 @@ import pytest
 import attar
 from attar.data.named import NAMED
 from attar.models.catalog import require_known
-from attar.settings import NOTES, fitting_recipe, recipes, resolve
+from attar.recipes import NOTES, fitting_recipe, recipes
+from attar.settings import resolve
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 

@@ -1,9 +1,11 @@
 """Write the pages of the site that are made of other files.
 
     python tools/docs.py            write them all
-    python tools/docs.py --check    write nothing, and fail where a page that is kept in git is out of date
+    python tools/docs.py --check    write nothing, and fail where a file that is kept in git is out of date
 
     docs/recipes.md              in git; of the recipe files
+    src/attar/catalogue.json     in git; of the classes of methods, strategies and settings, for `attar list` and `show`
+    docs/reference/python.md     made for each build; of the functions of `attar`
     docs/reference/cli.md        made for each build; of the options of `attar`
     docs/reference/settings.md   made for each build; of the fields of the settings' classes
     docs/reference/strategies.md made for each build; of what the strategies' files say of themselves
@@ -18,12 +20,14 @@ from __future__ import annotations
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).parents[1] / "docs"
+CATALOGUE = DOCS.parent / "src" / "attar" / "catalogue.json"
 SOURCES = {
     "digits": "Digits, bundled",
     "cifar10": "CIFAR-10",
@@ -56,6 +60,24 @@ SETTINGS_HEAD = """# Settings
 Every option is a field of a typed section. On the command line it is `--set section.name=value`, in a recipe or in
 `config.yaml` a line under its section, in Python a key of `settings`. The name alone is enough where it is in one
 section only. Defaults here are the library's; a method or a recipe may have others, which `attar show NAME` prints.
+"""
+FUNCTIONS = (
+    *("distill", "resume", "load", "evaluate", "train", "continual", "plan", "study", "plan_study"),
+    *("compare", "experts", "verify", "write_report", "export", "import_", "push"),
+)
+PYTHON_HEAD = """# Python
+
+The same commands as the [command line](cli.md), with typed results. All are functions of `attar`; torch is imported at
+the first call. Options that are no argument here go into `settings`, as on the command line into `--set`; where an
+argument is a setting too, what a recipe or the method has is the default.
+
+```python
+import attar
+
+made = attar.distill("digits", ipc=1, settings={"recover.iterations": 50})
+judged = attar.evaluate(made.distilled, "digits", seeds=5)
+print(judged.verdict)
+```
 """
 STRATEGIES_HEAD = """# Training strategies
 
@@ -110,10 +132,59 @@ def cli_page() -> str:
     return "".join(parts)
 
 
+def python_page() -> str:
+    """Every function of `attar`: signature, what it does, and its options."""
+    import inspect
+
+    import attar
+    from attar.config import options
+    from attar.options import section_of
+
+    parts = [PYTHON_HEAD]
+    for name in FUNCTIONS:
+        function = getattr(attar, name)
+        about, _, _ = inspect.cleandoc(function.__doc__).partition("\n\nArgs:")
+        _, _, raises = inspect.cleandoc(function.__doc__).partition("\n\nRaises")
+        more = f"\n\nRaises{raises}" if raises else ""
+        parts.append(f"\n## attar.{name}\n\n```python\n{_call(name, function)}\n```\n\n{about}{more}\n")
+        if not hasattr(function, "options"):
+            continue
+        parts.append("\n| argument | default | meaning |\n|---|---|---|\n")
+        described = {option.name: option for option in options(function.options)}
+        for argument in inspect.signature(function).parameters:
+            option, section = described[argument], section_of(function.options, argument)
+            setting = f" Setting `{section}.{argument}`." if section else ""
+            parts.append(f"| `{argument}` | `{_cell_text(option.default)}` | {_setting(option)}{setting} |\n")
+    return "".join(parts)
+
+
+def _call(name: str, function: Any) -> str:
+    """A signature as it is typed, over several lines where one is too short."""
+    import inspect
+
+    signature = inspect.signature(function)
+    words = []
+    for one in signature.parameters.values():
+        if one.kind is one.KEYWORD_ONLY and "*" not in words:
+            words.append("*")
+        words.append(one.name if one.default is one.empty else f"{one.name}={one.default!r}")
+    returned = str(signature.return_annotation).strip("'")
+    line = f"attar.{name}({', '.join(words)}) -> {returned}"
+    wrapped = textwrap.fill(", ".join(words) + ",", 96, initial_indent="    ", subsequent_indent="    ")
+    return line if len(line) <= 100 else f"attar.{name}(\n{wrapped}\n) -> {returned}"
+
+
+def catalogue_text() -> str:
+    """What `attar list` and `attar show` answer from."""
+    from attar.described import contents
+
+    return json.dumps(contents(), indent=1, ensure_ascii=False) + "\n"
+
+
 def settings_page() -> str:
     """Every setting of every section and method: type, default, meaning."""
-    from attar.catalogue import study_options
     from attar.config import options
+    from attar.described import study_options
     from attar.interop.settings import ForeignSettings
     from attar.methods import methods
     from attar.settings import sections_of
@@ -179,7 +250,9 @@ def pages() -> dict[Path, str]:
     decisions = DOCS / "decisions"
     made = {
         DOCS / "recipes.md": recipes_page(_recipes()),
+        CATALOGUE: catalogue_text(),
         DOCS / "reference" / "cli.md": cli_page(),
+        DOCS / "reference" / "python.md": python_page(),
         DOCS / "reference" / "settings.md": settings_page(),
         DOCS / "reference" / "strategies.md": strategies_page(),
         decisions / "README.md": decisions_page(sorted(decisions.glob("0*.md"))),
@@ -236,13 +309,13 @@ def _text(lines: str | list[str]) -> str:
 
 
 def main() -> int:
-    """Write the pages, or check the one in git."""
-    kept = DOCS / "recipes.md"
+    """Write the pages, or check those in git."""
     if "--check" in sys.argv[1:]:
-        if kept.exists() and kept.read_text("utf-8") == recipes_page(_recipes()):
-            return 0
-        sys.stderr.write("docs/recipes.md is not what the recipe files say; to fix: python tools/docs.py\n")
-        return 1
+        kept = {DOCS / "recipes.md": recipes_page(_recipes()), CATALOGUE: catalogue_text()}
+        stale = [path for path, text in kept.items() if not path.exists() or path.read_text("utf-8") != text]
+        for path in stale:
+            sys.stderr.write(f"{path} is not what the code and the recipes say; to fix: python tools/docs.py\n")
+        return bool(stale)
     for path, text in pages().items():
         path.write_text(text, "utf-8")
     return 0

@@ -33,9 +33,6 @@ class Config(BaseModel):
     )
     changed: ClassVar[Mapping[str, Any]] = {}
     """Defaults that a subclass changes of the fields it inherits."""
-    later: ClassVar[tuple[str, ...]] = ()
-    """Fields that came after runs had been made without them: `dump` leaves them out while they have their defaults, so
-    that such runs go on, and their bytes stay as they were."""
 
     @model_validator(mode="before")
     @classmethod
@@ -199,11 +196,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
 
 
 def dump(config: Config) -> dict[str, Any]:
-    """Plain JSON-able values of a config, without `later` fields that are not used."""
-    defaults = {name: info.default for name, info in type(config).model_fields.items()} | dict(config.changed)
-    later = {name for kind in type(config).__mro__ for name in vars(kind).get("later", ())}
-    unused = {name for name in later if getattr(config, name) == defaults[name]}
-    return config.model_dump(mode="json", exclude=unused)
+    """Plain JSON-able values of a config."""
+    return config.model_dump(mode="json")
 
 
 def _problem(section: str, kind: type[Config], detail: Any, values: Mapping[str, Any]) -> str:
@@ -271,7 +265,7 @@ def _option(name: str, info: FieldInfo, changed: Mapping[str, Any]) -> Option:
 
 
 def _as_typed(kind: type[Config], key: str, value: Any) -> Any:
-    """What a person means who types `none`, as `attar show` writes what YAML calls null; or `a,b` or 1 for a list.
+    """What a person means who types `none`, as `attar show` writes what YAML calls null; for a list `a,b`, 1 or none.
 
     Only where the field can be that, and has no choice of the name.
     """
@@ -283,6 +277,8 @@ def _as_typed(kind: type[Config], key: str, value: Any) -> Any:
     if value == "none" and type(None) in choices:
         return None
     lists = any(get_origin(choice) is tuple for choice in choices)
+    if lists and value == "none":
+        return []
     if lists and not choices & {str, type(value)}:
         return [parse_value(part) for part in value.split(",")] if isinstance(value, str) else [value]
     return value

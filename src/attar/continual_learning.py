@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from attar.artifacts.distilled import Distilled
-from attar.config import Config, dump
+from attar.config import dump
 from attar.data.loading import RealSet, TrainingSet
 from attar.data.replayed import ReplayedSet
 from attar.data.views import Views
 from attar.errors import ConfigError, DataError
 from attar.evaluation import TRIALS, judging_set
 from attar.models.catalog import build
+from attar.options import Arriving
 from attar.records import Record
 from attar.runtime.engine import Engine, hardware
 from attar.runtime.events import Events
@@ -42,19 +42,9 @@ RESULT = "continual.json"
 METRIC = "continual_accuracy"
 
 
-class ContinualSettings(Config):
+class ContinualSettings(Arriving):
     """How classes arrive."""
 
-    model: str = "auto"
-    """Network that is trained at each step; auto: the one used for distillation, or a ConvNet."""
-    steps: int = Field(default=5, ge=1)
-    """Steps in which the classes arrive, in an order drawn by the seed, as evenly as they divide."""
-    seeds: int = Field(default=1, ge=1)
-    """Orders of the classes, each with its own initial weights."""
-    random: bool = True
-    """Compare with random real images at the same count per class, as GDumb keeps them (Prabhu et al. 2020)."""
-    labels: tuple[Literal["stored", "hard"], ...] = Field(default=("stored",), min_length=1)
-    """Labels of the distilled images: those stored with them, soft where there are some, or their classes."""
     split: Literal["test", "validation"] = "test"
     """Real images that judge."""
 
@@ -163,7 +153,7 @@ def _subjects(
             fix="--labels hard",
         )
     making = Subjects(distilled, source, training, engine, events, teacher)
-    return making.distilled(kinds) + (making.real("random", kinds) if settings.random else [])
+    return making.distilled(kinds) + (making.real("random", kinds) if settings.baseline else [])
 
 
 def seen_classes(num_classes: int, steps: int, step: int, seed: int) -> Tensor:

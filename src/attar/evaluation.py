@@ -16,16 +16,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from attar.artifacts.distilled import Distilled
 from attar.best_over_run import best_epochs, best_state, states_of
-from attar.config import Config, dump
+from attar.config import dump
 from attar.data.loading import RealSet, few
 from attar.errors import ConfigError, DataError
 from attar.models.catalog import build
+from attar.options import Judging, LabelKind
 from attar.records import Record
 from attar.runtime.engine import Engine, hardware
 from attar.runtime.events import Events
@@ -43,19 +44,12 @@ RESULT = "evaluation.json"
 TRIALS = "evaluation"
 
 
-class EvaluateSettings(Config):
+class EvaluateSettings(Judging):
     """How the distilled set is judged."""
 
-    models: tuple[str, ...] = Field(default=("auto",), min_length=1)
-    """Networks that are trained; auto: the one used for distillation, or a ConvNet for the resolution."""
-    seeds: int = Field(default=3, ge=1)
-    """Trainings of each network on each set, from different initial weights."""
-    baselines: tuple[Literal["random", "herding", "kcenter", "kmeans", "full"], ...] = ("random", "full")
-    """Compared with: real images at the same count per class, random or chosen (herding, kcenter, kmeans; by the
-    features of the teacher that labels them, or by pixels), and the whole training split."""
     full_epochs: int = Field(default=50, ge=1)
     """Epochs on the whole training split; the other train settings are the same."""
-    labels: tuple[Literal["stored", "hard"], ...] = Field(default=("stored",), min_length=1)
+    labels: tuple[LabelKind, ...] = Field(default=("stored",), min_length=1)
     """Labels of the distilled images: those stored with them, soft where there are some, or their classes. The verdict
     is about each."""
     use_learned_rate: bool = True
@@ -70,10 +64,6 @@ class EvaluateSettings(Config):
     what RDED prints (every 10 epochs) and many tables report. The headline stays the last epoch. 0: tested once."""
     split: Literal["test", "validation"] = "test"
     """Real images that judge; choose settings by the validation split and leave test to the end."""
-    scores: bool = False
-    """Run all that the scores of DD-Ranking (HLR, IOR, LRS, ARS) are made of: both kinds of labels, random images and
-    the whole set, and distilled and random images without augmentation too."""
-    later: ClassVar[tuple[str, ...]] = ("scores",)
 
     @field_validator("models", "baselines", "labels")
     @classmethod

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -30,6 +30,8 @@ from attar.models.catalog import build as build_model
 from attar.models.flat import FlatModel
 from attar.models.norms import has_batch_norm
 from attar.models.weights import without_place
+from attar.options import Redo, Until
+from attar.recipes import Recipe, fitting_recipe, load_recipe
 from attar.recover import recover
 from attar.relabel import label_plan, labeller, relabel
 from attar.runtime.engine import Engine, hardware
@@ -37,12 +39,9 @@ from attar.runtime.events import Events
 from attar.runtime.memory import enough_memory
 from attar.runtime.processes import launched
 from attar.settings import (
-    Recipe,
     Settings,
     choose_method,
     command,
-    fitting_recipe,
-    load_recipe,
     resolve,
     restore,
     sections_of,
@@ -53,8 +52,6 @@ from attar.squeeze import decisive, open_knowledge, squeeze
 from attar.squeeze.teachers import load_teacher
 from attar.training.soft import Teacher
 
-Until = Literal["squeeze", "recover", "relabel", "evaluate"]
-Redo = Literal["recover", "relabel"]
 ORDER: tuple[Until, ...] = ("squeeze", "recover", "relabel", "evaluate")
 MEMORY_ADVICE = {
     "squeeze": "lower squeeze.batch_size, take a narrower squeeze.model, or lower --resolution",
@@ -237,7 +234,7 @@ class Run:
             "summary": self.settings.method.summary,
             "paper": self.settings.method.source,
             "source": {
-                "name": source_name(run.source),
+                "name": source_name(str(run.source)),
                 "fingerprint": source.fingerprint,
                 "licence": source.licence,
                 "num_train_images": len(source.train),
@@ -261,35 +258,27 @@ class Prepared:
 
 
 def prepare(
-    source: str,
+    given: Mapping[str, Mapping[str, Any]],
     *,
-    method: str = "auto",
-    ipc: int | None = None,
     recipe: str = "auto",
     assignments: Sequence[str] = (),
-    given: Mapping[str, Mapping[str, Any]] | None = None,
     quiet: bool = False,
 ) -> Prepared:
     """Resolve the settings, open the source, and check all that can be checked before any long work.
 
     Args:
-        source: name, folder or address of the images.
-        method: a method's name, or auto.
-        ipc: images per class; None takes the recipe's, or 1.
+        given: sections from flags, above the recipe; `run.source` is among them.
         recipe: auto (a bundled one made for this source, method and ipc, if any), none, a name, or a file.
         assignments: `section.key=value` texts, above everything else.
-        given: sections from flags, above the recipe.
         quiet: show no progress.
     """
-    meant = _meant_by_squeeze(given or {}, assignments) if method == "auto" and recipe in ("auto", "none") else None
+    run = given["run"]
+    method = run.get("method", "auto")
+    meant = _meant_by_squeeze(given, assignments) if method == "auto" and recipe in ("auto", "none") else None
     method = meant or method
-    chosen = _choose_recipe(recipe, source, method, ipc)
-    run_section: dict[str, Any] = {"source": source}
-    if ipc is not None:
-        run_section["ipc"] = ipc
-    if method != "auto":
-        run_section["method"] = method
-    sections = {**(given or {}), "run": {**(given or {}).get("run", {}), **run_section}}
+    chosen = _choose_recipe(recipe, run["source"], method, run.get("ipc"))
+    named = {"method": method} if method != "auto" else {}
+    sections = {**given, "run": {key: value for key, value in run.items() if key != "method"} | named}
     settings, opened, why = _resolve(sections, assignments, chosen, Events(quiet=quiet))
     if chosen and recipe == "auto":
         why = [f"recipe {chosen.name}: made for this source, method and number of images", *why]
@@ -320,7 +309,7 @@ def start(
     `fresh` deletes what an earlier run left there; `redo` what its stages from that one on left.
     """
     settings = prepared.settings
-    folder = RunFolder(out or _default_folder(settings))
+    folder = RunFolder(out or _default_folder(settings), settings.rules)
     with _engine(settings) as engine, _locked(folder, engine):
         if engine.leads:
             folder.open(settings.plain(), fresh=fresh, redo=redo)
@@ -337,17 +326,23 @@ def start(
 
 @contextmanager
 def resume(
-    path: Path, *, assignments: Sequence[str] = (), redo: Redo | None = None, quiet: bool = False
+    path: Path,
+    *,
+    assignments: Sequence[str] = (),
+    redo: Redo | None = None,
+    workers: int | None = None,
+    quiet: bool = False,
 ) -> Iterator[Run]:
     """Open an existing run folder with the settings that made it.
 
-    Other settings may be assigned to a stage that is done again, `redo`, and to those after it.
+    Other settings may be assigned to a stage that is done again, `redo`, and to those after it. `workers` threads are
+    used where the settings name no number.
     """
-    folder = RunFolder(path)
-    settings = restore(folder.settings(), assignments)
-    with _engine(settings) as engine, _locked(folder, engine):
+    settings = restore(RunFolder(path).settings(), assignments)
+    folder = RunFolder(path, settings.rules)
+    with _engine(settings, workers) as engine, _locked(folder, engine):
         events = Events(folder.events_path, quiet=quiet or not engine.leads)
-        source = open_source(settings.run.source, settings.source, events=events)
+        source = open_source(str(settings.run.source), settings.source, events=events)
         if redo or assignments:
             _check_models(settings, source)
             if engine.leads:
@@ -376,7 +371,7 @@ def _resolve(
     if not resolved:
         raise errors[0]
     some = next(iter(resolved.values()))
-    source = open_source(some.run.source, some.source, events=events)
+    source = open_source(str(some.run.source), some.source, events=events)
     why: list[str] = []
     if named == "auto":
         named, reason = choose_method(source.task, some.run.ipc)
@@ -468,7 +463,7 @@ def teacher_of(distilled: Distilled, engine: Engine) -> Teacher | None:
 
 def _default_folder(settings: Settings) -> Path:
     run = settings.run
-    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in source_name(run.source))
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in source_name(str(run.source)))
     seed = f"-seed{run.seed}" if run.seed else ""
     return Path("runs") / f"{name}-{run.method}-ipc{run.ipc}{seed}"
 
@@ -485,9 +480,9 @@ def sharing_engine(device: str, precision: str, workers: int | None) -> Iterator
         torch.set_num_threads(before)
 
 
-def _engine(settings: Settings) -> AbstractContextManager[Engine]:
+def _engine(settings: Settings, workers: int | None = None) -> AbstractContextManager[Engine]:
     run = settings.run
-    return sharing_engine(run.device, run.precision, run.workers)
+    return sharing_engine(run.device, run.precision, run.workers or workers)
 
 
 def _locked(folder: RunFolder, engine: Engine) -> AbstractContextManager[None]:

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -48,8 +48,6 @@ SNAPSHOT_IMAGES = 100
 
 class RecoverSettings(Config):
     """The optimisation of the synthetic images."""
-
-    later: ClassVar[tuple[str, ...]] = ("draws_per_step", "ema")
 
     iterations: int = Field(1000, ge=0)
     """Steps of the optimiser; 0 leaves the images as the method began them."""

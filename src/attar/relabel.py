@@ -29,6 +29,7 @@ from attar.labels.codecs import CODECS
 from attar.labels.plan import LabelPlan, choose_plan
 from attar.labels.writing import write_labels
 from attar.methods.base import Distillate, Images
+from attar.options import Budget
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.seeding import derive
@@ -38,7 +39,7 @@ from attar.training.soft import one_label_each
 BATCH = 256
 
 
-class RelabelSettings(ViewSettings):
+class RelabelSettings(ViewSettings, Budget):
     """The labels of the distilled dataset."""
 
     labels: Literal["method", "teacher", "epochs", "online"] = "method"
@@ -54,13 +55,9 @@ class RelabelSettings(ViewSettings):
     (principal components of the logits, in `keep` bytes). auto: q8, or what label_budget chooses."""
     keep: int = Field(0, ge=0)
     """How many logits topk keeps of a label, or how many bytes pca; 0: 10, or half the classes where that is less."""
-    label_budget: str | None = None
-    """Size that the labels of all epochs may have together, such as 50MB; chooses codec and keep in place of those
-    above, and how many epochs are stored."""
     members: Literal["all", "strongest"] | tuple[int, ...] = "all"
     """Which of the squeezed networks give labels, by the mean of their logits: all; strongest, by validation accuracy;
     or a list of their numbers, in a pool 0 the weakest and -1 the strongest."""
-    later = ("members",)
 
     @field_validator("members")
     @classmethod

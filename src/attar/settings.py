@@ -6,54 +6,35 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-import yaml
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
 from attar.config import Config, build, dump, merge, place
 from attar.data.sources import SourceSettings
-from attar.errors import ConfigError, unknown
+from attar.errors import ConfigError
 from attar.evaluation import EvaluateSettings
+from attar.marks import Rules
 from attar.methods import method as method_named
 from attar.methods.base import Method
 from attar.models.catalog import require_known
 from attar.models.weights import without_place
+from attar.options import Machine, Seeded, Wanted
+from attar.recipes import Recipe, fitting_recipe, recipes
 from attar.recover import RecoverSettings
 from attar.relabel import RelabelSettings
-from attar.runtime.engine import Precision
 from attar.squeeze import SETTINGS as SQUEEZE_SETTINGS
 from attar.task import Task
 from attar.training.loop import TrainSettings
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
-NOTES = ("about", "published", "reached", "cost", "when")
-"""Keys of a recipe file beside the sections of settings."""
 TRAJECTORY_LIMIT_PX, TRAJECTORY_LIMIT_IMAGES = 64, 1000
 
 
-class RunSettings(Config):
+class RunSettings(Machine, Seeded, Wanted):
     """The run as a whole."""
-
-    source: str
-    """What is distilled: a name from `attar list datasets`, a folder, parquet shards, wds:PATTERN, hf:owner/name."""
-    method: str = "auto"
-    """How: a method's name; auto chooses by resolution, number of classes and images per class."""
-    ipc: int = Field(1, ge=1)
-    """Synthetic images per class."""
-    seed: int = Field(0, ge=0)
-    """Every random choice of the run is a function of it."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where the work runs."""
-    precision: Precision = "32-true"
-    """Arithmetic of the networks' forward passes; bf16-mixed is faster where the processor or GPU has it. Parameters,
-    losses and sums stay float32."""
-    workers: int | None = Field(None, ge=1)
-    """CPU threads of each process; none takes all. The last bits of a result depend on it. One is fastest for tiny
-    networks on tiny images, and by far where the machine is busy."""
 
     @field_validator("method")
     @classmethod
@@ -61,26 +42,6 @@ class RunSettings(Config):
         if name != "auto":
             method_named(name)
         return name
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A set of settings with a name, and what is known of it."""
-
-    name: str
-    notes: Mapping[str, Any]
-    sections: Mapping[str, Mapping[str, Any]]
-
-    def suits(self, source: str, method: str, ipc: int | None) -> bool:
-        """Whether the recipe was made for this source, number of images and method, or auto where `when` names none."""
-        when = self.notes.get("when") or {}
-        made_for = self.sections.get("run", {})
-        return (
-            bool(when)
-            and when.get("source") == source
-            and method in (when.get("method", "auto"), made_for.get("method"))
-            and (ipc or 1) == made_for.get("ipc")
-        )
 
 
 @dataclass(frozen=True)
@@ -120,6 +81,11 @@ class Settings:
     def evaluate(self) -> EvaluateSettings:
         """How the result is judged."""
         return self._of("evaluate", EvaluateSettings)
+
+    @property
+    def rules(self) -> Rules:
+        """Which of the settings may change in a run folder."""
+        return Rules.of({name: type(section) for name, section in self.sections.items()})
 
     def plain(self) -> dict[str, dict[str, Any]]:
         """JSON-able values of every section."""
@@ -177,8 +143,8 @@ def command(settings: Settings, task: Task) -> str:
     A recipe that was not made for this source is named only where it saves more than half of them.
     """
     run = settings.run
-    fitting = fitting_recipe(run.source, run.method, run.ipc)
-    start = ["attar", "distill", source_name(run.source)]
+    fitting = fitting_recipe(str(run.source), run.method, run.ipc)
+    start = ["attar", "distill", source_name(str(run.source))]
     best, flags = ["--method", run.method, "--ipc", str(run.ipc)], _differing(settings, fitting, task)
     most = len(flags) // 2
     for recipe in recipes().values():
@@ -208,17 +174,10 @@ def _differing(settings: Settings, recipe: Recipe | None, task: Task) -> list[st
     plain = with_models(resolve(given, recipe=recipe), task).plain()
     words = []
     for section, values in settings.plain().items():
-        left_out = type(settings.sections[section]).model_fields.keys() & plain[section].keys() - values.keys()
-        unused = {key: getattr(settings.sections[section], key) for key in plain[section] if key in left_out}
-        for key, value in {**values, **unused}.items():
+        for key, value in values.items():
             if key not in plain[section] or value != plain[section][key]:
                 words += _flag(section, key, value)
     return words
-
-
-def fitting_recipe(source: str, method: str, ipc: int | None) -> Recipe | None:
-    """The bundled recipe that was made for this source, method (or auto) and number of images."""
-    return next((recipe for recipe in recipes().values() if recipe.suits(source, method, ipc)), None)
 
 
 def choose_method(task: Task, ipc: int) -> tuple[str, str]:
@@ -256,32 +215,6 @@ def default_model(task: Task) -> str:
     return f"convnet-d{depth}-w128"
 
 
-def recipes() -> dict[str, Recipe]:
-    """The bundled recipes by name."""
-    files = sorted(resources.files("attar.recipes").iterdir(), key=lambda file: file.name)
-    return {
-        file.name.removesuffix(".yaml"): _parse_recipe(file.name.removesuffix(".yaml"), file.read_text("utf-8"))
-        for file in files
-        if file.name.endswith(".yaml")
-    }
-
-
-def load_recipe(name: str) -> Recipe:
-    """A bundled recipe by name, or one from a YAML file."""
-    known = recipes()
-    if name in known:
-        return known[name]
-    path = Path(name)
-    if path.is_file():
-        try:
-            return _parse_recipe(path.stem, path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} can't be read as a recipe: {error}", expected="a YAML file in UTF-8") from error
-    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        raise ConfigError(f"there is no recipe file {name}", fix="check the path, or name one of `attar list recipes`")
-    raise unknown("recipe", name, known, fix="name one of `attar list recipes`, or give the path of a YAML file")
-
-
 def _flag(section: str, key: str, value: Any) -> list[str]:
     if key == "data_dir":
         return ["--data-dir", "DIR"]
@@ -309,20 +242,6 @@ def _unknown_models(values: Mapping[str, Mapping[str, Any]]) -> list[str]:
             except ConfigError as error:
                 problems.append(f"{where}: {error.found}; {error.expected}")
     return problems
-
-
-def _parse_recipe(name: str, text: str) -> Recipe:
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"recipe {name} is not YAML: {error}") from error
-    if not isinstance(values, dict) or not all(isinstance(values[k], dict) for k in values if k not in NOTES):
-        raise ConfigError(
-            f"recipe {name} is not a mapping of sections",
-            expected="sections such as `recover:` with fields under them",
-        )
-    notes = {key: values[key] for key in NOTES if key in values}
-    return Recipe(name, notes, {key: section for key, section in values.items() if key not in NOTES})
 
 
 def _sections(kind: type[Method], values: Mapping[str, Mapping[str, Any]]) -> dict[str, type[Config]]:

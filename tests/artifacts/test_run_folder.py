@@ -2,6 +2,11 @@ import pytest
 
 from attar.artifacts.run import RunFolder
 from attar.errors import ArtifactError
+from attar.marks import Rules
+from attar.methods import methods
+from attar.settings import sections_of
+
+RULES = Rules.of(sections_of(methods()["tesla"]))
 
 SETTINGS = {"run": {"source": "digits", "ipc": 1, "device": "cpu"}}
 
@@ -17,7 +22,7 @@ def make_stage(folder: RunFolder, settings, parents=(), name="squeeze", content=
 
 
 def test_the_same_settings_go_on_and_others_are_refused_by_name(tmp_path):
-    folder = RunFolder(tmp_path / "run")
+    folder = RunFolder(tmp_path / "run", RULES)
     folder.open(SETTINGS)
     folder.open(SETTINGS)
     with pytest.raises(ArtifactError, match=r"run\.ipc: was 1, now 2"):
@@ -25,13 +30,13 @@ def test_the_same_settings_go_on_and_others_are_refused_by_name(tmp_path):
 
 
 def test_where_the_work_is_done_may_change(tmp_path):
-    folder = RunFolder(tmp_path / "run")
+    folder = RunFolder(tmp_path / "run", RULES)
     folder.open(SETTINGS)
     folder.open({"run": {**SETTINGS["run"], "device": "cuda"}})
 
 
 def test_fresh_deletes_ours_and_nothing_else(tmp_path):
-    folder = RunFolder(tmp_path / "run")
+    folder = RunFolder(tmp_path / "run", RULES)
     folder.open(SETTINGS)
     make_stage(folder, {"a": 1})
     (folder.path / "notes.txt").write_text("the user's")
@@ -44,12 +49,12 @@ def test_a_folder_of_other_things_is_refused_even_with_fresh(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     for fresh in (False, True):
         with pytest.raises(ArtifactError, match=r"thesis\.tex"):
-            RunFolder(tmp_path).open(SETTINGS, fresh=fresh)
+            RunFolder(tmp_path, RULES).open(SETTINGS, fresh=fresh)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
 def test_a_stage_is_complete_only_at_its_end(tmp_path):
-    folder = RunFolder(tmp_path)
+    folder = RunFolder(tmp_path, RULES)
     stage = folder.stage("squeeze", {"a": 1})
     with pytest.raises(RuntimeError), stage.making([]):
         raise RuntimeError
@@ -59,7 +64,7 @@ def test_a_stage_is_complete_only_at_its_end(tmp_path):
 
 
 def test_a_stage_with_a_missing_or_cut_file_is_made_again(tmp_path):
-    folder = RunFolder(tmp_path)
+    folder = RunFolder(tmp_path, RULES)
     stage = make_stage(folder, {"a": 1})
     (stage.folder / "result.txt").write_text("")
     assert not stage.complete
@@ -68,7 +73,7 @@ def test_a_stage_with_a_missing_or_cut_file_is_made_again(tmp_path):
 
 
 def test_other_settings_of_a_stage_or_of_its_parent_are_refused(tmp_path):
-    folder = RunFolder(tmp_path)
+    folder = RunFolder(tmp_path, RULES)
     parent = make_stage(folder, {"a": 1})
     make_stage(folder, {"b": 1}, [parent], name="recover")
     with pytest.raises(ArtifactError, match="b: was 1, now 2"):
@@ -98,7 +103,7 @@ def experts(num: int, epochs: int = 2) -> dict[str, dict[str, int]]:
 
 
 def test_more_experts_go_on_and_fewer_are_refused(tmp_path):
-    folder = RunFolder(tmp_path / "run")
+    folder = RunFolder(tmp_path / "run", RULES)
     folder.open(experts(2))
     make_stage(folder, experts(2))
     folder.open(experts(3))
@@ -114,7 +119,7 @@ def test_more_experts_go_on_and_fewer_are_refused(tmp_path):
 
 
 def test_more_experts_of_another_kind_are_refused(tmp_path):
-    folder = RunFolder(tmp_path / "run")
+    folder = RunFolder(tmp_path / "run", RULES)
     folder.open(experts(2))
     make_stage(folder, experts(2))
     for found in (lambda: folder.open(experts(3, epochs=4)), lambda: folder.stage("squeeze", experts(3, epochs=4))):
@@ -124,7 +129,7 @@ def test_more_experts_of_another_kind_are_refused(tmp_path):
 
 
 def test_more_experts_need_leave_to_begin_again_what_stands_on_them(tmp_path):
-    folder = RunFolder(tmp_path / "run")
+    folder = RunFolder(tmp_path / "run", RULES)
     folder.open(experts(2))
     make_stage(folder, {"b": 1}, [make_stage(folder, experts(2))], name="recover")
     for redo in (None, "relabel"):
@@ -138,6 +143,24 @@ def test_more_experts_need_leave_to_begin_again_what_stands_on_them(tmp_path):
 
 
 def test_how_many_experts_at_once_may_change(tmp_path):
-    folder = RunFolder(tmp_path / "run")
+    folder = RunFolder(tmp_path / "run", RULES)
     folder.open({"squeeze": {"experts_at_once": "auto"}})
     folder.open({"squeeze": {"experts_at_once": 5}})
+
+
+def test_what_earlier_stages_were_made_with_stays_where_a_later_one_is_done_again(tmp_path):
+    made = {"run": {"seed": 0, "ipc": 1}, "method": {"num_steps": 3}, "recover": {"ema": 0}, "relabel": {"keep": 1}}
+    folder = RunFolder(tmp_path / "run", RULES)
+    folder.open(made)
+    others = {"run.seed": 2, "run.ipc": 2, "method.num_steps": 4, "recover.ema": 0.5, "relabel.keep": 2}
+    refused = {"recover": {"run.seed"}, "relabel": {"run.seed", "run.ipc", "method.num_steps", "recover.ema"}}
+    for redo, decided in refused.items():
+        for name, value in others.items():
+            section, field = name.split(".")
+            changed = {**made, section: {**made[section], field: value}}
+            if name in decided:
+                with pytest.raises(ArtifactError, match=name):
+                    folder.open(changed, redo=redo)
+            else:
+                folder.open(changed, redo=redo)
+                folder.open(made, redo=redo)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attar.methods import methods
-from attar.settings import recipes
-from attar.studies.settings import studies
+from attar.recipes import recipes
+from attar.recipes import study_names as studies
 
 ROOT = Path(__file__).parents[2]
 RECIPES = recipes()

@@ -106,7 +106,7 @@ def test_records_of_every_step_and_subject(soft: bool, tmp_path: Path) -> None:
 
 
 def test_without_the_baseline(tmp_path: Path) -> None:
-    assert {record.subject for record in run(tmp_path, random=False, seeds=2)} == {"distilled"}
+    assert {record.subject for record in run(tmp_path, baseline=False, seeds=2)} == {"distilled"}
 
 
 def test_more_steps_than_classes_are_refused(tmp_path: Path) -> None:
@@ -145,18 +145,18 @@ def test_the_orders_of_the_classes_and_each_accuracy_are_kept(tmp_path: Path) ->
 
 
 def test_one_class_at_a_time(tmp_path: Path) -> None:
-    records = run(tmp_path, steps=5, random=False)
+    records = run(tmp_path, steps=5, baseline=False)
     assert [record.protocol["classes_seen"] for record in records] == [1, 2, 3, 4, 5]
     assert records[0].mean == 100, "of one class, every guess is right"
 
 
 def test_both_kinds_of_labels(tmp_path: Path) -> None:
-    records = run(tmp_path, soft=True, labels=["stored", "hard"], random=False, steps=1)
+    records = run(tmp_path, soft=True, labels=["stored", "hard"], baseline=False, steps=1)
     assert [(record.subject, record.protocol["labels"]) for record in records] == [
         ("distilled", "soft"),
         ("distilled, hard labels", "hard"),
     ]
-    assert {record.subject for record in run(tmp_path, labels=["hard", "stored"], random=False)} == {"distilled"}
+    assert {record.subject for record in run(tmp_path, labels=["hard", "stored"], baseline=False)} == {"distilled"}
 
 
 def test_first_classes_without_images_to_judge_by_are_told_before_training(tmp_path: Path) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 import attar
+from attar import options
+from attar.api.options import EvaluateOptions
 from attar.cli import app
 from attar.errors import ConfigError
 
@@ -72,17 +75,20 @@ def test_runs_are_compared_and_a_page_is_written(run: Distilled, tmp_path: Path)
     assert "Accuracy by images per class" in text
 
 
-@pytest.mark.parametrize(("typed", "asked"), [("none", []), ("random,full", ["random", "full"]), (None, None)])
+@pytest.mark.parametrize(
+    ("typed", "asked"),
+    [("none", {"baselines": ()}), ("random,full", {"baselines": ("random", "full")}), (None, {})],
+)
 def test_baselines_are_named_or_none(
-    monkeypatch: pytest.MonkeyPatch, typed: str | None, asked: list[str] | None
+    monkeypatch: pytest.MonkeyPatch, typed: str | None, asked: dict[str, tuple[str, ...]]
 ) -> None:
-    given: list[list[str] | None] = []
+    seen: list[dict[str, Any]] = []
 
-    def judged(*_: object, baselines: list[str] | None, **__: object) -> None:
-        given.append(baselines)
+    def judged(**given: Any) -> None:
+        seen.append(options.given(EvaluateOptions.model_validate(given)).get("evaluate", {}))
         raise ConfigError("seen")
 
     monkeypatch.setattr("attar.api.evaluate", judged)
-    options = ["--baselines", typed] if typed else []
-    CliRunner().invoke(app, ["evaluate", "runs/x", "--source", "digits", *options])
-    assert given == [asked]
+    flags = ["--baselines", typed] if typed else []
+    CliRunner().invoke(app, ["evaluate", "runs/x", "--source", "digits", *flags])
+    assert seen == [asked]

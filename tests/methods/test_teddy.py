@@ -174,7 +174,7 @@ def test_only_networks_can_be_chosen_among_for_labels() -> None:
         resolve({"run": {"source": "digits", "method": "tesla"}}, ["relabel.members=strongest"])
     settings = resolve({"run": {"source": "digits", "method": "sre2l"}}, ["relabel.members=[0]"])
     assert settings.plain()["relabel"]["members"] == [0]
-    assert "members" not in resolve({"run": {"source": "digits", "method": "sre2l"}}).plain()["relabel"]
+    assert resolve({"run": {"source": "digits", "method": "sre2l"}}).plain()["relabel"]["members"] == "all"
 
 
 NET = "convnet-d1-w4-batch"

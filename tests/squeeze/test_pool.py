@@ -10,6 +10,7 @@ from attar.artifacts.run import RunFolder
 from attar.data.loading import MemorySplit, RealSet
 from attar.data.views import Views, ViewSettings
 from attar.errors import ArtifactError, ConfigError, DivergedError
+from attar.marks import Rules
 from attar.models.norms import batch_norms
 from attar.runtime.checkpoint import read_note, read_tensors, write_tensors
 from attar.runtime.engine import Engine
@@ -151,7 +152,7 @@ def test_several_processes_leave_what_one_leaves(tmp_path: Path) -> None:
 
 def test_a_run_folder_takes_more_members_and_no_fewer(tmp_path: Path) -> None:
     before = {"squeeze": {"ratios": [0.2, 0.5], "member_epochs": [], "tune_epochs": 1}}
-    folder = RunFolder(tmp_path / "run")
+    folder = RunFolder(tmp_path / "run", Rules.of({"squeeze": PoolSettings}))
     folder.open(before)
     folder.open({"squeeze": before["squeeze"] | {"ratios": [0.2, 0.35, 0.5]}})
     for changed in ({"ratios": [0.2]}, {"ratios": [0.2, 0.4, 0.6]}, {"member_epochs": [1]}, {"tune_epochs": 2}):

@@ -13,9 +13,10 @@ from torch import nn
 from attar.data.loading import TensorSet
 from attar.errors import ConfigError
 from attar.models.catalog import build
+from attar.recipes import study_names as studies
 from attar.runtime.engine import Engine
 from attar.studies.grid import at_equal_images, cells_of, images_seen, showings
-from attar.studies.settings import read_study, studies
+from attar.studies.settings import read_study
 from attar.task import Normalization, Task
 from attar.training.loop import fit
 from attar.training.settings import TrainSettings, learning_rate

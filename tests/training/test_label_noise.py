@@ -8,9 +8,10 @@ import torch
 from attar.data.loading import TensorSet
 from attar.errors import ConfigError, DataError
 from attar.models.convnet import ConvNet
+from attar.options import NoiseKind
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events, read_events
-from attar.training.label_noise import Kind, corrupt
+from attar.training.label_noise import corrupt
 from attar.training.loop import TrainSettings, fit
 
 LABELS = torch.arange(1000) % 7
@@ -18,7 +19,7 @@ LABELS = torch.arange(1000) % 7
 
 @pytest.mark.parametrize("kind", ["symmetric", "pairflip"])
 @pytest.mark.parametrize("fraction", [0.0, 0.2, 0.45])
-def test_exactly_that_part_is_wrong_and_every_flip_is_a_wrong_class(kind: Kind, fraction: float) -> None:
+def test_exactly_that_part_is_wrong_and_every_flip_is_a_wrong_class(kind: NoiseKind, fraction: float) -> None:
     noise = corrupt(LABELS, fraction, kind, 0)
     wrong = noise.labels != LABELS
     assert int(wrong.sum()) == round(1000 * fraction)

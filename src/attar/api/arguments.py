@@ -1,37 +1,83 @@
-"""What the functions of `attar.api` take alike."""
+"""How the functions of `attar.api` take their options: the class of a function's options is its signature."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+import functools
+import inspect
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ParamSpec, TypeVar, cast
 
-from attar.config import Config, build, merge, place
+from attar.config import Config, build, merge, not_valid, place, validated
+from attar.options import arranged
 
-PathLike = str | Path
-Settings = Mapping[str, Any] | Iterable[str]
-"""`{"recover.iterations": 300}` or `["recover.iterations=300"]`."""
+P = ParamSpec("P")
+OptionsT = TypeVar("OptionsT")
+R = TypeVar("R")
 
 
-def assignments(settings: Settings) -> list[str]:
-    """`{"recover.iterations": 300}` as `["recover.iterations=300"]`; texts pass as they are."""
-    if isinstance(settings, Mapping):
-        return [f"{key}={json.dumps(value, default=str)}" for key, value in settings.items()]
-    return list(settings)
+def takes(kind: Callable[P, OptionsT]) -> Callable[[Callable[[OptionsT], R]], Callable[P, R]]:
+    """Make a function of an options object one of the options themselves, named, typed, documented and checked.
+
+    `kind` is a class of options. The function that results has its fields as arguments, those that aren't keyword-only
+    first, and raises ConfigError with all that is wrong with them.
+    """
+
+    def of(function: Callable[[OptionsT], R]) -> Callable[P, R]:
+        assert isinstance(kind, type)
+        assert issubclass(kind, Config)
+        signature = inspect.Signature(_parameters(kind), return_annotation=function.__annotations__.get("return"))
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            values = signature.bind(*args, **kwargs).arguments
+            options, problems = validated(kind, values, "")
+            if problems:
+                raise not_valid(problems, f"help(attar.{function.__name__}) says what each may be")
+            return function(cast("OptionsT", options))
+
+        call.__doc__ = _documented(function.__doc__ or "", kind)
+        call.__signature__ = signature  # type: ignore[attr-defined]
+        call.options = kind  # type: ignore[attr-defined]
+        return call
+
+    return of
 
 
 def sections(
     kinds: Mapping[str, type[Config]],
-    settings: Settings,
+    settings: Iterable[str],
     defaults: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Config]:
     """Sections of these kinds, from assignments over defaults; raises ConfigError with all that is wrong."""
-    placed, problems = place(kinds, assignments(settings))
+    placed, problems = place(kinds, settings)
     values = merge({name: defaults.get(name, {}) for name in kinds}, placed)
     return build(kinds, values, problems)
 
 
-def given(**flags: Any) -> dict[str, Any]:
-    """The flags that were given: not None."""
-    return {name: value for name, value in flags.items() if value is not None}
+def _parameters(kind: type[Config]) -> list[inspect.Parameter]:
+    fields = sorted(arranged(kind).items(), key=lambda field: field[1].kw_only is not False)
+    return [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD if info.kw_only is False else inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if info.is_required() else info.default,
+            annotation=info.annotation,
+        )
+        for name, info in fields
+    ]
+
+
+def _documented(text: str, kind: type[Config]) -> str:
+    """A function's docstring, with what its options are behind the first paragraphs and before `Raises`."""
+    about, raises, rest = inspect.cleandoc(text).partition("\n\nRaises")
+    lines = [
+        textwrap.fill(
+            f"{name}: {' '.join((kind.model_fields[name].description or '').split())}",
+            width=116,
+            initial_indent="    ",
+            subsequent_indent="        ",
+        )
+        for name in (parameter.name for parameter in _parameters(kind))
+    ]
+    return "\n".join([about, "", "Args:", *lines]) + raises + rest

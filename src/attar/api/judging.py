@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from attar.api.arguments import PathLike, Settings, assignments, given, sections
+from attar.api.arguments import sections, takes
+from attar.api.options import CompareOptions, ContinualOptions, EvaluateOptions, JudgedOptions
 from attar.artifacts.distilled import Distilled, load_distilled
 from attar.artifacts.run import CONFIG
 from attar.config import Config, build, merge
 from attar.data.sources import Source, SourceSettings, open_source
 from attar.evaluation import EvaluateSettings, Evaluation
 from attar.evaluation import evaluate as evaluate_set
-from attar.pipeline import teacher_of
+from attar.options import given
+from attar.pipeline import sharing_engine, teacher_of
 from attar.records import Record
-from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.settings import default_model
 from attar.training.loop import TrainSettings
@@ -28,156 +29,86 @@ if TYPE_CHECKING:
     from attar.report.several import Group
 
 
-def evaluate(
-    distilled: PathLike,
-    source: PathLike,
-    *,
-    models: Sequence[str] = (),
-    seeds: int | None = None,
-    baselines: Sequence[str] | None = None,
-    scores: bool | None = None,
-    seed: int = 0,
-    out: PathLike | None = None,
-    settings: Settings = (),
-    data_dir: PathLike | None = None,
-    resolution: int | None = None,
-    device: str = "auto",
-    precision: str = "32-true",
-    quiet: bool = True,
-) -> Evaluation:
+@takes(EvaluateOptions)
+def evaluate(asked: EvaluateOptions) -> Evaluation:
     """Train networks on a distilled dataset and on its baselines alike, and test them on the real test split.
 
-    Args:
-        distilled: a distilled dataset, or a run folder that holds one (then its settings are the defaults); or
-            another program's images, see `attar.interop.foreign`.
-        source: the real images that it was made from.
-        models: names from `attar list models`; none takes the run's, or a ConvNet for the resolution.
-        seeds: trainings of each network on each set.
-        baselines: of `random`, `herding`, `kcenter`, `kmeans` (real images at the same count, with the same labels) and
-            `full` (the whole training split).
-        scores: also run what the scores of DD-Ranking are made of; see `attar.scores`.
-        seed: first seed.
-        out: where `evaluation.json` is written; None takes the run folder, or NAME-evaluation beside a dataset
-            that is in no run.
-        settings: of the sections `evaluate`, `train` and `source`; and `foreign` for another program's images.
-        data_dir: folder of a source that goes by its name, such as cifar10 or imagenet-1k.
-        resolution: bring images to this many pixels; None takes the distilled dataset's.
-        device: auto, cpu, cuda or mps.
-        precision: 32-true, bf16-mixed or 16-mixed.
-        quiet: show no progress.
+    The settings are those of the sections `evaluate`, `train` and `source`; and `foreign` for another program's images.
     """
     from attar.artifacts.card import update_card
 
-    flags = given(models=list(models) or None, seeds=seeds, baselines=baselines, scores=scores)
     kinds: dict[str, type[Config]] = {"evaluate": EvaluateSettings, "train": TrainSettings, "source": SourceSettings}
-    judged = _open(distilled, source, kinds, {"evaluate": flags}, settings, out, data_dir, resolution, quiet)
+    judged = _open(asked, kinds)
     judging, training = judged.sections["evaluate"], judged.sections["train"]
     assert isinstance(judging, EvaluateSettings)
     assert isinstance(training, TrainSettings)
     names = tuple(judged.network(name) for name in judging.models)
-    engine = Engine(device, precision)
-    evaluation = evaluate_set(
-        judged.distilled,
-        judged.real,
-        judging.model_copy(update={"models": names}),
-        training,
-        seed=seed,
-        engine=engine,
-        events=judged.events,
-        folder=judged.folder,
-        teacher=teacher_of(judged.distilled, engine),
-    )
-    if not engine.leads:
-        return evaluation
+    with sharing_engine(asked.device, asked.precision, asked.workers) as engine:
+        evaluation = evaluate_set(
+            judged.distilled,
+            judged.real,
+            judging.model_copy(update={"models": names}),
+            training,
+            seed=asked.seed,
+            engine=engine,
+            events=judged.events,
+            folder=judged.folder,
+            teacher=teacher_of(judged.distilled, engine),
+        )
+        if not engine.leads:
+            return evaluation
     if judged.ours:
         update_card(judged.distilled.path, evaluation.records, evaluation.verdict)
     return replace(evaluation, report=judged.write_report())
 
 
-def continual(
-    distilled: PathLike,
-    source: PathLike,
-    *,
-    model: str = "auto",
-    steps: int = 5,
-    seeds: int = 1,
-    baseline: bool = True,
-    labels: Sequence[str] = ("stored",),
-    seed: int = 0,
-    out: PathLike | None = None,
-    settings: Settings = (),
-    data_dir: PathLike | None = None,
-    resolution: int | None = None,
-    device: str = "auto",
-    precision: str = "32-true",
-    quiet: bool = True,
-) -> tuple[Record, ...]:
+@takes(ContinualOptions)
+def continual(asked: ContinualOptions) -> tuple[Record, ...]:
     """Class-incremental learning: at each step train from scratch on the distilled images of all classes seen.
 
-    Args:
-        distilled: a distilled dataset, or a run folder that holds one (then its settings are the defaults); or
-            another program's images, see `attar.interop.foreign`.
-        source: the real images that it was made from; their test split judges.
-        model: a name from `attar list models`; auto takes the run's, or a ConvNet for the resolution.
-        steps: steps in which the classes arrive.
-        seeds: orders of the classes.
-        baseline: compare with random real images at the same count.
-        labels: of `stored` (soft where the set has such, of the classes seen) and `hard`.
-        seed: first seed.
-        out: where `continual.json` is written; None takes the run folder, or NAME-evaluation beside a dataset
-            that is in no run.
-        settings: of the sections `train` and `source`; and `foreign` for another program's images.
-        data_dir: folder of a source that goes by its name, such as cifar10 or imagenet-1k.
-        resolution: bring images to this many pixels; None takes the distilled dataset's.
-        device: auto, cpu, cuda or mps.
-        precision: 32-true, bf16-mixed or 16-mixed.
-        quiet: show no progress.
+    The settings are those of the sections `train` and `source`; and `foreign` for another program's images.
     """
     from attar.continual_learning import ContinualSettings
     from attar.continual_learning import continual as learn_continually
 
-    arriving = {"steps": steps, "seeds": seeds, "random": baseline, "labels": list(labels)}
     kinds: dict[str, type[Config]] = {"train": TrainSettings, "source": SourceSettings}
-    judged = _open(distilled, source, kinds, {}, settings, out, data_dir, resolution, quiet)
+    judged = _open(asked, kinds)
     training = judged.sections["train"]
     assert isinstance(training, TrainSettings)
-    if model == "auto":
-        model = (judged.made_with("evaluate").get("models") or ["auto"])[0]
-    arriving["model"] = judged.network(model)
+    model = asked.model if asked.model != "auto" else (judged.made_with("evaluate").get("models") or ["auto"])[0]
+    arriving = {**given(asked).get("continual", {}), "model": judged.network(model)}
     settled = build({"continual": ContinualSettings}, {"continual": arriving})["continual"]
     assert isinstance(settled, ContinualSettings)
-    engine = Engine(device, precision)
-    records = learn_continually(
-        judged.distilled,
-        judged.real,
-        settled,
-        training,
-        seed=seed,
-        engine=engine,
-        events=judged.events,
-        folder=judged.folder,
-        teacher=teacher_of(judged.distilled, engine),
-    )
-    if engine.leads:
+    with sharing_engine(asked.device, asked.precision, asked.workers) as engine:
+        records = learn_continually(
+            judged.distilled,
+            judged.real,
+            settled,
+            training,
+            seed=asked.seed,
+            engine=engine,
+            events=judged.events,
+            folder=judged.folder,
+            teacher=teacher_of(judged.distilled, engine),
+        )
+        leads = engine.leads
+    if leads:
         judged.events.say(f"report: {judged.write_report()}")
     return records
 
 
-def compare(runs: Sequence[PathLike], out: PathLike | None = None) -> tuple[Group, ...]:
+@takes(CompareOptions)
+def compare(asked: CompareOptions) -> tuple[Group, ...]:
     """Put the evaluations of several runs side by side; those that may not be compared stand in groups of their own.
-
-    Args:
-        runs: run folders, or evaluated distilled datasets that are in none.
-        out: where a page about them is written; None writes none.
 
     Raises ConfigError for fewer than two, ArtifactError where one was not evaluated.
     """
     from attar.report.compare import write_comparison
     from attar.report.several import grouped, read_judged
 
-    judged = read_judged([Path(run) for run in runs], TrainSettings().model_dump(mode="json"))
-    if out is not None:
-        write_comparison(judged, Path(out))
+    judged = read_judged([Path(run) for run in asked.runs], TrainSettings().model_dump(mode="json"))
+    if asked.out is not None:
+        write_comparison(judged, Path(asked.out))
     return grouped(judged)
 
 
@@ -229,44 +160,32 @@ class _Judged:
         return about if self.ours else {"method": FOREIGN, **about}
 
 
-def _open(
-    distilled: PathLike,
-    source: PathLike,
-    kinds: Mapping[str, type[Config]],
-    flags: Mapping[str, Mapping[str, Any]],
-    settings: Settings,
-    out: PathLike | None,
-    data_dir: PathLike | None,
-    resolution: int | None,
-    quiet: bool,
-) -> _Judged:
+def _open(asked: JudgedOptions, kinds: Mapping[str, type[Config]]) -> _Judged:
     """Open what is judged with its source; settings are those it was made with, under flags, under assignments."""
-    asked = assignments(settings)
-    reading = given(data_dir=data_dir, resolution=resolution)
-    foreign = _foreign(distilled, source, asked, reading, quiet)
-    opened = foreign.distilled if foreign else load_distilled(Path(distilled))
-    defaults = merge({name: _made_with(opened, name) for name in kinds}, {**flags, "source": reading})
-    settled = sections(kinds, foreign.assignments if foreign else asked, defaults)
-    folder = Path(out) if out else _judged_in(opened)
-    events = Events(folder / "events.jsonl", quiet=quiet)
+    flags = given(asked)
+    foreign = _foreign(asked, flags.get("source", {}))
+    opened = foreign.distilled if foreign else load_distilled(Path(asked.distilled))
+    defaults = merge({name: _made_with(opened, name) for name in kinds}, flags)
+    settled = sections(kinds, foreign.assignments if foreign else asked.assigned, defaults)
+    folder = Path(asked.out) if asked.out else _judged_in(opened)
+    events = Events(folder / "events.jsonl", quiet=asked.quiet)
     how = settled["source"]
     assert isinstance(how, SourceSettings)
-    real = foreign.source if foreign else open_source(str(source), how, events=events)
-    named = (str(distilled), str(source), tuple(asked))
+    real = foreign.source if foreign else open_source(str(asked.source), how, events=events)
+    named = (str(asked.distilled), str(asked.source), asked.assigned)
     return _Judged(named, opened, real, foreign is None, settled, folder, events)
 
 
-def _foreign(
-    distilled: PathLike, source: PathLike, asked: Sequence[str], reading: Mapping[str, Any], quiet: bool
-) -> Opened | None:
+def _foreign(asked: JudgedOptions, reading: Mapping[str, Any]) -> Opened | None:
     """Other people's images, opened with their source; None where it is a distilled dataset or a run."""
     from attar.interop.foreign import is_ours, recognise
     from attar.interop.opening import open_foreign
 
-    path = Path(distilled)
+    path = Path(asked.distilled)
     if recognise(path) is None and (is_ours(path) or (path / CONFIG).is_file()):
         return None
-    return open_foreign(path, str(source), asked, given=reading, events=Events(quiet=quiet))
+    events = Events(quiet=asked.quiet)
+    return open_foreign(path, str(asked.source), asked.assigned, given=reading, events=events)
 
 
 def _made_with(distilled: Distilled, section: str) -> dict[str, Any]:

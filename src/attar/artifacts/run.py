@@ -25,6 +25,7 @@ import yaml
 
 from attar.config import differences
 from attar.errors import ArtifactError
+from attar.marks import Rules
 from attar.runtime.events import read_events
 from attar.runtime.files import digest, read_json, sha256, write_json, write_text, writing
 from attar.runtime.reading import read_yaml, require_file
@@ -34,31 +35,13 @@ EVENTS = "events.jsonl"
 MANIFEST = "manifest.json"
 STAGES = ("squeeze", "recover", "relabel", "distilled", "evaluation")
 PRODUCTS = ("evaluation.json", "continual.json", "report.html")
-DECIDED_BEFORE = {
-    "recover": ("source.", "squeeze.", "run.source", "run.seed", "run.precision"),
-    "relabel": ("source.", "squeeze.", "run.", "method.", "recover."),
-}
-"""Settings, by the stage that is done again, that the stages before it were made with."""
-UNCOMPARED = (
-    "run.device",
-    "run.workers",
-    "source.skip_corrupt",
-    "source.memory_gib",
-    "source.data_dir",
-    "source.download",
-    "squeeze.experts_at_once",
-    "squeeze.members_in_memory",
-)
-"""Settings that say where and how the work is done, not what; the source's fingerprint holds what was read."""
-GROWING = ("squeeze.num_experts", "squeeze.member_epochs", "squeeze.ratios")
-"""Numbers that may be raised in a run folder, and lists that may get more: what is there stays, what is new is made."""
 
 
 class RunFolder:
-    """One run on disk."""
+    """One run on disk; `rules` say which settings may change while it is there."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, rules: Rules | None = None) -> None:
+        self.path, self.rules = path, rules or Rules()
 
     @property
     def events_path(self) -> Path:
@@ -109,9 +92,9 @@ class RunFolder:
     def _require_same(self, settings: Mapping[str, Any], redo: str | None) -> None:
         """Raise ArtifactError unless these made the folder, but for numbers that grow and what is done again."""
         before = self.settings()
-        grown = _grown(before, settings)
-        changed = differences(_comparable(grown), _comparable(settings))
-        if changed := [change for change in changed if redo is None or change.startswith(DECIDED_BEFORE[redo])]:
+        grown = self.rules.grown(before, settings)
+        changed = differences(self.rules.comparable(grown), self.rules.comparable(settings))
+        if changed := [change for change in changed if redo is None or self._decided_before(change, redo)]:
             raise ArtifactError(
                 f"{self.path} was made with other settings:\n" + "\n".join(f"  - {c}" for c in changed),
                 expected="the same settings, to go on with it",
@@ -125,6 +108,11 @@ class RunFolder:
                 expected="a run folder that has gone no further than squeeze, or leave to begin again from there",
                 fix="add --redo recover to `attar distill`, or choose another --out",
             )
+
+    def _decided_before(self, change: str, redo: str) -> bool:
+        """Whether a setting, named at the head of a change, decides a stage that comes before the one done again."""
+        stage = self.rules.stage(change.partition(":")[0])
+        return stage is not None and STAGES.index(stage) < STAGES.index(redo)
 
     def settings(self) -> dict[str, Any]:
         """The resolved settings that made this folder."""
@@ -140,7 +128,7 @@ class RunFolder:
 
     def stage(self, name: str, settings: Mapping[str, Any], parents: Iterable[Stage] = ()) -> Stage:
         """The stage of this name under these settings; raises ArtifactError where it was made with others."""
-        return Stage(self.path / name, name, settings, tuple(parents))
+        return Stage(self.path / name, name, settings, tuple(parents), self.rules)
 
     def _clear(self, first: str) -> None:
         """Delete what attar made here from the stage `first` on, and nothing else."""
@@ -156,8 +144,15 @@ class RunFolder:
 class Stage:
     """One stage's folder and manifest."""
 
-    def __init__(self, folder: Path, name: str, settings: Mapping[str, Any], parents: tuple[Stage, ...]) -> None:
-        self.folder, self.name, self.settings = folder, name, dict(settings)
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        settings: Mapping[str, Any],
+        parents: tuple[Stage, ...] = (),
+        rules: Rules | None = None,
+    ) -> None:
+        self.folder, self.name, self.settings, self._rules = folder, name, dict(settings), rules or Rules()
         self.parents: dict[str, str] = {parent.name: parent.key for parent in parents}
         self.key: str = digest({"stage": name, "settings": self.settings, "parents": self.parents})
         self._manifest = folder / MANIFEST
@@ -223,7 +218,7 @@ class Stage:
         if before.get("key") == self.key:
             return
         settings = before["settings"]
-        changed = differences(grown := _grown(settings, self.settings), self.settings)
+        changed = differences(grown := self._rules.grown(settings, self.settings), self.settings)
         if grown != settings and not changed and before["parents"] == self.parents:
             return
         changed = changed or [
@@ -271,32 +266,6 @@ def _damage(manifest: Any) -> str:
             return f"what it says of the file {name!r}"
     wall_s = manifest.get("wall_s", 0.0)
     return "" if isinstance(wall_s, int | float) and wall_s >= 0 else f"wall_s is {str(wall_s)[:50]!r}"
-
-
-def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {section: dict(values) if isinstance(values, Mapping) else values for section, values in settings.items()}
-    for path in UNCOMPARED:
-        section, name = path.split(".")
-        if isinstance(kept.get(section), dict):
-            kept[section].pop(name, None)
-    return kept
-
-
-def _grown(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of before, with those that may grow raised to what they are now."""
-    grown = {key: dict(value) if isinstance(value, Mapping) else value for key, value in before.items()}
-    for path in GROWING:
-        section, name = path.split(".")
-        had, has = (values.get(section) for values in (grown, now))
-        if isinstance(had, dict) and isinstance(has, Mapping) and _is_more(had.get(name), has.get(name)):
-            had[name] = has[name]
-    return grown
-
-
-def _is_more(before: Any, now: Any) -> bool:
-    if isinstance(before, list) and isinstance(now, list):
-        return bool(before) and len(before) < len(now) and all(value in now for value in before)
-    return isinstance(before, int) and isinstance(now, int) and before < now
 
 
 def _foreign(path: Path) -> list[str]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import functools
+import inspect
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -23,13 +26,32 @@ EPILOG = (
     "--debug shows the traceback of an error."
 )
 
+Body = Callable[[dict[str, Any], bool], None]
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Options:
+    """Classes of a command's options, by name in `attar.api.options` or `attar.cli.extras`, and fields left out."""
+
+    kinds: tuple[str, ...]
+    without: tuple[str, ...] = ()
 
 
 class _Command(TyperCommand):
     """A command whose help names its arguments as its text does, and shows a flag by its name alone."""
 
+    options: Options | None = None
+    """Of these its flags are made at its first use, so that `attar --help` needs none of them."""
+
     def get_params(self, ctx: Any) -> list[Any]:
+        if self.options and self.callback and not self.params:
+            from attar.cli.flags import with_flags
+
+            made = typer.Typer(add_completion=False)
+            made.command(self.name)(with_flags(inspect.unwrap(self.callback), self.options))
+            built = typer.main.get_command(made)
+            self.params, self.callback = built.params, built.callback
         return [_plain(param, ctx) for param in super().get_params(ctx)]
 
 
@@ -55,7 +77,6 @@ app = typer.Typer(
     help="Distil large image datasets into small synthetic ones, and train and judge models on them.",
     epilog=EPILOG,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -65,6 +86,28 @@ app = typer.Typer(
 def command(panel: str, name: str | None = None) -> Callable[[Function], Function]:
     """Add a function as a command, in a panel of the help; by its own name where no other is given."""
     return app.command(name, cls=_Command, rich_help_panel=panel)
+
+
+def command_of(
+    *kinds: str, panel: str, name: str | None = None, without: tuple[str, ...] = ()
+) -> Callable[[Body], Body]:
+    """Add a command with a flag for each field of these classes, but those left out.
+
+    The function is called with what was given, as arguments of the Python function, and with whether to print JSON.
+    """
+
+    def add(body: Body) -> Body:
+        kind = type("Command", (_Command,), {"options": Options(kinds, without)})
+
+        @functools.wraps(body)
+        def placeholder() -> None:
+            raise AssertionError("its flags are made before it is called")
+
+        placeholder.__signature__ = inspect.Signature()  # type: ignore[attr-defined]
+        app.command(name, cls=kind, rich_help_panel=panel)(placeholder)
+        return body
+
+    return add
 
 
 def run() -> None:

@@ -2,164 +2,58 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from attar.cli.app import command
-from attar.cli.options import (
-    DataDir,
-    Device,
-    Download,
-    Fresh,
-    Ipc,
-    Json,
-    LabelBudget,
-    Method,
-    Model,
-    Out,
-    Precision,
-    Quiet,
-    RecipeName,
-    Redo,
-    Resolution,
-    RunPath,
-    Seed,
-    Set,
-    SetAgain,
-    SkipCorrupt,
-    Source,
-    Weights,
-    Workers,
-)
-from attar.cli.texts import print_json, size, use_threads, without
+from attar.cli.app import command_of
+from attar.cli.texts import print_json, size
 
 if TYPE_CHECKING:
     from attar.api import Distillation
 
+STAGE = "One stage at a time"
 
-@command("Distil")
-def distill(
-    source: Source,
-    method: Method = "auto",
-    ipc: Ipc = None,
-    recipe: RecipeName = "auto",
-    model: Model = None,
-    weights: Weights = None,
-    out: Out = None,
-    set_: Set = None,
-    data_dir: DataDir = None,
-    download: Download = None,
-    resolution: Resolution = None,
-    skip_corrupt: SkipCorrupt = None,
-    seed: Seed = None,
-    device: Device = None,
-    precision: Precision = None,
-    workers: Workers = None,
-    label_budget: LabelBudget = None,
-    fresh: Fresh = False,
-    redo: Redo = None,
-    quiet: Quiet = False,
-    json_: Json = False,
-) -> None:
+
+@command_of("DistillOptions", panel="Distil", without=("until",))
+def distill(given: dict[str, Any], as_json: bool) -> None:
     """Distil SOURCE: squeeze, recover, relabel, evaluate, report. The same command again resumes."""
-    flags = without(locals(), "json_", "label_budget", "set_")
-    budget = [f"relabel.label_budget={label_budget}"] if label_budget else []
-    _distill("evaluate", **flags, set_=[*budget, *(set_ or [])], as_json=json_)
+    from attar import api
+
+    _show(api.distill(**given), "evaluate", as_json)
 
 
-@command("One stage at a time")
-def squeeze(
-    source: Source,
-    method: Method = "auto",
-    ipc: Ipc = None,
-    recipe: RecipeName = "auto",
-    model: Model = None,
-    weights: Weights = None,
-    pool: Annotated[
-        Literal["prior", "post"] | None,
-        typer.Option(
-            show_default="the recipe's, or prior",
-            help="Of teddy: early epochs of the network's training (prior), or pruned copies of it (post).",
-        ),
-    ] = None,
-    list_: Annotated[
-        bool,
-        typer.Option(
-            "--list",
-            help="Make nothing: list the experts in --out, and whether SOURCE can use them; or in SOURCE, a run.",
-        ),
-    ] = False,
-    out: Out = None,
-    set_: Set = None,
-    data_dir: DataDir = None,
-    download: Download = None,
-    resolution: Resolution = None,
-    skip_corrupt: SkipCorrupt = None,
-    seed: Seed = None,
-    device: Device = None,
-    precision: Precision = None,
-    workers: Workers = None,
-    fresh: Fresh = False,
-    quiet: Quiet = False,
-    json_: Json = False,
-) -> None:
+@command_of("DistillOptions", "Listing", panel=STAGE, without=("until", "redo"))
+def squeeze(given: dict[str, Any], as_json: bool) -> None:
     """Begin a run folder: train the networks that hold the knowledge of SOURCE, or take them with --weights.
 
     Trajectories: raise num_experts and run again, and the experts that are there are kept.
     """
-    if list_:
-        _list_experts(source, out, set_ or [], data_dir, resolution, json_)
+    from attar import api
+
+    if given.pop("listing", False):
+        _list_experts(given, as_json)
     else:
-        _distill("squeeze", **without(locals(), "json_", "list_"), as_json=json_)
+        _show(api.distill(**given, until="squeeze"), "squeeze", as_json)
 
 
-@command("One stage at a time")
-def recover(
-    run: RunPath, set_: SetAgain = None, workers: Workers = None, quiet: Quiet = False, json_: Json = False
-) -> None:
-    """Go on with RUN: optimise the synthetic images."""
-    _resume("recover", run, set_ or [], workers, quiet, json_)
+@command_of("ResumeOptions", panel=STAGE, without=("until", "redo", "label_budget"))
+def recover(given: dict[str, Any], as_json: bool) -> None:
+    """Go on with RUN: optimise the synthetic images. With --set the stage is done again."""
+    _resume("recover", given, as_json)
 
 
-@command("One stage at a time")
-def relabel(
-    run: RunPath,
-    label_budget: LabelBudget = None,
-    set_: SetAgain = None,
-    workers: Workers = None,
-    quiet: Quiet = False,
-    json_: Json = False,
-) -> None:
-    """Go on with RUN: give the images their labels and write the distilled dataset."""
-    budget = [f"relabel.label_budget={label_budget}"] if label_budget else []
-    _resume("relabel", run, budget + (set_ or []), workers, quiet, json_)
+@command_of("ResumeOptions", panel=STAGE, without=("until", "redo"))
+def relabel(given: dict[str, Any], as_json: bool) -> None:
+    """Go on with RUN: label the images and write the distilled dataset. With a setting the stage is done again."""
+    _resume("relabel", given, as_json)
 
 
-def _distill(until: Literal["squeeze", "evaluate"], as_json: bool, **flags: Any) -> None:
+def _resume(until: Literal["recover", "relabel"], given: dict[str, Any], as_json: bool) -> None:
     from attar import api
 
-    flags["settings"] = flags.pop("set_") or []
-    _show(api.distill(until=until, **flags), until, as_json)
-
-
-def _resume(
-    until: Literal["recover", "relabel"],
-    run: Path,
-    changed: list[str],
-    workers: int | None,
-    quiet: bool,
-    as_json: bool,
-) -> None:
-    use_threads(workers)
-    from attar.artifacts.run import require_run
-
-    folder = require_run(run)
-    from attar import api
-
-    redo: Literal["recover", "relabel"] | None = until if changed else None
-    _show(api.resume(folder, until, settings=changed, redo=redo, quiet=quiet), until, as_json)
+    changed = "settings" in given or "label_budget" in given
+    _show(api.resume(**given, until=until, redo=until if changed else None), until, as_json)
 
 
 def _show(result: Distillation, until: str, as_json: bool) -> None:
@@ -188,14 +82,14 @@ def _show(result: Distillation, until: str, as_json: bool) -> None:
         typer.echo(f"report:            {result.report}")
 
 
-def _list_experts(
-    source: str, out: Path | None, changed: list[str], data_dir: Path | None, resolution: int | None, as_json: bool
-) -> None:
+def _list_experts(given: dict[str, Any], as_json: bool) -> None:
     """Print the experts in `out` and whether they can be used for the source, or those in a run given as the source."""
     from attar import api
 
-    asked: dict[str, Any] = {"settings": changed, "data_dir": data_dir, "resolution": resolution} if out else {}
-    found = api.experts(out or Path(source), source if out else None, **asked)
+    source, out = given["source"], given.get("out")
+    names = ("settings", "data_dir", "download", "resolution", "skip_corrupt")
+    asked = {name: value for name, value in given.items() if name in names and out}
+    found = api.experts(out, source, **asked) if out else api.experts(source)
     if as_json:
         print_json([{**vars(expert), "path": str(expert.path)} for expert in found])
         return

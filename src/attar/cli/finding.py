@@ -6,55 +6,21 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from attar.cli.app import command
-from attar.cli.options import (
-    DataDir,
-    Device,
-    Download,
-    Ipc,
-    Json,
-    Method,
-    Model,
-    Precision,
-    Quiet,
-    RecipeName,
-    Resolution,
-    Seed,
-    Set,
-    SkipCorrupt,
-    Source,
-    Weights,
-    Workers,
-)
-from attar.cli.texts import duration, print_json, size, without
+from attar.cli.app import command, command_of
+from attar.cli.completion import completer
+from attar.cli.texts import duration, print_json, size
+
+PANEL = "Find your way"
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 
-@command("Find your way")
-def plan(
-    source: Source,
-    method: Method = "auto",
-    ipc: Ipc = None,
-    recipe: RecipeName = "auto",
-    model: Model = None,
-    weights: Weights = None,
-    set_: Set = None,
-    data_dir: DataDir = None,
-    download: Download = None,
-    resolution: Resolution = None,
-    skip_corrupt: SkipCorrupt = None,
-    seed: Seed = None,
-    device: Device = None,
-    precision: Precision = None,
-    workers: Workers = None,
-    quiet: Quiet = False,
-    json_: Json = False,
-) -> None:
+@command_of("PlanOptions", panel=PANEL)
+def plan(given: dict[str, Any], as_json: bool) -> None:
     """Rehearse the run on this machine: hours, memory and disk before you spend them."""
-    flags = without(locals(), "json_", "set_")
     from attar import api
 
-    found = api.plan(**flags, settings=set_ or [])
-    if json_:
+    found = api.plan(**given)
+    if as_json:
         stages = [{**vars(estimate), "total_s": estimate.total_s} for estimate in found.estimates]
         names = ("total_s", "memory_bytes", "main_memory_bytes", "disk_bytes")
         totals = {name: getattr(found, name) for name in names}
@@ -71,7 +37,7 @@ def plan(
     typer.echo(f"{memory}, disk about {size(found.disk_bytes)}")
 
 
-@command("Find your way", "list")
+@command(PANEL, "list")
 def list_(
     what: Annotated[
         Literal["methods", "recipes", "datasets", "models", "strategies", "studies"],
@@ -94,9 +60,15 @@ def list_(
         typer.echo(f"{typer.style(name.ljust(width), bold=True)}  {summary}")
 
 
-@command("Find your way")
+@command(PANEL)
 def show(
-    name: Annotated[str, typer.Argument(help="A method, a strategy, a recipe, a model, or a section such as train.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A method, a strategy, a recipe, a model, or a section such as train.",
+            autocompletion=completer("names"),
+        ),
+    ],
     json_: Json = False,
 ) -> None:
     """Show every field of a method, a recipe or a section: type, default, meaning."""

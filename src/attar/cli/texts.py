@@ -27,21 +27,3 @@ def size(num_bytes: float) -> str:
 def print_json(value: Any) -> None:
     """Print plain values on stdout."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def split(text: str | None) -> list[str] | None:
-    """`a,b` as its words; None stays None."""
-    return [part.strip() for part in text.split(",") if part.strip()] if text is not None else None
-
-
-def without(values: dict[str, Any], *names: str) -> dict[str, Any]:
-    """The arguments of a command but those of these names."""
-    return {name: value for name, value in values.items() if name not in names}
-
-
-def use_threads(workers: int | None) -> None:
-    """Let torch use so many CPU threads; None leaves it as it is."""
-    if workers:
-        import torch
-
-        torch.set_num_threads(workers)

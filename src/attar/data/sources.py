@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from attar.config import Config
 from attar.data.decoding import Decoded, Form, choose_form, decode
 from attar.data.examples import Examples, Found, check, quoted
 from attar.data.folders import read_folder
@@ -27,6 +27,8 @@ from attar.data.shards import PREFIX, read_shards
 from attar.data.tables import parquet_files, read_hub, read_parquet
 from attar.data.whitening import require_whitenable
 from attar.errors import DataError, unknown
+from attar.marks import Mark
+from attar.options import Reading
 from attar.runtime.events import Events
 from attar.runtime.files import digest
 from attar.task import Normalization, Task, Whitening
@@ -38,24 +40,15 @@ TEST_FRACTION = 0.2
 _GIB = 1 << 30
 
 
-class SourceSettings(Config):
+class SourceSettings(Reading):
     """How a source is read."""
 
-    data_dir: Path | None = None
-    """Folder of a data set that goes by its name, such as cifar10."""
-    download: bool = False
-    """Fetch such a data set into data_dir where it isn't there yet."""
-    resolution: int | None = Field(default=None, ge=4, le=4096)
-    """Height and width in pixels that images are brought to: the central square, scaled. None leaves them as they
-    are, and then all must have one size; imagenet-1k is brought to 224."""
     validation_fraction: float = Field(default=0.1, ge=0, le=0.5)
     """Part of the training images that is held out for validation where the source has no such split; 0 keeps all
     of them and leaves validation empty."""
     train_per_class: int | None = Field(default=None, ge=1)
     """Use only so many training images of each class, drawn at random; None uses all."""
-    skip_corrupt: bool = False
-    """Leave images out that can't be read, and list them, instead of stopping at the first."""
-    memory_gib: float = Field(default=2.0, ge=0)
+    memory_gib: Annotated[float, Mark.HOW] = Field(default=2.0, ge=0)
     """Keep a split's pixels in memory up to this size (3 bytes per pixel), decode on demand above it."""
     zca: bool = False
     """Whiten all images by ZCA, measured on the training split: networks are trained, images distilled and students
@@ -63,7 +56,6 @@ class SourceSettings(Config):
     matrix is stored with the result and counts towards its size (19 MB at 32 px in colour)."""
     zca_epsilon: float = Field(default=0.1, gt=0, le=1e6)
     """ε of that whitening, beside the variances of pixels in 0..1; directions that vary far less are scaled alike."""
-    later = ("zca", "zca_epsilon")
 
 
 @dataclass
@@ -190,7 +182,7 @@ class _Part:
 
 def _find(name: str, settings: SourceSettings, events: Events) -> Found:
     if name in NAMED:
-        return read_named(name, settings.data_dir, settings.download)
+        return read_named(name, Path(settings.data_dir) if settings.data_dir else None, settings.download)
     if name.startswith("hf:"):
         return read_hub(name.removeprefix("hf:"))
     if name.startswith(PREFIX):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ class Opened:
 
     distilled: Distilled
     source: Source
-    assignments: list[str]
+    assignments: Sequence[str]
 
 
 def open_foreign(
@@ -102,7 +102,7 @@ def _tell(path: Path, loaded: Loaded, events: Events | None) -> None:
         events.say(f"{path}: read as {loaded.read_as}")
 
 
-def _settings(assignments: list[str], given: Mapping[str, Any]) -> tuple[ForeignSettings, dict[str, Any]]:
+def _settings(assignments: Sequence[str], given: Mapping[str, Any]) -> tuple[ForeignSettings, dict[str, Any]]:
     """How a set is read, and the fields that are set of how its source is."""
     mine = [text for text in assignments if _key(text).startswith(f"{SECTION}.") or _is_source(_key(text))]
     placed, problems = place({SECTION: ForeignSettings, "source": SourceSettings}, mine)

@@ -33,8 +33,6 @@ from attar.task import Task
 class TeslaSettings(TrajectorySettings):
     """Settings of trajectory matching at constant memory."""
 
-    later = ("graph_memory",)
-
     gradient: Literal["exact", "published"] = "exact"
     """How the images' gradient is computed. exact: the true one, by going back through the N steps one at a time;
     published: the formula of TESLA's authors, which leaves out how each step depends on the batches before it."""

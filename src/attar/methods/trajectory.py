@@ -43,8 +43,6 @@ DOUBTFUL_LOSS = 2.0
 class TrajectorySettings(Config):
     """Settings of trajectory matching. Symbols are those of the papers."""
 
-    later: ClassVar[tuple[str, ...]] = ("min_start_epoch", "initial_max_start_epoch", "growth")
-
     num_steps: int = Field(20, ge=1)
     """N: how many steps a network is trained on the synthetic images, from a point of an expert's training; the images
     are changed so that it ends where the expert went. More steps reach further, and take as many times longer."""

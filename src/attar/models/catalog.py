@@ -107,6 +107,11 @@ def names(family: Family) -> list[str]:
             return list(timm.list_models())
 
 
+def patterns() -> list[str]:
+    """Regular expressions of attar's own names."""
+    return [pattern.pattern for pattern in _OWN]
+
+
 def penultimate(model: nn.Module, images: Tensor) -> Tensor:
     """Features (b, d) of normalised images (b, c, h, w): what goes into the linear layer that runs last.
 

@@ -6,17 +6,16 @@ import platform
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import torch
 
 from attar.errors import ConfigError, unknown
+from attar.runtime.machine import Device, Precision
 from attar.runtime.memory import keep_freed_memory
 from attar.runtime.processes import Processes, alone
 
 T = TypeVar("T")
-Device = Literal["auto", "cpu", "cuda", "mps"]
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 

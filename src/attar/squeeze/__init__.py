@@ -8,6 +8,7 @@ from typing import Any
 from attar.config import Config, dump
 from attar.data.loading import RealSet
 from attar.data.sources import Source
+from attar.marks import Mark, is_marked
 from attar.methods.base import KnowledgeKind
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
@@ -31,13 +32,10 @@ SETTINGS: dict[KnowledgeKind, type[Config]] = {
 """Settings of the `squeeze` section by the kind of knowledge."""
 
 
-HOW = ("experts_at_once", "members_in_memory")
-"""Settings that say how knowledge is made or kept, and do not decide it."""
-
-
 def decisive(settings: Config) -> dict[str, Any]:
     """What of the settings decides the knowledge, plain; the rest says how it is made."""
-    return {name: value for name, value in dump(settings).items() if name not in HOW}
+    fields = type(settings).model_fields
+    return {name: value for name, value in dump(settings).items() if not is_marked(fields[name], Mark.HOW)}
 
 
 def squeeze(source: Source, settings: Config, *, seed: int, folder: Path, engine: Engine, events: Events) -> list[str]:

@@ -18,15 +18,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from attar.data.loading import RealSet
 from attar.errors import ArtifactError
+from attar.marks import Mark
 from attar.methods.base import Member
 from attar.models.catalog import build
+from attar.options import PoolKind
 from attar.runtime.checkpoint import read_note
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
@@ -40,20 +42,16 @@ from attar.training.loop import TrainSettings, fit
 ENDING = ".safetensors"
 
 
-class PoolSettings(TeacherSettings):
+class PoolSettings(TeacherSettings, PoolKind):
     """How a pool of weak networks is made, and its statistics measured."""
 
     changed = {**TeacherSettings.changed, "epochs": 15}
 
-    pool: Literal["prior", "post"] = "prior"
-    """Where its members come from. prior: what the training of `model` was after some of its epochs; post: the trained
-    network, and copies of it with fewer channels, each trained for tune_epochs more (needs `pip install
-    'attar[prune]'`)."""
     num_members: int = Field(6, ge=1)
     """Members that a training of the kind prior leaves, after epochs that are evenly spread; the last is one."""
-    member_epochs: tuple[int, ...] = ()
+    member_epochs: Annotated[tuple[int, ...], Mark.GROWS] = ()
     """The epochs themselves, in place of num_members, such as [1, 2, 4, 8]; the training goes on to `epochs`."""
-    ratios: tuple[float, ...] = (0.2, 0.35, 0.5, 0.65, 0.8)
+    ratios: Annotated[tuple[float, ...], Mark.GROWS] = (0.2, 0.35, 0.5, 0.65, 0.8)
     """Parts of each layer's channels that the copies of the kind post do without."""
     tune_epochs: int = Field(2, ge=0)
     """Epochs that each copy is trained for, as the network was, but at tune_learning_rate and along a cosine."""
@@ -62,7 +60,7 @@ class PoolSettings(TeacherSettings):
     statistics_min_scale: float = Field(1.0, gt=0, le=1)
     """What the real images' statistics are of: 1: whole images; below: one random crop of each, of at least this part
     of its area, as recovery looks at synthetic ones."""
-    members_in_memory: int = Field(0, ge=0)
+    members_in_memory: Annotated[int, Mark.HOW] = Field(default=0, ge=0)
     """How many members are kept open while images are recovered; the others are read when their turn comes. 0: all."""
 
     @field_validator("member_epochs", "ratios")

@@ -27,6 +27,7 @@ from attar.data.loading import RealSet, batches, plainly
 from attar.errors import ArtifactError, ConfigError
 from attar.models.catalog import build, penultimate, require_known
 from attar.models.weights import assemble, load_into, read_weights
+from attar.options import Network, Weights
 from attar.runtime.checkpoint import read_note, read_tensors, write_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
@@ -41,7 +42,7 @@ TEACHER = "teacher.safetensors"
 BATCH = 256
 
 
-class TeacherSettings(TrainSettings):
+class TeacherSettings(TrainSettings, Weights, Network):
     """How a teacher is trained, or whose weights it has."""
 
     changed = {
@@ -55,15 +56,8 @@ class TeacherSettings(TrainSettings):
         "augment_per": "image",
     }
 
-    model: str = "auto"
-    """The teacher's network, a name from `attar list models`; auto: a ResNet-18 for sre2l and rded, a ConvNet
-    otherwise, its stem or depth by the resolution."""
     more_models: tuple[str, ...] = ()
     """Further networks, trained alike: soft labels, and the crops that rded takes, go by the mean of all logits."""
-    weights: str | None = None
-    """Weights of `model`: none trains them here; `released` takes torchvision's or timm's default ones, a name such as
-    IMAGENET1K_V1 those of that name, downloaded by the library; a path takes your own checkpoint (.safetensors, .pt,
-    ...)."""
     weights_mean: tuple[float, ...] | None = None
     """Mean of the pixels (0..1) per channel that `weights` were trained with; none: as released, or the source's."""
     weights_std: tuple[float, ...] | None = None
@@ -265,7 +259,7 @@ class Making:
         """Take weights from elsewhere, check the order of their classes, and store them."""
         settings, task = self.settings, self.task
         assert settings.weights is not None
-        weights = read_weights(settings.weights, model_name, task)
+        weights = read_weights(str(settings.weights), model_name, task)
         theirs = weights.normalization
         if settings.weights_mean and settings.weights_std:
             theirs = Normalization(settings.weights_mean, settings.weights_std)

@@ -7,7 +7,7 @@ are a shorter one, so that `epochs` need not go beyond the last one that is matc
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import safetensors
 import torch
@@ -15,9 +15,11 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from attar.errors import ArtifactError
+from attar.marks import Mark
 from attar.methods.base import Segment
 from attar.models.catalog import build
 from attar.models.flat import FlatModel
+from attar.options import Network
 from attar.runtime.engine import Engine
 from attar.squeeze.expert_files import PARAMETERS, Making, expert_path, read_expert
 from attar.squeeze.stacking import unheeded
@@ -25,7 +27,7 @@ from attar.task import Task
 from attar.training.loop import TrainSettings
 
 
-class ExpertSettings(TrainSettings):
+class ExpertSettings(TrainSettings, Network):
     """How experts are trained, for trajectory matching."""
 
     changed = {
@@ -37,14 +39,11 @@ class ExpertSettings(TrainSettings):
         "schedule": "constant",
         "augment": "dsa",
     }
-    later = ("experts_at_once",)
 
-    model: str = "auto"
-    """The experts' network, without BatchNorm; auto: a ConvNet with instance norm, its depth by the resolution."""
-    num_experts: int = Field(10, ge=1)
+    num_experts: Annotated[int, Mark.GROWS] = Field(default=10, ge=1)
     """How many experts are trained, each from its own initialisation; the papers use 100. Raise it in a run folder, and
     those that are there are kept."""
-    experts_at_once: int | Literal["auto"] = "auto"
+    experts_at_once: Annotated[int | Literal["auto"], Mark.HOW] = "auto"
     """How many are trained in one computation, which small networks on a GPU gain from; auto: one on a CPU, on a GPU
     what a few steps show to be fastest, as noted in squeeze/at-once.json. The last bits of a result depend on it."""
 

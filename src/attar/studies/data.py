@@ -51,7 +51,7 @@ class StudyData:
         """What a cell is trained on. Its names in the study are no part of it, so that they may change."""
         teacher, identity = self._teacher(cell.settings), self.subject.identity
         if path := cell.settings.kd.teacher:
-            identity = [identity, sha256(path)]
+            identity = [identity, sha256(Path(path))]
         return replace(
             self.subject, name=cell.settings.strategy, settings=cell.settings, identity=identity, teacher=teacher
         )
@@ -73,7 +73,7 @@ class StudyData:
 
     def _teacher(self, settings: TrainSettings) -> Teaches | None:
         require_teacher(settings)
-        return load_teacher([settings.kd.teacher], self.task, self.engine) if settings.kd.teacher else None
+        return load_teacher([Path(settings.kd.teacher)], self.task, self.engine) if settings.kd.teacher else None
 
 
 def open_data(study: StudySettings, engine: Engine, events: Events) -> StudyData:

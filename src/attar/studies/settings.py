@@ -14,8 +14,7 @@ grid:                                      # not all with all, but these parts o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from importlib import resources
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +25,7 @@ from attar.config import Config, not_valid, place, validated
 from attar.data.sources import SourceSettings
 from attar.errors import ConfigError, unknown
 from attar.models.catalog import require_known
+from attar.recipes import study_names, study_text
 from attar.training.settings import TrainSettings
 
 FIX = "`attar show study` lists every field with type, default and meaning"
@@ -144,21 +144,13 @@ def seeds_of(seeds: int | tuple[int, ...]) -> tuple[int, ...]:
     return tuple(range(seeds)) if isinstance(seeds, int) else tuple(dict.fromkeys(seeds))
 
 
-def studies() -> list[str]:
-    """Names of the bundled studies."""
-    files = resources.files("attar.recipes").joinpath("studies").iterdir()
-    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
-
-
-def read_study(
-    name: str, assignments: list[str] | None = None, given: Mapping[str, Any] | None = None
-) -> StudySettings:
+def read_study(name: str, assignments: Sequence[str] = (), given: Mapping[str, Any] | None = None) -> StudySettings:
     """Read a bundled study by its name, or a YAML file, under `--set` assignments.
 
     `given` are fields of `data` from flags of their own. Raises one ConfigError with all that is wrong.
     """
     values = _parsed(name)
-    placed, problems = place({"study": StudySettings}, assignments or [])
+    placed, problems = place({"study": StudySettings}, assignments)
     for key, value in placed.get("study", {}).items():
         values[key] = _over(values.get(key), value)
     if given:
@@ -181,15 +173,15 @@ def _parsed(name: str) -> dict[str, Any]:
 
 
 def _text(name: str) -> str:
-    if name in studies():
-        return resources.files("attar.recipes").joinpath("studies", f"{name}.yaml").read_text("utf-8")
+    if name in study_names():
+        return study_text(name)
     path = Path(name)
     try:
         if path.is_file():
             return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} can't be read as a study: {error}", expected="a YAML file in UTF-8") from error
-    raise unknown("study", name, studies(), fix="name one of them, or give the path of a YAML file")
+    raise unknown("study", name, study_names(), fix="name one of them, or give the path of a YAML file")
 
 
 def _over(below: Any, above: Any) -> Any:

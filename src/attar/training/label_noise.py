@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -22,12 +22,11 @@ from torch import Tensor
 from attar.data.loading import TrainingSet
 from attar.data.replayed import ReplayedSet
 from attar.errors import ConfigError, DataError
+from attar.options import NoiseKind
 from attar.runtime.seeding import generator
 
 if TYPE_CHECKING:
     from attar.training.settings import TrainSettings
-
-Kind = Literal["symmetric", "pairflip"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class LabelNoise:
     """Class of each image: int64 (n,)."""
     flipped: Tensor
     """Indices of those that are wrong: int64 (m,), ascending."""
-    kind: Kind
+    kind: NoiseKind
 
     def to_json(self) -> dict[str, Any]:
         """How many labels are wrong, and a hash of which they are and of what they became."""
@@ -51,7 +50,7 @@ class LabelNoise:
         }
 
 
-def corrupt(labels: Tensor, fraction: float, kind: Kind, seed: int) -> LabelNoise:
+def corrupt(labels: Tensor, fraction: float, kind: NoiseKind, seed: int) -> LabelNoise:
     """Give round(`fraction` n) of the labels int64 (n,) another class among those that occur.
 
     Raises DataError where there is one class only.

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from attar.config import Config
 from attar.data.augment import Augmentation, Mode, Per
-from attar.training.label_noise import Kind
+from attar.options import LabelNoise, Supervision
 from attar.training.optimizers import make_optimizer, problem_with
 from attar.training.strategies import find, strategies
 from attar.training.strategies.byot import BYOTSettings
@@ -26,7 +25,7 @@ CYCLE_RISE, CYCLE_START, CYCLE_END = 0.3, 1 / 25, 1e-4 / 25
 """One-cycle: part of the epochs in which the rate rises, and its start and end as parts of the highest."""
 
 
-class TrainSettings(Config):
+class TrainSettings(LabelNoise, Supervision):
     """How a network is trained from scratch.
 
     The defaults are the protocol by which trajectory matching (Cazenavette et al. 2022) judges distilled
@@ -77,9 +76,6 @@ class TrainSettings(Config):
     temperature_squared: bool = False
     """Multiply the loss of soft labels by T², so that its gradient keeps its size; SRe2L does so at 64 px, not at
     224."""
-    strategy: str = "ce"
-    """How batches are made and what the loss is; `attar list strategies` lists them. Several are joined by '+', such as
-    dlb+ddgsd."""
     cutmix: float = Field(default=0.0, ge=0, le=1)
     """Part of the batches in which each image shows a box of another (CutMix); published: 0.5 on CIFAR, 1 on
     ImageNet."""
@@ -94,10 +90,6 @@ class TrainSettings(Config):
     """Operations of RandAugment on each image, after the augmentation; published: 2. 0: none."""
     randaugment_magnitude: int = Field(default=9, ge=0, le=30)
     """How far these operations go, 0..30."""
-    label_noise: float = Field(default=0.0, ge=0, lt=1)
-    """Part of the training labels that are made wrong, which is a function of the seed. What judges stays clean."""
-    noise_kind: Kind = "symmetric"
-    """What a wrong label is: any other class alike (symmetric), or the next one (pairflip)."""
     optimizer_options: dict[str, Any] = {}
     """Further options of the optimiser, such as {betas: [0.9, 0.99]}."""
     accumulate: int = Field(default=1, ge=1)
@@ -120,27 +112,6 @@ class TrainSettings(Config):
     """Of the strategy ddgsd."""
     byot: BYOTSettings = BYOTSettings()
     """Of the strategy byot."""
-    later: ClassVar[tuple[str, ...]] = (
-        "cutmix",
-        "mixup",
-        "mix_alpha",
-        "cutout_px",
-        "randaugment",
-        "randaugment_magnitude",
-        "label_noise",
-        "noise_kind",
-        "optimizer_options",
-        "accumulate",
-        "sync_batch_norm",
-        "memory_format",
-        "decay_norms",
-        "kd",
-        "dlb",
-        "tf_kd",
-        "ps_kd",
-        "ddgsd",
-        "byot",
-    )
 
     @field_validator("augment")
     @classmethod

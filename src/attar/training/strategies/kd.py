@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 from torch import Tensor, nn
 
-from attar.config import Config
 from attar.errors import ConfigError
+from attar.options import GivenTeacher
 from attar.training.strategies.base import Batch, Strategy, Teaches
 from attar.training.strategies.targets import cross_entropy, divergence
 
@@ -26,12 +26,9 @@ if TYPE_CHECKING:
     from attar.training.settings import TrainSettings
 
 
-class KDSettings(Config):
+class KDSettings(GivenTeacher):
     """Knowledge distillation."""
 
-    teacher: Path | None = None
-    """The teacher: model.safetensors of `attar train`, or squeeze/teacher.safetensors of a run. It must know the
-    same classes."""
     alpha: float = Field(default=0.9, ge=0, le=1)
     """Weight of the teacher; the labels have the rest."""
     tau: float = Field(default=4.0, gt=0)
@@ -71,7 +68,7 @@ def require_teacher(settings: TrainSettings) -> None:
             expected="the strategy kd, or a sum with it such as dlb+kd",
             fix="--strategy kd, or leave --teacher out",
         )
-    if path is not None and not path.is_file():
+    if path is not None and not Path(path).is_file():
         raise ConfigError(f"the teacher {path} is not a file", expected="the model.safetensors of another training")
 
 

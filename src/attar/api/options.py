@@ -1,0 +1,193 @@
+"""The options of every command, one class each: signatures, flags, help and the pages about them are made of these.
+
+What several commands or sections share is stated in `attar.options`. Needs no torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from attar.config import Config
+from attar.marks import Flag
+from attar.options import (
+    Arriving,
+    Assigned,
+    Budget,
+    GivenTeacher,
+    Judging,
+    LabelNoise,
+    Machine,
+    Network,
+    PathLike,
+    PoolKind,
+    Quiet,
+    Reading,
+    Redo,
+    Seeded,
+    Several,
+    Supervision,
+    Threads,
+    Until,
+    Wanted,
+    Weights,
+)
+
+
+class PlanOptions(Quiet, Machine, Reading, Seeded, Assigned, Budget, PoolKind, Weights, Network, Wanted):
+    """What a run is made of."""
+
+    recipe: Annotated[str, Flag(completes="recipes")] = "auto"
+    """auto (a bundled one made for this source, method and number of images), none, a name from `attar list recipes`,
+    or a YAML file. What it sets is the default of the other options."""
+
+
+class DistillOptions(PlanOptions):
+    """What a run is made of, and where it is kept."""
+
+    out: Annotated[PathLike | None, Flag(default="one under runs/")] = None
+    """Run folder; an interrupted run in it goes on, and what is complete is skipped."""
+    fresh: bool = False
+    """Start over: delete what an earlier run left in the folder."""
+    redo: Redo | None = None
+    """Start over from this stage on, with other settings if need be, and keep what the stages before it made."""
+    until: Until = "evaluate"
+    """The last stage to do."""
+
+
+class ResumeOptions(Quiet, Threads, Assigned, Budget):
+    """How a run goes on."""
+
+    run: PathLike = Field(kw_only=False)
+    """A run folder."""
+    until: Until = Field(default="evaluate", kw_only=False)
+    """The last stage to do."""
+    redo: Redo | None = None
+    """Start over from this stage on, with other settings if need be, and keep what the stages before it made."""
+
+
+class ExpertsOptions(Reading, Assigned):
+    """Which experts are listed, and what they are wanted for."""
+
+    folder: PathLike = Field(kw_only=False)
+    """A run folder, or its `squeeze` folder."""
+    source: PathLike | None = Field(default=None, kw_only=False)
+    """Real images that they are wanted for."""
+
+
+class TrainOptions(Quiet, Machine, Reading, Seeded, Assigned, LabelNoise, GivenTeacher, Supervision):
+    """What is trained on what."""
+
+    data: Annotated[PathLike, Flag(completes="datasets")] = Field(kw_only=False)
+    """A source of real images, a distilled dataset, or a run folder that holds one."""
+    model: Annotated[str, Flag(completes="models")] = Field(default="auto", kw_only=False)
+    """A name from `attar list models`; auto: a ConvNet for the resolution."""
+    source: Annotated[PathLike | None, Flag(completes="datasets")] = None
+    """For distilled data, the real images whose validation split judges the network."""
+    out: PathLike | None = None
+    """Folder for model.safetensors; a training that was interrupted in it goes on."""
+    loggers: Annotated[Several[Literal["tensorboard", "wandb"]], Flag("--logger", repeated=True)] = ()
+    """tensorboard or wandb, which need packages of their own; they write into the output folder."""
+
+
+class JudgedOptions(Quiet, Machine, Reading, Seeded, Assigned):
+    """What is judged, and by what."""
+
+    distilled: PathLike = Field(kw_only=False)
+    """A distilled dataset, or a run folder that holds one, whose settings are then the defaults; or what another
+    program left: a folder of images, .pt tensors, shards (`attar show foreign`)."""
+    source: Annotated[PathLike, Flag("--source", completes="datasets")] = Field(kw_only=False)
+    """The real images that it was made from; their test split judges."""
+    out: Annotated[PathLike | None, Flag(default="the run folder, or one beside the dataset")] = None
+    """Folder for the records and the report."""
+
+
+class EvaluateOptions(JudgedOptions, Judging):
+    """What is judged, and what it is compared with."""
+
+
+class ContinualOptions(JudgedOptions, Arriving):
+    """What is judged, and how its classes arrive."""
+
+
+class PlanStudyOptions(Quiet, Machine, Reading, Assigned):
+    """Which study, and where it is kept."""
+
+    file: Annotated[PathLike, Flag(completes="studies")] = Field(kw_only=False)
+    """A name from `attar list studies`, or a YAML file; `attar show study` lists its fields."""
+    out: Annotated[PathLike | None, Flag(default="one under runs/")] = None
+    """Folder of the study; what has been trained in it is kept, and trained again only where its settings change."""
+
+
+class StudyOptions(PlanStudyOptions):
+    """Which study, where it is kept, and how many work on it."""
+
+    jobs: int = Field(default=1, ge=1)
+    """Processes that share the trainings, each with one thread unless the number of workers says otherwise."""
+
+
+class CompareOptions(Config):
+    """What is compared."""
+
+    runs: Several[PathLike] = Field(kw_only=False)
+    """Run folders, or evaluated distilled datasets that are in none; two or more."""
+    out: PathLike | None = Field(default=None, kw_only=False)
+    """A page to write about them, such as page.html."""
+
+
+class ReportOptions(Config):
+    """What a page is about."""
+
+    path: Annotated[PathLike, Flag(metavar="RUN")] = Field(kw_only=False)
+    """A run folder, a study's folder, or another distilled dataset that was judged."""
+    out: Annotated[PathLike | None, Flag(default="report.html in the folder")] = Field(default=None, kw_only=False)
+    """The page to write."""
+
+
+class VerifyOptions(Config):
+    """What is checked."""
+
+    distilled: PathLike = Field(kw_only=False)
+    """A distilled dataset, or a run folder that holds one."""
+
+
+class ExportOptions(Config):
+    """What is written where, in which format."""
+
+    distilled: PathLike = Field(kw_only=False)
+    """A distilled dataset, or a run folder that holds one."""
+    out: Annotated[PathLike, Flag("--out")] = Field(kw_only=False)
+    """Folder to write to; it must be new or empty, unless an export in it is to be replaced."""
+    to: str = Field(default="imagefolder", kw_only=False)
+    """The format: imagefolder, tensors or webdataset."""
+    overwrite: bool = False
+    """Replace an export that is there."""
+
+
+class ImportOptions(Quiet, Reading, Assigned):
+    """What is read, in which format, and where it goes."""
+
+    path: PathLike = Field(kw_only=False)
+    """A folder of images, .pt tensors or shards; or one such file."""
+    out: Annotated[PathLike, Flag("--out")] = Field(kw_only=False)
+    """Folder for the distilled dataset; it must be new or empty, unless one in it is to be replaced."""
+    kind: Annotated[str, Flag("--from")] = Field(default="auto", kw_only=False)
+    """The format that it has: auto, imagefolder, tensors or webdataset."""
+    source: Annotated[PathLike | None, Flag(completes="datasets")] = None
+    """The real images that it was made from: they give class names, and normalisation where need be."""
+    overwrite: bool = False
+    """Replace a distilled dataset that is there."""
+
+
+class PushOptions(Config):
+    """What is uploaded where."""
+
+    distilled: PathLike = Field(kw_only=False)
+    """A distilled dataset, or a run folder that holds one."""
+    repository: Annotated[str, Flag(metavar="OWNER/NAME")] = Field(kw_only=False)
+    """Repository of the Hugging Face hub, which is made where there is none."""
+    private: bool = False
+    """Let only the owner see a repository that is made."""
+    dry_run: bool = False
+    """List what would be uploaded, and ask nothing of the hub."""

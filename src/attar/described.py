@@ -1,0 +1,123 @@
+"""What methods, strategies and sections of settings say of themselves, read off their classes; this imports torch.
+
+`python tools/docs.py` writes it into `catalogue.json`, from which `attar list` and `attar show` answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from attar.config import Config, Option, options
+from attar.data.sources import sources
+from attar.interop.settings import ForeignSettings
+from attar.methods import methods
+from attar.methods.base import Method
+from attar.models import catalog
+from attar.settings import sections_of
+from attar.studies.settings import StudySettings
+from attar.task import Normalization, Task
+from attar.training.settings import TrainSettings
+from attar.training.strategies import Strategy, strategies
+
+EXAMPLE, IMAGENET = (
+    Task(tuple(map(str, range(num))), 3, size, size, Normalization((0.5,) * 3, (0.25,) * 3))
+    for num, size in ((10, 32), (1000, 224))
+)
+"""What networks are shown for."""
+
+
+def contents() -> dict[str, Any]:
+    """All that `catalogue.json` holds: plain values, each class of settings once."""
+    kinds: dict[str, type[Config]] = {}
+    found = {name: _method(kind, kinds) for name, kind in methods().items()}
+    sections: dict[str, type[Config]] = {**sections_of(methods()["random"]), "foreign": ForeignSettings}
+    return {
+        "methods": found,
+        "sections": {
+            name: {"summary": _summary(kind), "settings": _key(kind, kinds)} for name, kind in sections.items()
+        },
+        "strategies": {name: strategy(kind) for name, kind in strategies().items()},
+        "study": [vars(option) for option in study_options()],
+        "datasets": [list(row) for row in sources()],
+        "models": {"examples": catalog.names("attar"), "patterns": catalog.patterns()},
+        "settings": {key: [vars(option) for option in options(kind)] for key, kind in sorted(kinds.items())},
+    }
+
+
+def study_options() -> list[Option]:
+    """Fields of a study's file, without those of its section `train`, which are a section of their own."""
+    return [option for option in options(StudySettings) if not option.name.startswith("train.")]
+
+
+def strategy(kind: type[Strategy]) -> dict[str, Any]:
+    """A strategy's objective, as its file states it, and the fields that are its own."""
+    objective, _, _ = (sys.modules[kind.__module__].__doc__ or "").partition("\n\nSource")
+    fields = options(TrainSettings)
+    mine = [option for option in fields if kind.group and option.name.startswith(f"{kind.group}.")]
+    return {
+        "name": kind.name,
+        "summary": kind.summary,
+        "notes": {"source": kind.source},
+        "objective": objective.partition("\n\n")[2],
+        "sections": {"train": [vars(option) for option in mine]} if mine else {},
+    }
+
+
+def network(name: str) -> dict[str, Any]:
+    """What is known of a network before it meets images: where it comes from, how large it is."""
+    family, own_name = catalog.find(name)
+    shown = EXAMPLE if family == "attar" else IMAGENET
+    model = catalog.build(name, shown)
+    norms = sorted({_norm(module) for module in model.modules() if "Norm" in type(module).__name__})
+    size = f"for {shown.num_classes:,} classes at {shown.width_px} px"
+    notes = {
+        "parameters": f"{catalog.num_parameters(model):,} {size}",
+        "normalisation": ", ".join(norms) or "none",
+        "use": f"--model {name}, or --models {name} where it judges",
+    }
+    return {"name": name, "summary": f"a network of {family}'s ({own_name})", "notes": notes, "sections": {}}
+
+
+def _norm(module: Any) -> str:
+    channels = getattr(module, "num_channels", None)
+    alone = channels is not None and getattr(module, "num_groups", None) == channels
+    return "InstanceNorm" if alone else type(module).__name__.removesuffix("2d")
+
+
+def _method(kind: type[Method], kinds: dict[str, type[Config]]) -> dict[str, Any]:
+    """What a method says of itself, and which defaults of the sections' fields it changes."""
+    sections = {"method": kind.Settings, **_sections_besides(kind.name)}
+    changed = {name: _changed(section, kind.defaults.get(name, {})) for name, section in sections.items()}
+    return {
+        "summary": kind.summary,
+        "source": kind.source,
+        "sections": {name: _key(section, kinds) for name, section in sections.items()},
+        "changed": {name: values for name, values in changed.items() if values},
+    }
+
+
+def _changed(section: type[Config], defaults: Mapping[str, Any]) -> dict[str, str]:
+    """Defaults that are not the section's own, by field, as they are typed."""
+    return {
+        new.name: new.default
+        for old, new in zip(options(section), options(section, defaults), strict=True)
+        if old != new
+    }
+
+
+def _key(kind: type[Config], kinds: dict[str, type[Config]]) -> str:
+    key = f"{kind.__module__.removeprefix('attar.')}.{kind.__qualname__}"
+    kinds[key] = kind
+    return key
+
+
+def _summary(kind: type[Config]) -> str:
+    return (kind.__doc__ or "").split("\n")[0]
+
+
+def _sections_besides(method: str) -> dict[str, type[Config]]:
+    every = sections_of(methods()[method])
+    names = ("squeeze", "recover", "relabel", "train", "evaluate")
+    return {name: every[name] for name in names if every[name].model_fields}

@@ -1,0 +1,276 @@
+"""Options that several commands or sections share: each is stated here once, as a field with its docstring.
+
+A section of settings inherits from its groups, and so do the options of a command (`attar.api.options`). `section`
+says where a value that is given to a command belongs among the settings. Needs no torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import BeforeValidator, Field
+
+from attar.config import Config
+from attar.marks import DecidedFor, Flag, Mark
+from attar.runtime.machine import Device, Precision
+
+T = TypeVar("T")
+if TYPE_CHECKING:  # what callers may give is wider than what validation makes of it
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from pydantic.fields import FieldInfo
+
+    Several = Sequence[T]
+    PathLike = str | Path
+    Assignments = Mapping[str, Any] | Iterable[str]
+else:
+    Several = tuple[T, ...]
+    PathLike = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
+    Assignments = Annotated[tuple[str, ...], BeforeValidator(lambda value: assignments(value))]
+
+Baseline = Literal["random", "herding", "kcenter", "kmeans", "full"]
+LabelKind = Literal["stored", "hard"]
+NoiseKind = Literal["symmetric", "pairflip"]
+Redo = Literal["recover", "relabel"]
+Until = Literal["squeeze", "recover", "relabel", "evaluate"]
+
+
+class Wanted(Config):
+    """What is distilled, how, and into how many images."""
+
+    section: ClassVar[str] = "run"
+
+    source: Annotated[PathLike, DecidedFor("squeeze"), Flag(completes="datasets")] = Field(kw_only=False)
+    """The real images: a name from `attar list datasets`, a folder, parquet shards, wds:PATTERN or hf:OWNER/NAME."""
+    method: Annotated[str, DecidedFor("recover"), Flag(completes="methods")] = Field(default="auto", kw_only=False)
+    """A name from `attar list methods`; auto chooses by resolution, classes and images per class, and says why."""
+    ipc: Annotated[int, DecidedFor("recover"), Flag(default="the recipe's, or 1")] = Field(
+        default=1, ge=1, kw_only=False
+    )
+    """Synthetic images per class."""
+
+
+class Seeded(Config):
+    """What every random choice follows from."""
+
+    section: ClassVar[str] = "run"
+
+    seed: Annotated[int, DecidedFor("squeeze")] = Field(default=0, ge=0)
+    """Every random choice is a function of it."""
+
+
+class Accelerated(Config):
+    """What the networks are computed on."""
+
+    section: ClassVar[str] = "run"
+
+    device: Annotated[Device, Mark.HOW] = "auto"
+    """Where the work runs; auto takes a GPU where there is one."""
+    precision: Annotated[Precision, DecidedFor("squeeze")] = "32-true"
+    """Arithmetic of the networks' forward passes; bf16-mixed is faster where the processor or GPU has it. Parameters,
+    losses and sums stay float32."""
+
+
+class Threads(Config):
+    """How much of the processor is used."""
+
+    section: ClassVar[str] = "run"
+
+    workers: Annotated[int | None, Mark.HOW, Flag(default="all")] = Field(default=None, ge=1)
+    """CPU threads of each process. The last bits of a result depend on their number. One is fastest for tiny networks
+    on tiny images, and by far where the machine is busy."""
+
+
+class Machine(Threads, Accelerated):
+    """Where the work runs."""
+
+
+class Reading(Config):
+    """How real images are found and read."""
+
+    section: ClassVar[str] = "source"
+
+    data_dir: Annotated[PathLike | None, Mark.HOW] = None
+    """Folder of a data set that goes by its name, such as cifar10 or imagenet-1k."""
+    download: Annotated[bool, Mark.HOW] = False
+    """Let torchvision fetch cifar10 or cifar100 into the data directory where it isn't there yet."""
+    resolution: int | None = Field(default=None, ge=4, le=4096)
+    """Height and width in pixels that images are brought to: the central square, scaled. Without it they stay as they
+    are, and must all have one size; imagenet-1k is brought to 224."""
+    skip_corrupt: Annotated[bool, Mark.HOW] = False
+    """Leave out images that can't be read, and list them, instead of stopping at the first."""
+
+
+class Network(Config):
+    """The network that learns the real images."""
+
+    section: ClassVar[str] = "squeeze"
+
+    model: Annotated[str, Flag(completes="models", default="the recipe's, or the method's")] = "auto"
+    """The network that learns the real images, a name from `attar list models`; auto: a ResNet-18 for methods that need
+    BatchNorm, else a ConvNet, its stem or depth by the resolution."""
+
+
+class Weights(Config):
+    """Weights that the network has."""
+
+    section: ClassVar[str] = "squeeze"
+
+    weights: Annotated[PathLike | None, Flag(default="trained here")] = None
+    """Weights of that network, in place of training it: `released` takes torchvision's or timm's default ones, a name
+    such as IMAGENET1K_V1 those of that name, downloaded by the library; a path takes your own checkpoint (.safetensors,
+    .pt, ...)."""
+
+
+class PoolKind(Config):
+    """Where weak networks come from."""
+
+    section: ClassVar[str] = "squeeze"
+
+    pool: Literal["prior", "post"] = "prior"
+    """Where the members of teddy's pool come from. prior: what the training of the network was after some of its
+    epochs; post: the trained network, and copies of it with fewer channels, each trained for tune_epochs more (needs
+    `pip install 'attar[prune]'`)."""
+
+
+class Budget(Config):
+    """How large labels may be."""
+
+    section: ClassVar[str] = "relabel"
+
+    label_budget: str | None = None
+    """Size that the soft labels of all epochs may have together, such as 50MB; it chooses codec and keep in place of
+    those that are set, and how many epochs are stored."""
+
+
+class Supervision(Config):
+    """What a network learns from its batches."""
+
+    section: ClassVar[str] = "train"
+
+    strategy: Annotated[str, Flag(completes="strategies")] = "ce"
+    """How batches are made and what the loss is; `attar list strategies` lists them. Several are joined by '+', such as
+    dlb+ddgsd."""
+
+
+class LabelNoise(Config):
+    """Wrong labels on purpose."""
+
+    section: ClassVar[str] = "train"
+
+    label_noise: float = Field(default=0.0, ge=0, lt=1)
+    """Part of the training labels that are made wrong, which is a function of the seed. What judges stays clean."""
+    noise_kind: NoiseKind = "symmetric"
+    """What a wrong label is: any other class alike (symmetric), or the next one (pairflip)."""
+
+
+class GivenTeacher(Config):
+    """Who teaches under the strategy kd."""
+
+    section: ClassVar[str] = "train.kd"
+
+    teacher: PathLike | None = None
+    """For the strategy kd: model.safetensors of `attar train`, or squeeze/teacher.safetensors of a run. It must know
+    the same classes."""
+
+
+class Judging(Config):
+    """What a distilled set is compared with."""
+
+    section: ClassVar[str] = "evaluate"
+
+    models: Annotated[Several[str], Flag(completes="models")] = Field(default=("auto",), min_length=1)
+    """Networks that are trained, names from `attar list models`; auto: the one used for distillation, or a ConvNet for
+    the resolution."""
+    seeds: int = Field(default=3, ge=1)
+    """Trainings of each network on each set, from different initial weights."""
+    baselines: Several[Baseline] = ("random", "full")
+    """What it is compared with, or none: real images at the same count per class, random or chosen (herding, kcenter,
+    kmeans; by the features of the teacher that labels them, or by pixels), and full, the whole training split."""
+    scores: bool = False
+    """Run all that the scores of DD-Ranking (HLR, IOR, LRS, ARS) are made of: both kinds of labels, random images and
+    the whole set, and distilled and random images without augmentation too."""
+
+
+class Arriving(Config):
+    """How classes arrive in continual learning."""
+
+    section: ClassVar[str] = "continual"
+
+    model: Annotated[str, Flag(completes="models")] = "auto"
+    """Network that is trained at each step, a name from `attar list models`; auto: the one used for distillation, or a
+    ConvNet for the resolution."""
+    steps: int = Field(default=5, ge=1)
+    """Steps in which the classes arrive, in an order drawn by the seed, as evenly as they divide."""
+    seeds: int = Field(default=1, ge=1)
+    """Orders of the classes, each with its own initial weights."""
+    baseline: bool = True
+    """Compare with random real images at the same count per class, as GDumb keeps them (Prabhu et al. 2020)."""
+    labels: Several[LabelKind] = Field(default=("stored",), min_length=1)
+    """Labels of the distilled images: stored with them, soft where there are some, or hard, their classes."""
+
+
+class Assigned(Config):
+    """Any other setting."""
+
+    settings: Annotated[Assignments, Flag("--set", metavar="KEY=VALUE", repeated=True, completes="settings")] = ()
+    """Any other setting, such as recover.iterations=300; `attar show NAME` lists them."""
+
+    @property
+    def assigned(self) -> tuple[str, ...]:
+        """The settings as texts, `recover.iterations=300`."""
+        return assignments(self.settings)
+
+
+class Quiet(Config):
+    """What is said on the way."""
+
+    quiet: Annotated[bool, Flag(short="-q")] = True
+    """Show no progress."""
+
+
+def assignments(settings: Assignments) -> tuple[str, ...]:
+    """`{"recover.iterations": 300}` as `("recover.iterations=300",)`; texts pass as they are."""
+    import json
+    from collections.abc import Mapping
+
+    if isinstance(settings, Mapping):
+        return tuple(f"{key}={json.dumps(value, default=str)}" for key, value in settings.items())
+    return (settings,) if isinstance(settings, str) else tuple(settings)
+
+
+def given(options: Config) -> dict[str, dict[str, Any]]:
+    """The values that were given to a command and are settings, by the section that each belongs to.
+
+    A field that only has its default is left out, so that a recipe or a method may have another.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name in type(options).model_fields:
+        section = section_of(type(options), name)
+        if section and name in options.model_fields_set:
+            into = found
+            for part in section.split("."):
+                into = into.setdefault(part, {})
+            into[name] = getattr(options, name)
+    return found
+
+
+def section_of(kind: type[Config], field: str) -> str | None:
+    """The section of the settings that a command's option belongs to; None for one that is the command's own."""
+    found: str | None = vars(_owner(kind, field)).get("section")
+    return found
+
+
+def arranged(*kinds: type[Config]) -> dict[str, FieldInfo]:
+    """Fields of some classes in the order of signatures and help: those that most commands have come last."""
+    common: tuple[type[Config], ...] = (Assigned, Reading, Seeded, Accelerated, Threads, Quiet)
+    places = {name: i + 1 for i, group in enumerate(common) for name in group.model_fields}
+    fields = {name: info for kind in kinds for name, info in kind.model_fields.items()}
+    return dict(sorted(fields.items(), key=lambda field: places.get(field[0], 0)))
+
+
+def _owner(kind: type[Config], field: str) -> type[Config]:
+    """The class that states a field."""
+    owners: list[type[Config]] = [one for one in kind.__mro__ if issubclass(one, Config)]
+    return [one for one in owners if field in one.model_fields][-1]

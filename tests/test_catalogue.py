@@ -1,0 +1,114 @@
+"""`attar list` and `attar show` answer without torch from a file that is in step with the classes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib import resources
+
+import pytest
+import timm
+from torchvision import models
+
+from attar import catalogue, described
+from attar.cli.completion import completer
+from attar.config import options, value_text
+from attar.errors import ConfigError
+from attar.methods import methods
+from attar.models import catalog
+from attar.models.names import library_names
+
+
+def test_the_file_is_what_the_classes_say():
+    kept = json.loads(resources.files("attar").joinpath(catalogue.FILE).read_text("utf-8"))
+    assert kept == json.loads(json.dumps(described.contents())), "to fix: python tools/docs.py"
+
+
+@pytest.mark.parametrize("name", methods())
+def test_a_method_is_shown_with_the_defaults_that_it_changes(name):
+    kind, shown = methods()[name], catalogue.describe(name)["sections"]
+    for section, values in kind.defaults.items():
+        fields = {field["name"]: field["default"] for field in shown[section]}
+        for field in values:
+            assert fields[field] == str(value_text(values[field]))
+    assert [field["name"] for field in shown["method"]] == [option.name for option in options(kind.Settings)]
+
+
+def test_names_of_networks_are_those_that_the_libraries_list():
+    assert set(library_names("timm")) == set(timm.list_models())
+    assert set(library_names("torchvision")) == set(models.list_models(module=models))
+    assert library_names("no_such_library") == ()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("convnet-d3-w128", "convnet-d1-w4-group", "resnet18", "torchvision:resnet18", "timm:vit_tiny_patch16_224"),
+        *("vit-d2-w8-p4", "vit_tiny_patch16_224", "resnt18", "attar:resnet18", "timm:nothing", "other:resnet18"),
+    ],
+)
+def test_a_name_is_a_networks_where_one_can_be_made_of_it(name):
+    try:
+        catalog.find(name)
+        known = True
+    except ConfigError:
+        known = False
+    assert catalogue.is_model(name) == known
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("tesl", "did you mean tesla"), ("resnt18", "did you mean resnet18"), ("trian", "did you mean train")],
+)
+def test_a_misspelt_name_is_answered_with_the_nearest(name, near):
+    with pytest.raises(ConfigError, match=near) as caught:
+        catalogue.describe(name)
+    assert "or resnet18?" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["list", kind] for kind in ("models", "recipes", "studies")] + [["show", name] for name in ("tesla", "resnt18")],
+    ids=" ".join,
+)
+def test_list_and_show_import_neither_torch_nor_the_libraries_of_networks(arguments):
+    code = f"""
+import sys
+sys.argv = ['attar', *{arguments!r}]
+try:
+    from attar.cli import run
+    run()
+finally:
+    print([name for name in ('torch', 'timm', 'torchvision') if name in sys.modules], file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "[]"
+    assert done.stdout or "did you mean" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "typed", "offered"),
+    [
+        ("methods", "te", ["teddy", "tesla"]),
+        ("strategies", "dl", ["dlb"]),
+        ("models", "resnet18,resnet1", ["resnet18,resnet18"]),
+        ("recipes", "tesla-digits", ["tesla-digits-ipc1"]),
+        ("datasets", "dig", ["digits"]),
+        ("names", "evalu", ["evaluate"]),
+        ("settings", "method.num_st", ["method.num_steps="]),
+        ("", "x", []),
+    ],
+)
+def test_the_shell_is_offered_names(kind, typed, offered):
+    found = completer(kind)(typed)
+    assert set(offered) <= set(found)
+    assert all(name.startswith(typed) for name in found)
+
+
+def test_the_shell_completes_a_command_line(tmp_path):
+    code = "import sys; sys.argv = ['attar']; from attar.cli import app; app(prog_name='attar')"
+    words = {"_ATTAR_COMPLETE": "complete_bash", "COMP_WORDS": "attar distill digits --method te", "COMP_CWORD": "4"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **words})
+    assert {"teddy", "tesla"} <= set(done.stdout.split())
