@@ -341,6 +341,7 @@ class _Rehearsal:
         if isinstance(section, TeacherSettings):
             few = torch.arange(min(TEACHER_IMAGES, len(labels)))
             short = {"epochs": 1, "warmup_epochs": 0, "weights": None, "weights_mean": None, "weights_std": None}
+            short["weights_normalization"] = "auto"
         if isinstance(section, PoolSettings):
             short |= self._as_many(section)
         nothing = SubsetSplit(self.source.validation, torch.arange(0))
