@@ -15,18 +15,23 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from torch import Tensor
 
-_RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+
+def _stage(found: re.Match[str]) -> str:
+    return f"stage{int(found[1]) + 1}."
+
+
+_RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
     (re.compile(pattern), name)
     for pattern, name in (
         (r"^(?:stem|conv1)\.0\.", "conv1."),
         (r"^(?:stem|conv1)\.1\.", "bn1."),
         (r"^stem\.(?=weight$|bias$)", "conv1."),
         (r"^conv([2-5])_x\.", r"stage\1."),
-        (r"^layer([1-4])\.", lambda found: f"stage{int(found[1]) + 1}."),
+        (r"^layer([1-4])\.", _stage),
         (r"\.residual_function\.0\.", ".conv1."),
         (r"\.residual_function\.1\.", ".bn1."),
         (r"\.residual_function\.3\.", ".conv2."),

@@ -84,8 +84,9 @@ class Found:
             "library": "the library's own for this network, which real images could not test",
             "assumed": "assumed, as the weights do not say and real images could not tell",
         }[self.by]
+        name = {"library": "the network's library", "source": "the source's own numbers"}.get(self.name, self.name)
         return (
-            f"the weights' images are taken to be normalised by {self.name}, mean {mean}, std {std} ({why}); "
+            f"the weights' images are taken to be normalised by {name}, mean {mean}, std {std} ({why}); "
             "squeeze.weights_normalization states another"
         )
 
@@ -173,7 +174,8 @@ def _distances(network: nn.Module, tried: Mapping[str, Normalization], pixels: T
     if max(pixels.shape[-2:]) > SHIFTED_UP_TO_PX:
         return fits
     crop, near = Crop(), SHIFTED_WITHIN * min(fits.values())
-    shift = crop.draw(generator(seed, "normalization", "shift"), len(pixels), tuple(pixels.shape[1:]))
+    num, *shape = pixels.shape
+    shift = crop.draw(generator(seed, "normalization", "shift"), num, (shape[0], shape[1], shape[2]))
     black = crop.apply(pixels, shift)
     for name, one in tried.items():
         if fits[name] <= near:

@@ -295,7 +295,7 @@ class Making:
     def _normalization(self, weights: Weights, network: nn.Module, model_name: str, channels: int) -> Found:
         """What the weights' images were normalised with: as the settings say, as is known, or as images tell."""
         settings, task = self.settings, self.task
-        stated = weights.normalization and Found(weights.normalization, "given", "known")
+        stated = None if weights.normalization is None else Found(weights.normalization, "given", "known")
         if settings.weights_mean and settings.weights_std:
             stated = Found(Normalization(settings.weights_mean, settings.weights_std), "given", "stated")
         elif settings.weights_normalization == "source":

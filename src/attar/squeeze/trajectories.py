@@ -44,6 +44,10 @@ class ExpertSettings(TrainSettings):
     num_experts: int = Field(10, ge=1)
     """How many experts are trained, each from its own initialisation; the papers use 100. Raise it in a run folder, and
     those that are there are kept."""
+    weights: str | None = None
+    """Experts that the code of MTT, TESLA or DATM trained, in place of training here: a file such as
+    replay_buffer_0.pt, or the folder of several, of which the first num_experts are taken. `learning_rate` and
+    `momentum` say how they were trained; source.normalization or source.zca on which images."""
     experts_at_once: int | Literal["auto"] = "auto"
     """How many are trained in one computation, which small networks on a GPU gain from; auto: one on a CPU, on a GPU
     what a few steps show to be fastest, as noted in squeeze/at-once.json. The last bits of a result depend on it."""
