@@ -1,4 +1,4 @@
-"""Other programs' names of the same networks' parts; each layout is a network of its own here, and must compute alike."""
+"""Names of the same parts in other programs: each layout is a network of its own here, and must compute alike."""
 
 from collections.abc import Callable
 from pathlib import Path
