@@ -49,6 +49,7 @@ from attar.settings import (
     with_models,
 )
 from attar.squeeze import decisive, open_knowledge, squeeze
+from attar.squeeze.replay_buffers import is_buffers
 from attar.squeeze.teachers import load_teacher
 from attar.training.soft import Teacher
 
@@ -284,6 +285,8 @@ def prepare(
         why = [f"recipe {chosen.name}: made for this source, method and number of images", *why]
     if meant == "sre2l":
         why = ["sre2l: the network that was named for squeeze is a teacher, not an expert of trajectories", *why]
+    if meant == "tesla":
+        why = ["tesla: the weights that were given for squeeze are experts", *why]
     if meant == "teddy":
         why = ["teddy: it is the method that squeezes a pool", *why]
     return Prepared(_check_models(with_models(settings, opened.task), opened), opened, tuple(why))
@@ -384,12 +387,14 @@ def _resolve(
 def _meant_by_squeeze(sections: Mapping[str, Mapping[str, Any]], assignments: Sequence[str]) -> str | None:
     """The method that what the user gave for squeeze can only be meant for, if there is one.
 
-    A pool is teddy's; weights, or a network with BatchNorm, are a teacher.
+    A pool is teddy's, and experts' files are tesla's; other weights, or a network with BatchNorm, are a teacher.
     """
     placed, _ = place(sections_of(method_named("teddy")), assignments)
     given = merge(sections, placed).get("squeeze", {})
     if given.get("pool"):
         return "teddy"
+    if given.get("weights") and is_buffers(Path(str(given["weights"]))):
+        return "tesla"
     teacher = given.get("weights") or given.get("more_models")
     if not teacher and given.get("model") not in (None, "auto"):
         teacher = has_batch_norm(given["model"])

@@ -44,6 +44,7 @@ from attar.squeeze import open_knowledge, squeeze
 from attar.squeeze.pool import PoolSettings
 from attar.squeeze.real_statistics import BATCH as MEASURED_BATCH
 from attar.squeeze.real_statistics import Measuring
+from attar.squeeze.replay_buffers import buffer_files
 from attar.squeeze.teachers import TeacherSettings, file_name
 from attar.squeeze.trajectories import ExpertSettings
 from attar.training.loop import TrainSettings, fit
@@ -109,8 +110,11 @@ def plan(settings: Settings, source: Source, engine: Engine) -> Plan:
 
 def _require_weights(settings: Settings) -> None:
     """A rehearsal does without the weights that are given, and so would not notice that they are not there."""
-    weights = getattr(settings.sections["squeeze"], "weights", None)
-    if weights and is_path(weights) and not Path(weights).is_file():
+    section = settings.sections["squeeze"]
+    weights = getattr(section, "weights", None)
+    if weights and isinstance(section, ExpertSettings):
+        buffer_files(Path(weights))
+    elif weights and is_path(weights) and not Path(weights).is_file():
         raise ArtifactError(f"there is no file {weights}", expected="a checkpoint", fix="correct --weights")
 
 
@@ -132,9 +136,11 @@ class _Rehearsal:
             return [self._network(section, k) for k in range(1 + len(section.more_models))]
         if isinstance(section, ExpertSettings):
             self._stand_in(section)
-            num, steps = section.num_experts, self._real_steps(section, section.epochs)
-            unit_s = self._real_step_s(section, section.model)
-            return [Estimate("squeeze", "training steps", num * steps, unit_s, num * _size(self._squeezed))]
+            num, num_bytes = section.num_experts, section.num_experts * _size(self._squeezed)
+            if section.weights:
+                return [Estimate("squeeze", "experts read", num, 0.0, num_bytes)]
+            steps, unit_s = self._real_steps(section, section.epochs), self._real_step_s(section, section.model)
+            return [Estimate("squeeze", "training steps", num * steps, unit_s, num_bytes)]
         return []
 
     def recover(self) -> list[Estimate]:
@@ -340,10 +346,11 @@ class _Rehearsal:
         """Squeeze one expert of an image a class, or a teacher that knows nothing."""
         labels, classes = self.source.train.labels, range(self.source.task.num_classes)
         few = torch.cat([(labels == c).nonzero()[:1, 0] for c in classes])
-        short: dict[str, Any] = {"num_experts": 1, "experts_at_once": 1}
+        short: dict[str, Any] = {"num_experts": 1, "experts_at_once": 1, "weights": None}
         if isinstance(section, TeacherSettings):
             few = torch.arange(min(TEACHER_IMAGES, len(labels)))
             short = {"epochs": 1, "warmup_epochs": 0, "weights": None, "weights_mean": None, "weights_std": None}
+            short["weights_normalization"] = "auto"
         if isinstance(section, PoolSettings):
             short |= self._as_many(section)
         nothing = SubsetSplit(self.source.validation, torch.arange(0))

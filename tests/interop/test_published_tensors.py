@@ -18,9 +18,10 @@ from attar.errors import ArtifactError, AttarError, ConfigError
 from attar.interop.foreign import require_recognised
 from attar.interop.loaded import Origin
 from attar.interop.opening import import_foreign, open_foreign
-from attar.interop.scales import PUBLISHED, constants_of, normalization_of, tell
+from attar.interop.scales import constants_of, normalization_of, tell
 from attar.interop.settings import ForeignSettings
 from attar.interop.tensors import read_tensors
+from attar.normalizations import PUBLISHED
 from attar.runtime.events import Events
 from attar.runtime.seeding import generator
 from attar.task import Normalization, Task

@@ -155,7 +155,10 @@ def test_an_own_checkpoint_is_taken_as_it_is(good: Path, tmp_path: Path) -> None
     squeeze(tmp_path / "run", make_settings(weights=str(tmp_path / "mine.pth")))
     taken, known = read_tensors(tmp_path / "run" / "teacher.safetensors")
     assert all(torch.equal(taken[key], value) for key, value in state.items())
+    told = known.pop("normalization")
     assert known == note | {"weights": "checkpoint"}
+    assert (told["name"], told["by"], told["mean"]) == ("source", "statistics", list(NORM.mean))
+    assert told["fits"]["source"] < told["fits"]["unit"]
     assert str(tmp_path).encode() not in (tmp_path / "run" / "teacher.safetensors").read_bytes()
 
 
@@ -216,7 +219,7 @@ def test_a_weak_teacher_is_said_to_be_weak(
     squeeze(tmp_path / "run", make_settings(weights=str(tmp_path / "mine.pt")), events=events)
     said = " ".join(capsys.readouterr().err.split())
     assert f"warning: {NET} gets" in said
-    assert "taken to be as the source's" in said
+    assert "the weights' images are taken to be normalised by" in said
     (event,) = [event for event in read_events(tmp_path / "events.jsonl") if event["event"] == "teacher"]
     assert event["item"] == "teacher"
     assert event["validation_accuracy"] < 62.5

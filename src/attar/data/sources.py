@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from attar.data.decoding import Decoded, Form, choose_form, decode
@@ -26,8 +26,9 @@ from attar.data.named import NAMED, read_named
 from attar.data.shards import PREFIX, read_shards
 from attar.data.tables import parquet_files, read_hub, read_parquet
 from attar.data.whitening import require_whitenable
-from attar.errors import DataError, unknown
+from attar.errors import ConfigError, DataError, unknown
 from attar.marks import Mark
+from attar.normalizations import parse_normalization
 from attar.options import Reading
 from attar.runtime.events import Events
 from attar.runtime.files import digest
@@ -56,6 +57,17 @@ class SourceSettings(Reading):
     matrix is stored with the result and counts towards its size (19 MB at 32 px in colour)."""
     zca_epsilon: float = Field(default=0.1, gt=0, le=1e6)
     """ε of that whitening, beside the variances of pixels in 0..1; directions that vary far less are scaled alike."""
+    normalization: str = "own"
+    """What pixels are normalised by: own (mean and standard deviation of the training split), imagenet, cifar,
+    cifar100, mnist, fashion-mnist, svhn (constants of published code), half (0.5 and 0.5), unit (0 and 1), or numbers
+    such as 0.5,0.5,0.5/0.25,0.25,0.25 (means, then standard deviations). Other people's experts want theirs."""
+
+    @field_validator("normalization")
+    @classmethod
+    def _known(cls, text: str) -> str:
+        if text != "own":
+            parse_normalization(text, beside=("own",))
+        return text
 
 
 @dataclass
@@ -148,7 +160,8 @@ def open_source(
     channels = train.form.channels or 3
     if settings.zca:
         require_whitenable((channels, form.height_px, form.width_px))
-    task = Task(found.class_names, channels, form.height_px, form.width_px, train.normalization)
+    normalization = _stated(settings.normalization, channels) or train.normalization
+    task = Task(found.class_names, channels, form.height_px, form.width_px, normalization)
     test = parts["test"]
     return Source(
         name=name,
@@ -251,6 +264,18 @@ def _decode(
         events.say(f"left out, as they can't be read, {count}: {quoted(decoded.skipped)}")
         skipped += decoded.skipped
     return decoded
+
+
+def _stated(text: str, channels: int) -> Normalization | None:
+    if text == "own":
+        return None
+    stated = parse_normalization(text, channels)
+    if len(stated.mean) != channels:
+        raise ConfigError(
+            f"source.normalization={text} has {len(stated.mean)} channels, the images {channels}",
+            expected="a mean and a standard deviation for each channel",
+        )
+    return stated
 
 
 def _require_classes(labels: Tensor, class_names: Sequence[str], where: str) -> None:

@@ -16,7 +16,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from attar.errors import ArtifactError, ConfigError, unknown
+from attar.errors import ArtifactError, ConfigError
+from attar.normalizations import parse_normalization
 from attar.task import Normalization
 
 Kind = Literal["normalized", "unit", "bytes", "zca"]
@@ -26,15 +27,6 @@ _SLACK = 0.02
 _NORMALIZED_ABOVE, _WHITENED_BELOW = 0.4, 0.15
 """Bounds on q."""
 
-PUBLISHED: Mapping[str, Normalization] = {
-    "imagenet": Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "cifar": Normalization((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
-    "cifar100": Normalization((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
-    "svhn": Normalization((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
-    "mnist": Normalization((0.1307,), (0.3081,)),
-    "fashion-mnist": Normalization((0.2861,), (0.3530,)),
-}
-"""Constants in published code: of DC and DSA, MTT, TESLA and DATM."""
 _TRAJECTORIES = {
     "cifar10": "cifar",
     "cifar100": "cifar",
@@ -77,7 +69,7 @@ def tell(images: Tensor, name: str) -> Kind:
 
 
 def constants_of(source: str, code: str = "trajectories") -> str:
-    """The name in `PUBLISHED` of the constants that published code has for a source; "source" where it has none.
+    """The name in `normalizations` of the constants that published code has for a source; "source" where it has none.
 
     Args:
         source: a name, the path of a folder or file, or a hub address: its last part tells.
@@ -95,28 +87,13 @@ def normalization_of(text: str, own: Normalization) -> Normalization:
     """
     if text == "source":
         return Normalization(own.mean, own.std)
-    found = parse_normalization(text)
+    found = parse_normalization(text, len(own.mean))
     if len(found.mean) != len(own.mean):
         raise ConfigError(
             f"foreign.normalization={text} has {len(found.mean)} channels, the source {len(own.mean)}",
             expected="a mean and a standard deviation for each channel",
         )
     return found
-
-
-def parse_normalization(text: str) -> Normalization:
-    """A name in `PUBLISHED`, or means and standard deviations; raises ConfigError for anything else."""
-    if text in PUBLISHED:
-        return PUBLISHED[text]
-    if not re.fullmatch(r"[\d.,/ ]+", text):
-        raise unknown("normalisation", text, ["auto", "source", *PUBLISHED, "0.5,0.5,0.5/0.25,0.25,0.25"])
-    try:
-        mean, std = (tuple(float(value) for value in part.split(",")) for part in text.split("/"))
-    except ValueError:
-        mean, std = (), ()
-    if not mean or len(mean) != len(std) or min(std) <= 0:
-        raise ConfigError(f"{text!r} is no normalisation", expected="such as 0.5,0.5,0.5/0.25,0.25,0.25")
-    return Normalization(mean, std)
 
 
 def _together(values: Tensor, mean: float) -> float:

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from attar.config import Config
-from attar.interop.scales import parse_normalization
+from attar.normalizations import parse_normalization
 
 PixelKind = Literal["auto", "normalized", "unit", "bytes", "zca"]
 
@@ -21,8 +21,9 @@ class ForeignSettings(Config):
     refused where they leave it open."""
     normalization: str = "auto"
     """What normalized tensors were normalised by: source (the real images' own statistics), imagenet, cifar, cifar100,
-    mnist, fashion-mnist, svhn (constants of published code), or numbers such as 0.5,0.5,0.5/0.25,0.25,0.25 (means, then
-    standard deviations). auto: what published code has for a source, or a folder, of that name, else source."""
+    mnist, fashion-mnist, svhn (constants of published code), half (0.5 and 0.5), unit (0 and 1), or numbers such as
+    0.5,0.5,0.5/0.25,0.25,0.25 (means, then standard deviations). auto: what published code has for a source, or a
+    folder, of that name, else source."""
     zca_epsilon: float = Field(default=0.1, gt=0, le=1e6)
     """ε of the whitening of zca tensors; published code of MTT, TESLA and DATM has 0.1."""
     soft_labels: Literal["auto", "probabilities", "logits"] = "auto"
@@ -41,5 +42,5 @@ class ForeignSettings(Config):
     @classmethod
     def _known(cls, text: str) -> str:
         if text not in ("auto", "source"):
-            parse_normalization(text)
+            parse_normalization(text, beside=("auto", "source"))
         return text

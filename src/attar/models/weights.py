@@ -4,9 +4,9 @@
     IMAGENET1K_V2, a1_in1k      its weights of this name (torchvision) or tag (timm)
     a path                      .safetensors, or what torch.save wrote: .pt, .pth, .bin ...
 
-Nothing is unpickled: what holds more than tensors and plain values is refused. Weights made for more classes
-than the task has give up the rows of the last linear layer that bear the task's class names. A network that was
-trained under another normalisation gets a first module that brings the task's images to it.
+Nothing is unpickled (see `checkpoints`), and other names of the same network's parts are known (`weight_names`).
+Weights made for more classes than the task has give up the rows of the last linear layer that bear the task's class
+names. A network that was trained under another normalisation gets a first module that brings the task's images to it.
 """
 
 from __future__ import annotations
@@ -19,18 +19,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from torch import Tensor, nn
 
 from attar.errors import ArtifactError, ConfigError, DataError, unknown
 from attar.models.catalog import build, find, last_linear, timm_model
+from attar.models.checkpoints import read_state
+from attar.models.weight_names import renamed, without_prefix
 from attar.task import Normalization, Task
 
 RELEASED = "released"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
-MOST_WRAPPERS = 8
-WRAPPERS = ("state_dict", "model_state_dict", "model")
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 """Side branches that train GoogLeNet and Inception and that attar's builds leave out."""
 HALF = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -122,15 +121,31 @@ def assemble(model: str, task: Task, theirs: Normalization | None) -> tuple[nn.M
     if theirs is None:
         whole = build(model, task)
         return whole, whole
-    channels = len(theirs.mean)
-    if task.channels not in (1, channels):
-        raise ConfigError(
-            f"the weights' normalisation has {channels} channels and the images have {task.channels}",
-            expected="as many channels, or grey images",
-            fix="set squeeze.weights_mean and squeeze.weights_std with one number for each channel",
-        )
+    _require_channels(task, len(theirs.mean))
+    network = build(model, replace(task, channels=len(theirs.mean)))
+    return wrapped(network, task, theirs), network
+
+
+def wrapped(network: nn.Module, task: Task, theirs: Normalization) -> nn.Module:
+    """A network that takes images normalised as by `theirs`, made to take those of `task`."""
+    return nn.Sequential(Renormalization(task.normalization, theirs), network)
+
+
+def num_channels(weights: Weights, model: str, task: Task) -> int:
+    """Channels of the images that the weights are for: of the task's, or, where that is grey, what they say."""
+    expected = build(model, task).state_dict()
+    state = renamed(without_prefix(weights.state, expected), expected)
+    first = next((name for name, value in expected.items() if value.ndim == 4), "")
+    found = state[first].shape[1] if first in state and state[first].ndim == 4 else task.channels
+    return found if task.channels == 1 else task.channels
+
+
+def load_weights(weights: Weights, model: str, task: Task, channels: int) -> nn.Module:
+    """Build `model` for images of `channels` channels and load weights into it; raises what `load_into` does."""
+    _require_channels(task, channels)
     network = build(model, replace(task, channels=channels))
-    return nn.Sequential(Renormalization(task.normalization, theirs), network), network
+    load_into(network, weights, model, task, channels)
+    return network
 
 
 def load_into(network: nn.Module, weights: Weights, model: str, task: Task, channels: int) -> bool:
@@ -140,7 +155,7 @@ def load_into(network: nn.Module, weights: Weights, model: str, task: Task, chan
     where the weights are another network's, DataError where the classes cannot be matched.
     """
     expected = network.state_dict()
-    state = _without_prefix(weights.state, expected)
+    state = renamed(without_prefix(weights.state, expected), expected)
     network.eval()
     with torch.no_grad():
         last = last_linear(network, torch.zeros(1, channels, task.height_px, task.width_px))
@@ -155,62 +170,39 @@ def load_into(network: nn.Module, weights: Weights, model: str, task: Task, chan
     return rows is not None
 
 
+def library_normalization(model: str) -> Normalization | None:
+    """What the library that has the network `model` normalises images with for its own weights; None: it does not say.
+
+    timm's configuration of the network (of the tag, where the name has one), torchvision's of its default weights.
+    """
+    family, name = find(model)
+    match family:
+        case "torchvision":
+            from torchvision import models
+
+            kinds = models.get_model_weights(name)
+            return _of_torchvision(name, kinds.DEFAULT) if len(kinds) else None
+        case "timm":
+            from timm.models import get_pretrained_cfg
+
+            given: Any = get_pretrained_cfg(name)
+            return Normalization(tuple(given.mean), tuple(given.std)) if given else None
+        case "attar":
+            return None
+
+
+def _require_channels(task: Task, channels: int) -> None:
+    if task.channels not in (1, channels):
+        raise ConfigError(
+            f"the weights' normalisation has {channels} channels and the images have {task.channels}",
+            expected="as many channels, or grey images",
+            fix="set squeeze.weights_mean and squeeze.weights_std with one number for each channel",
+        )
+
+
 def _from_file(path: Path) -> Weights:
-    if not path.is_file():
-        raise ArtifactError(
-            f"there is no file {path}",
-            expected=f"a checkpoint, or `{RELEASED}`, or a name of released weights",
-            fix="correct squeeze.weights",
-        )
-    try:
-        loaded, notes = _safetensors(path) if path.suffix == ".safetensors" else (_pickled_tensors(path), {})
-        state = _unwrapped(loaded)
-        odd = [name for name, value in state.items() if not _is_plain(value)]
-    except Exception as error:  # a broken or hostile file may raise anything
-        raise ArtifactError(
-            f"{path} cannot be read as weights alone, and nothing in it was run: {_reason(error)}",
-            expected="a safetensors file, or a state dict of tensors written by torch.save",
-            fix="load it where you trust it, then torch.save(model.state_dict(), 'weights.pt') and give that file",
-        ) from error
-    if odd:
-        raise ArtifactError(
-            f"{path}: {_first(odd)} {'holds' if len(odd) == 1 else 'hold'} values that are not finite numbers",
-            expected="plain tensors of finite numbers",
-            fix="fetch it again; a network that diverged in training is of no use",
-        )
-    if not state:
-        raise ArtifactError(
-            f"{path} holds no state dict",
-            expected=f"tensors by name, at the top or under {', '.join(WRAPPERS)}",
-            fix="torch.save(model.state_dict(), 'weights.pt') and give that file",
-        )
+    state, notes = read_state(path)
     return Weights("checkpoint", state, *_known(notes))
-
-
-def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    with safetensors.safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-
-
-def _pickled_tensors(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _unwrapped(loaded: Any) -> dict[str, Tensor]:
-    for _ in range(MOST_WRAPPERS):  # one may hold itself
-        if not isinstance(loaded, Mapping):
-            break
-        inner = next((loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
-        if inner is None:
-            return {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
-        loaded = inner
-    return {}
-
-
-def _is_plain(value: Tensor) -> bool:
-    """Whether it holds finite numbers, as they are: no sparse, quantised or missing ones."""
-    plain = value.layout == torch.strided and not value.is_quantized and not value.is_meta
-    return plain and not value.is_complex() and bool(value.isfinite().all())
 
 
 def _known(notes: Mapping[str, str]) -> tuple[Normalization | None, Names | None]:
@@ -234,10 +226,13 @@ def _from_torchvision(name: str, which: str) -> Weights:
         raise unknown(f"weights of {name}", which, [RELEASED, *kinds.__members__])
     kind = kinds.DEFAULT if which == RELEASED else kinds[which]
     state = _fetched(name, lambda: kind.get_state_dict(progress=True, check_hash=True, weights_only=True))
-    preset = kind.transforms()
-    theirs = Normalization(tuple(preset.mean), tuple(preset.std))
     categories = [[category] for category in kind.meta["categories"]]
-    return Weights(kind.name, state, BUILT_IN.get(name, theirs), _names(categories))
+    return Weights(kind.name, state, _of_torchvision(name, kind), _names(categories))
+
+
+def _of_torchvision(name: str, kind: Any) -> Normalization:
+    preset = kind.transforms()
+    return BUILT_IN.get(name, Normalization(tuple(preset.mean), tuple(preset.std)))
 
 
 def _from_timm(name: str, which: str, task: Task) -> Weights:
@@ -310,16 +305,6 @@ def _row(names: Names, name: str) -> int | None:
 
 def _plain(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", name).strip().casefold()
-
-
-def _without_prefix(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Strip what every key begins with (`module.`, `_orig_mod.`, `model.`) until names meet the network's."""
-    while state and not state.keys() & expected.keys():
-        heads = {key.partition(".")[0] for key in state}
-        if len(heads) > 1 or not all("." in key for key in state):
-            break
-        state = {key.partition(".")[2]: value for key, value in state.items()}
-    return dict(state)
 
 
 def _require_fitting(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], model: str) -> None:

@@ -14,6 +14,7 @@ from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.squeeze.experts import make_experts
 from attar.squeeze.pool import PoolSettings, TrainedPool, make_pool
+from attar.squeeze.replay_buffers import import_experts
 from attar.squeeze.teachers import TeacherSettings, TrainedTeacher, make_teacher
 from attar.squeeze.trajectories import Experts, ExpertSettings
 from attar.task import Task
@@ -41,6 +42,9 @@ def decisive(settings: Config) -> dict[str, Any]:
 def squeeze(source: Source, settings: Config, *, seed: int, folder: Path, engine: Engine, events: Events) -> list[str]:
     """Make what is missing of the knowledge; returns the names of its files in `folder`."""
     data = RealSet(source.train, source.task.normalization)
+    if isinstance(settings, ExpertSettings) and settings.weights is not None:
+        validation = RealSet(source.validation, source.task.normalization)
+        return import_experts(validation, source.task, settings, folder=folder, engine=engine, events=events)
     if isinstance(settings, ExpertSettings):
         return make_experts(data, source.task, settings, seed=seed, folder=folder, engine=engine, events=events)
     if isinstance(settings, TeacherSettings):

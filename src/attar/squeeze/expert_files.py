@@ -3,8 +3,9 @@
     squeeze/expert-0000.safetensors     `parameters` (epochs + 1, p) float32, row 0 is the initialisation
 
 Metadata: `expert` (its number), `seed` (its own), `model`, `training` (the settings), `task` (class names, image shape,
-normalisation), `precision`, `stack` (how many were trained in one computation) and `losses` (mean of each epoch). Files
-of before this was kept have `seed` and `model` alone; of them only what is said can be compared.
+normalisation), `precision`, `stack` (how many were trained in one computation), `losses` (mean of each epoch), and
+`imported` {file, trajectory} where another program trained it, whose seed and precision are not known. Files of before
+this was kept have `seed` and `model` alone; of them only what is said can be compared.
 """
 
 from __future__ import annotations
@@ -139,10 +140,20 @@ def expert_path(folder: Path, expert: int) -> Path:
 
 
 def write_expert(
-    path: Path, rows: Iterable[Tensor], making: Making, expert: int, stack: int, losses: Iterable[float]
+    path: Path,
+    rows: Iterable[Tensor],
+    making: Making,
+    expert: int,
+    stack: int,
+    losses: Iterable[float],
+    *,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Store parameters (p,) after each epoch, the initialisation first, with one of them in memory at a time."""
-    note = making.note(expert) | {"stack": stack, "losses": list(losses)}
+    """Store parameters (p,) after each epoch, the initialisation first, with one of them in memory at a time.
+
+    `more` is further metadata.
+    """
+    note = making.note(expert) | {"stack": stack, "losses": list(losses)} | dict(more or {})
     write_rows(path, PARAMETERS, rows, making.training.epochs + 1, note)
 
 

@@ -277,7 +277,7 @@ class _Work:
                 stage="squeeze",
                 checkpoint=making.checkpoint(file),
             )
-        note = {key: opened.note[key] for key in ("weights", "renormalization") if key in opened.note}
+        note = {key: opened.note[key] for key in ("weights", "normalization", "renormalization") if key in opened.note}
         accuracy = making.accuracy(model.to(making.engine.device))
         making.write(file, model_name, network, accuracy, {**note, "pruned": {"ratio": place.ratio}})
         making.checkpoint(file).unlink(missing_ok=True)

@@ -5,7 +5,8 @@
 
 Metadata of each: `model`, `task` (class names, normalisation), `validation_accuracy` (percent, or null without
 validation images), `weights` (null where it was trained here), and `renormalization` {mean, std} where the network
-itself takes images of another normalisation than the task's, `pruned` {ratio} where channels were cut from it.
+itself takes images of another normalisation than the task's, `normalization` {name, by, mean, std, fits} where the
+weights are from elsewhere (see `normalizing.py`), `pruned` {ratio} where channels were cut from it.
 
 Training runs in `run.precision`; validation, and all that the teacher is asked later, is float32, so that the
 accuracy stored is that of the network as it is used.
@@ -23,17 +24,19 @@ import torch
 from pydantic import field_validator, model_validator
 from torch import Tensor, nn
 
+from attar import options
 from attar.data.loading import RealSet, batches, plainly
 from attar.errors import ArtifactError, ConfigError
 from attar.models.catalog import build, penultimate, require_known
-from attar.models.weights import assemble, load_into, read_weights
-from attar.options import Network, Weights
+from attar.models.weights import Weights, assemble, load_weights, num_channels, read_weights, wrapped
+from attar.normalizations import parse_normalization
 from attar.runtime.checkpoint import read_note, read_tensors, write_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.files import write_bytes
 from attar.runtime.seeding import derive
 from attar.squeeze.class_order import require_class_order, weak
+from attar.squeeze.normalizing import Found, find_normalization
 from attar.squeeze.resizing import resize
 from attar.task import Normalization, Task
 from attar.training.loop import TrainSettings, fit
@@ -42,7 +45,7 @@ TEACHER = "teacher.safetensors"
 BATCH = 256
 
 
-class TeacherSettings(TrainSettings, Weights, Network):
+class TeacherSettings(TrainSettings, options.Weights, options.Network):
     """How a teacher is trained, or whose weights it has."""
 
     changed = {
@@ -58,8 +61,15 @@ class TeacherSettings(TrainSettings, Weights, Network):
 
     more_models: tuple[str, ...] = ()
     """Further networks, trained alike: soft labels, and the crops that rded takes, go by the mean of all logits."""
+    weights_normalization: Literal[
+        "auto", "source", "imagenet", "half", "unit", "cifar", "cifar100", "svhn", "mnist", "fashion-mnist"
+    ] = "auto"
+    """What the images were normalised by that `weights` were trained on: source (as the source's are), constants of
+    published code, half (0.5 and 0.5), unit (pixels of 0..1). auto: as released weights and attar's own files say, else
+    what real images tell, whose statistics are held against the network's; the network's library is believed in doubt.
+    Whatever it is, the network goes on to see images so normalised, and the source's are as they are."""
     weights_mean: tuple[float, ...] | None = None
-    """Mean of the pixels (0..1) per channel that `weights` were trained with; none: as released, or the source's."""
+    """Mean of the pixels (0..1) per channel, in place of a name in weights_normalization."""
     weights_std: tuple[float, ...] | None = None
     """Standard deviation of the pixels per channel that `weights` were trained with; goes with weights_mean."""
 
@@ -82,10 +92,11 @@ class TeacherSettings(TrainSettings, Weights, Network):
             raise ValueError("weights_mean and weights_std go together, one number of each for every channel")
         if std is not None and (not std or min(std) <= 0):
             raise ValueError("weights_std must be above 0")
-        if mean is not None and self.weights is None:
-            raise ValueError(
-                "weights_mean says how weights were trained; without `weights` the network is trained here"
-            )
+        said = "weights_mean" if mean is not None else "weights_normalization"
+        if mean is not None and self.weights_normalization != "auto":
+            raise ValueError("weights_normalization and weights_mean say the same thing: give one of them")
+        if (mean is not None or self.weights_normalization != "auto") and self.weights is None:
+            raise ValueError(f"{said} says how weights were trained; without `weights` the network is trained here")
         return self
 
 
@@ -257,24 +268,46 @@ class Making:
 
     def adopt(self, name: str, model_name: str) -> None:
         """Take weights from elsewhere, check the order of their classes, and store them."""
-        settings, task = self.settings, self.task
-        assert settings.weights is not None
-        weights = read_weights(str(settings.weights), model_name, task)
-        theirs = weights.normalization
-        if settings.weights_mean and settings.weights_std:
-            theirs = Normalization(settings.weights_mean, settings.weights_std)
-        elif theirs is None:
-            self.events.say("the weights do not say how their images were normalised: taken to be as the source's")
-        if theirs == task.normalization:
-            theirs = None
-        whole, network = assemble(model_name, task, theirs)
-        load_into(network, weights, model_name, task, len(theirs.mean) if theirs else task.channels)
+        task = self.task
+        assert self.settings.weights is not None
+        weights = read_weights(str(self.settings.weights), model_name, task)
+        channels = num_channels(weights, model_name, task)
+        network = load_weights(weights, model_name, task, channels)
+        found = self._normalization(weights, network, model_name, channels)
+        item = name.removesuffix(".safetensors")
+        self.events.emit("squeeze", "normalization", item=item, model=model_name, **found.note())
+        if sentence := found.sentence():
+            self.events.say(sentence)
+        own = found.normalization == task.normalization
+        whole = network if own else wrapped(network, task, found.normalization)
         predicted = self._predict(whole.to(self.engine.device))
         require_class_order(self.validation.labels, predicted, task)
-        note: dict[str, Any] = {"weights": weights.origin}
-        if theirs is not None:
-            note["renormalization"] = {"mean": theirs.mean, "std": theirs.std}
+        note: dict[str, Any] = {"weights": weights.origin, "normalization": found.note()}
+        if not own:
+            note["renormalization"] = {"mean": found.normalization.mean, "std": found.normalization.std}
         self.store(name, model_name, network, self._right(predicted), note)
+
+    def _normalization(self, weights: Weights, network: nn.Module, model_name: str, channels: int) -> Found:
+        """What the weights' images were normalised with: as the settings say, as is known, or as images tell."""
+        settings, task = self.settings, self.task
+        stated = None if weights.normalization is None else Found(weights.normalization, "given", "known")
+        if settings.weights_mean and settings.weights_std:
+            stated = Found(Normalization(settings.weights_mean, settings.weights_std), "given", "stated")
+        elif settings.weights_normalization == "source":
+            stated = Found(task.normalization, "source", "stated")
+        elif settings.weights_normalization != "auto":
+            name = settings.weights_normalization
+            stated = Found(parse_normalization(name, channels), name, "stated")
+        if stated is None:
+            return find_normalization(network, model_name, self.data, task, channels, self.seed, self.engine)
+        if len(stated.normalization.mean) != channels:
+            raise ConfigError(
+                f"the weights' normalisation has {len(stated.normalization.mean)} channels and the network takes "
+                f"{channels}, for images that have {task.channels}",
+                expected="a mean and a standard deviation for each channel",
+                fix="set squeeze.weights_mean and squeeze.weights_std with one number for each channel",
+            )
+        return stated
 
     def store(
         self, name: str, model_name: str, network: nn.Module, accuracy: float | None, note: Mapping[str, Any]
