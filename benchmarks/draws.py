@@ -3,12 +3,12 @@
     python benchmarks/draws.py digits --out FOLDER --json benchmarks/results/draws-digits.json
     ATTAR_DATA=FOLDER python benchmarks/draws.py cifar10 --out FOLDER --json benchmarks/results/draws-cifar10.json
 
-One image a class by the recipes `tesla-digits-ipc1` and `tesla-cifar10-ipc1-cpu`, matched and judged with one draw of DSA
-for a batch, with one operation for a batch and parameters for each image (as published), and with a draw for each image;
-all of these share the experts of their seed. On digits, experts that saw DSA drawn as published, or four operations in
-turn with one draw for a batch, stand beside the recipe's, which saw images as they are. The images of the first way, and
-as many random real ones, are then judged at the learnt rate and at 0.01. Numbers are over seeds of distillation times
-three students, at the last epoch. A run that was stopped goes on.
+One image a class by the recipes `tesla-digits-ipc1` and `tesla-cifar10-ipc1-cpu`, matched and judged with one draw
+of DSA for a batch, with one operation for a batch and parameters for each image (as published), and with a draw for
+each image; all of these share the experts of their seed. On digits, experts that saw DSA drawn as published, or
+four operations in turn with one draw for a batch, stand beside the recipe's, which saw images as they are. The
+images of the first way, and as many random real ones, are then judged at the learnt rate and at 0.01. Numbers are
+over seeds of distillation times three students, at the last epoch. A run that was stopped goes on.
 """
 
 from __future__ import annotations

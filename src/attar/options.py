@@ -67,9 +67,10 @@ class Accelerated(Config):
 
     device: Annotated[Device, Mark.HOW] = "auto"
     """Where the work runs; auto takes a GPU where there is one."""
-    precision: Annotated[Precision, DecidedFor("squeeze")] = "32-true"
-    """Arithmetic of the networks' forward passes; bf16-mixed is faster where the processor or GPU has it. Parameters,
-    losses and sums stay float32."""
+    precision: Annotated[Precision, DecidedFor("squeeze")] = "auto"
+    """Arithmetic of the networks' forward passes: 32-true, bf16-mixed or 16-mixed; parameters, losses and sums stay
+    float32. auto: bf16-mixed on a GPU that has it, and on a processor that has it for what gains (sre2l and teddy from
+    64 px on); else 32-true. A run keeps what it began with."""
 
 
 class Threads(Config):

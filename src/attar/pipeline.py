@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from attar.relabel import label_plan, labeller, relabel
 from attar.runtime.engine import Engine, hardware
 from attar.runtime.events import Events
 from attar.runtime.memory import enough_memory
+from attar.runtime.precision import AUTO_LEAST_PX, auto_precision
 from attar.runtime.processes import launched
 from attar.settings import (
     Settings,
@@ -51,6 +52,7 @@ from attar.settings import (
 from attar.squeeze import decisive, open_knowledge, squeeze
 from attar.squeeze.replay_buffers import is_buffers
 from attar.squeeze.teachers import load_teacher
+from attar.task import Task
 from attar.training.soft import Teacher
 
 ORDER: tuple[Until, ...] = ("squeeze", "recover", "relabel", "evaluate")
@@ -313,13 +315,14 @@ def start(
     """
     settings = prepared.settings
     folder = RunFolder(out or _default_folder(settings), settings.rules)
+    settings = with_precision(settings, prepared.source.task, None if fresh else folder)
     with _engine(settings) as engine, _locked(folder, engine):
         if engine.leads:
             folder.open(settings.plain(), fresh=fresh, redo=redo)
         engine.barrier()
         events = Events(folder.events_path, quiet=quiet or not engine.leads)
         if engine.leads:
-            for line in prepared.why:
+            for line in filter(None, (*prepared.why, engine.advice())):
                 events.say(line)
                 events.emit("distill", "why", message=line)
             if prepared.source.skipped:
@@ -352,6 +355,20 @@ def resume(
                 folder.open(settings.plain(), redo=redo)
         engine.barrier()
         yield Run(folder, settings, _whitened(source, settings, folder, engine, events), engine, events)
+
+
+def with_precision(settings: Settings, task: Task, folder: RunFolder | None = None) -> Settings:
+    """What `precision: auto` means: that of the run in the folder, where it has begun, else what suits the machine.
+
+    On a processor with bfloat16 that is bf16-mixed for methods that gain from it, from images of 64 px on.
+    """
+    if settings.run.precision != "auto":
+        return settings
+    begun = folder.settings()["run"].get("precision") if folder and (folder.path / CONFIG).exists() else None
+    gains = settings.method.gains_from_bf16 and min(task.height_px, task.width_px) >= AUTO_LEAST_PX
+    chosen = begun or auto_precision(Engine(settings.run.device).device, gains)
+    run = settings.run.model_copy(update={"precision": chosen})
+    return replace(settings, sections={**settings.sections, "run": run})
 
 
 def _resolve(

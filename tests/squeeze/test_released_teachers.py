@@ -1,7 +1,7 @@
 """Networks that others trained and published, on real photographs: found accuracies against what they are known by.
 
-ATTAR_DATA names a folder with `teachers/`, `cifar10/` and `imagenette/`: safetensors of akamaster's ResNets for CIFAR-10
-and of timm's tf_efficientnet_lite0, under the key names of those who trained them.
+ATTAR_DATA names a folder with `teachers/`, `cifar10/` and `imagenette/`: safetensors of akamaster's ResNets for
+CIFAR-10 and of timm's tf_efficientnet_lite0, under the key names of those who trained them.
 """
 
 import os
@@ -31,7 +31,7 @@ def data() -> Iterator[Path]:
     root = Path(os.environ.get("ATTAR_DATA", ""))
     if "ATTAR_DATA" not in os.environ or not (root / "teachers").is_dir():
         pytest.skip("ATTAR_DATA names no folder with teachers/ in it")
-    yield root
+    return root
 
 
 def adopt(folder: Path, source: Source, model: str, file: Path) -> tuple[dict[str, Any], float]:

@@ -108,8 +108,9 @@ def plan(asked: PlanOptions) -> Plan:
     from attar.planning import plan as rehearse
 
     prepared = _prepared(asked)
-    run = prepared.settings.run
-    return rehearse(prepared.settings, prepared.source, Engine(run.device, run.precision))
+    settled = pipeline.with_precision(prepared.settings, prepared.source.task)
+    run = settled.run
+    return rehearse(settled, prepared.source, Engine(run.device, run.precision))
 
 
 @takes(ExpertsOptions)

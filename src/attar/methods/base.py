@@ -166,6 +166,9 @@ class Method(ABC):
     mixed_precision: ClassVar[bool] = False
     """May networks run in the lower precision that is asked for while images are optimised?"""
 
+    gains_from_bf16: ClassVar[bool] = False
+    """Is `precision: auto` bf16-mixed on a processor that has bfloat16, for images of some size? It was measured."""
+
     def __init__(self, settings: Config, task: Task, ipc: int) -> None:
         self.settings, self.task, self.ipc = settings, task, ipc
 

@@ -2,8 +2,8 @@
 
     L = CE(φ(a(x)), y) + α R(φ, a(x)) + α_tv TV(a(x)) + α_l2 mean_i ||a(x_i)||₂
 
-a: a random crop back to full size, flip and roll, one draw for the chunk in each step; Adam (0.5, 0.9); pixels clamped after each
-step; the last iterate is kept. Shared by sre2l and teddy, which differ in the network φ of a step and in the
+a: a random crop back to full size, flip and roll, one draw for the chunk in each step; Adam (0.5, 0.9); pixels clamped
+after each step; the last iterate is kept. Shared by sre2l and teddy, which differ in the network φ of a step and in the
 statistics that its distance R goes by.
 """
 
@@ -81,6 +81,7 @@ class StatisticsMatching(Method):
 
     separable = True
     mixed_precision = True
+    gains_from_bf16 = True
     defaults = {
         **SOFT_LABELS,
         "recover": {

@@ -13,6 +13,7 @@ import torch
 from attar.errors import ConfigError, unknown
 from attar.runtime.machine import Device, Precision
 from attar.runtime.memory import keep_freed_memory
+from attar.runtime.precision import advice, auto_precision, processor_flags
 from attar.runtime.processes import Processes, alone
 
 T = TypeVar("T")
@@ -22,13 +23,15 @@ _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 class Engine:
     """A device and a precision, checked: raises ConfigError where this machine has no such thing.
 
+    `precision` is never auto: what that means on the device is chosen here, where nobody chose before.
+
     Args:
         device: auto, cpu, cuda or mps.
-        precision: of forward passes.
+        precision: of forward passes; auto: bf16-mixed on a GPU that has it, else 32-true.
         processes: this one among those that share the work; None: it must be the only one.
     """
 
-    def __init__(self, device: str = "auto", precision: str = "32-true", processes: Processes | None = None) -> None:
+    def __init__(self, device: str = "auto", precision: str = "auto", processes: Processes | None = None) -> None:
         if device not in get_args(Device):
             raise unknown("device", device, get_args(Device))
         if precision not in get_args(Precision):
@@ -45,7 +48,7 @@ class Engine:
             self.device = torch.device("cuda", self.processes.local_rank % torch.cuda.device_count())
         if precision == "16-mixed" and self.device.type == "cpu":
             raise ConfigError("float16 training needs a GPU", fix="--precision bf16-mixed or 32-true")
-        self.precision = precision
+        self.precision = auto_precision(self.device) if precision == "auto" else precision
         if self.device.type == "cpu":
             keep_freed_memory()
 
@@ -62,6 +65,10 @@ class Engine:
         """Wait until all processes have come here."""
         self.processes.barrier()
 
+    def advice(self) -> str:
+        """A sentence where this machine is slow at the precision, with the measured factor; else empty."""
+        return advice(self.device, self.precision)
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Context in which a forward pass runs in the chosen precision; weights and losses stay float32."""
         dtype = _AUTOCAST.get(self.precision)
@@ -74,6 +81,7 @@ def hardware(device: torch.device) -> dict[str, Any]:
     return {
         "device": gpu or str(device),
         "processor": _processor(),
+        "processor_flags": list(processor_flags()),
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}",
     }

@@ -40,7 +40,7 @@ class Machine:
     """
 
     device: str = "auto"
-    precision: str = "32-true"
+    precision: str = "auto"
     jobs: int = 1
     workers: int | None = None
 
