@@ -63,7 +63,7 @@ def test_a_run_says_it_and_keeps_the_precision_that_it_began_with(
     assert "17 times as long as 32-true" in capsys.readouterr().err
     attar.distill("digits", "tesla", 1, until="squeeze", **how)
     assert RunFolder(out).settings()["run"]["precision"] == "bf16-mixed"
-    with pytest.raises(ArtifactError, match="run.precision"):
+    with pytest.raises(ArtifactError, match=r"run\.precision"):
         attar.distill("digits", "tesla", 1, precision="32-true", until="squeeze", **how)
 
 
