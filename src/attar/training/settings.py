@@ -36,7 +36,8 @@ class TrainSettings(Config):
     epochs: int = Field(default=1000, ge=1)
     """Passes over the training images; the network after the last one is the result."""
     batch_size: int = Field(default=256, ge=1)
-    """Images per step; lower it where memory runs out."""
+    """Images in a batch. Where memory runs out, lower it and raise `accumulate` by the same factor: then a step still is
+    of as many images, and there are as many steps."""
     optimizer: str = "sgd"
     """The optimiser of the network's weights: sgd, adam, adamw, or the name of any other of torch.optim or timm.optim,
     such as rmsprop, lamb or lion."""
@@ -98,7 +99,8 @@ class TrainSettings(Config):
     optimizer_options: dict[str, Any] = {}
     """Further options of the optimiser, such as {betas: [0.9, 0.99]}."""
     accumulate: int = Field(default=1, ge=1)
-    """Batches whose gradients are averaged for one step of the optimiser; the last step of an epoch may have fewer."""
+    """Batches whose gradients are averaged for one step of the optimiser; the last step of an epoch may have fewer.
+    BatchNorm's statistics are of one batch. SRe2L publishes 2 batches of 512 at 224 px."""
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
     """Layout of images and weights; the last bits of results differ. auto is channels_last on a CUDA device, and on a
     processor for networks with BatchNorm, which take two thirds of the time so, or as long; others take longer."""
