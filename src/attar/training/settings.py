@@ -55,7 +55,14 @@ class TrainSettings(Config):
     milestones: tuple[float, ...] = (0.5,)
     """Where the step schedule lowers the rate: fractions of all epochs (0.625), or whole epochs (150)."""
     warmup_epochs: int = Field(default=0, ge=0)
-    """Epochs over which the rate first rises from 0, step by step."""
+    """Epochs over which the rate first rises in a line, from the part `warmup_start` of it."""
+    warmup_start: float = Field(default=0.0, ge=0, lt=1)
+    """Where the warm-up begins, as a part of the rate; SRe2L's networks for Tiny-ImageNet: 0.01."""
+    cosine_part: float = Field(default=1.0, gt=0, le=1)
+    """How much of the cosine is gone through: 1 ends at 0; 0.5 at half the rate, as RDED's students do."""
+    schedule_by: Literal["step", "epoch"] = "step"
+    """When the rate follows the schedule: at each step, or at the start of an epoch for all of it, as the code of SRe2L
+    and RDED does."""
     augment: str = "dsa"
     """Augmentation: dsa, dsa-noflip, none, or operations joined by '_' such as flip_crop. Not applied under soft labels
     for every epoch, which bring their own (see `attar show relabel`)."""
@@ -117,6 +124,9 @@ class TrainSettings(Config):
     byot: BYOTSettings = BYOTSettings()
     """Of the strategy byot."""
     later: ClassVar[tuple[str, ...]] = (
+        "warmup_start",
+        "cosine_part",
+        "schedule_by",
         "cutmix",
         "mixup",
         "mix_alpha",
@@ -170,6 +180,10 @@ class TrainSettings(Config):
             raise ValueError(f"warmup_epochs {self.warmup_epochs} must be fewer than epochs {self.epochs}")
         if self.warmup_epochs and self.schedule == "one-cycle":
             raise ValueError("one-cycle rises by itself; leave warmup_epochs at 0")
+        if self.cosine_part < 1 and self.schedule != "cosine":
+            raise ValueError(f"cosine_part is of the cosine schedule; the schedule is {self.schedule}")
+        if self.warmup_epochs and self.schedule_by == "epoch" and not self.warmup_start:
+            raise ValueError("a warm-up by epoch needs a warmup_start above 0, or its first epoch would teach nothing")
         if late := [place for place in self.milestones if place >= max(1, self.epochs)]:
             raise ValueError(
                 f"milestone {late[0]:g} is not before the end, epoch {self.epochs}; fractions of all epochs always are"
@@ -185,8 +199,11 @@ class TrainSettings(Config):
 
 def learning_rate(settings: TrainSettings, epoch: float) -> float:
     """Learning rate at a point of training; `epoch` counts from 0 and is fractional within an epoch."""
+    if settings.schedule_by == "epoch":
+        epoch = math.floor(epoch)
     if epoch < settings.warmup_epochs:
-        return settings.learning_rate * epoch / settings.warmup_epochs
+        start = settings.warmup_start
+        return settings.learning_rate * (start + (1 - start) * epoch / settings.warmup_epochs)
     match settings.schedule:
         case "constant":
             factor = 1.0
@@ -194,7 +211,7 @@ def learning_rate(settings: TrainSettings, epoch: float) -> float:
             factor = STEP_FACTOR ** sum(epoch >= _milestone(settings, place) for place in settings.milestones)
         case "cosine":
             done = (epoch - settings.warmup_epochs) / (settings.epochs - settings.warmup_epochs)
-            factor = (1 + math.cos(math.pi * done)) / 2
+            factor = (1 + math.cos(math.pi * done * settings.cosine_part)) / 2
         case "one-cycle":
             factor = _one_cycle(epoch / settings.epochs)
     return settings.learning_rate * factor
