@@ -36,8 +36,8 @@ class TrainSettings(Config):
     epochs: int = Field(default=1000, ge=1)
     """Passes over the training images; the network after the last one is the result."""
     batch_size: int = Field(default=256, ge=1)
-    """Images in a batch. Where memory runs out, lower it and raise `accumulate` by the same factor: a step is of as many
-    images then, and there are as many steps."""
+    """Images in a batch. Where memory runs out, lower it and raise `accumulate` by the same factor: a step then has
+    as many images, and there are as many steps."""
     optimizer: str = "sgd"
     """The optimiser of the network's weights: sgd, adam, adamw, or the name of any other of torch.optim or timm.optim,
     such as rmsprop, lamb or lion."""
