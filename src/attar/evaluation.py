@@ -23,6 +23,7 @@ from pydantic import Field, field_validator
 from attar.artifacts.distilled import Distilled
 from attar.best_over_run import best_epochs, best_state, states_of
 from attar.config import dump
+from attar.data.centred import CentredSplit
 from attar.data.loading import RealSet, few
 from attar.errors import ConfigError, DataError
 from attar.models.catalog import build
@@ -64,6 +65,9 @@ class EvaluateSettings(Judging):
     what RDED prints (every 10 epochs) and many tables report. The headline stays the last epoch. 0: tested once."""
     split: Literal["test", "validation"] = "test"
     """Real images that judge; choose settings by the validation split and leave test to the end."""
+    test_resize_px: int | None = Field(default=None, ge=1)
+    """Enlarge the images that judge to this many pixels, their shorter side, and cut their centre out at the size that
+    networks take; none: as they are. Published with crops in training: 256 at 224 px, and 72 at 64 px by RDED."""
 
     @field_validator("models", "baselines", "labels")
     @classmethod
@@ -124,8 +128,10 @@ def evaluate(
     source.task.require_same(distilled.task, "the source", "the distilled dataset")
     settings = settings.complete()
     trials = Trials(distilled.task, source, engine, events, folder / TRIALS)
-    judge = judging_set(distilled, source, settings.split)
-    tested_on = f"{settings.split} split, {len(judge)} images, after the last epoch"
+    judge = judging_set(distilled, source, settings.split, settings.test_resize_px)
+    judged_by = settings.split + (f" at {settings.test_resize_px} px" if settings.test_resize_px else "")
+    enlarged = f" enlarged to {settings.test_resize_px} px" if settings.test_resize_px else ""
+    tested_on = f"{settings.split} split, {len(judge)} images{enlarged}, after the last epoch"
     protocol, metric = {"tested_on": tested_on, "precision": engine.precision}, f"{settings.split}_accuracy"
     subjects = _subjects(distilled, source, settings, training, engine, events, teacher)
     states = _states(distilled, subjects[0], settings, training, engine, events, teacher)
@@ -135,7 +141,7 @@ def evaluate(
 
     def measure(model: str, subject: Subject, one: int, members: Team | None = None) -> float:
         name = f"{subject.name} on {model}/seed {one}"
-        return trials.accuracy(model, subject, one, judge, settings.split, name, members)
+        return trials.accuracy(model, subject, one, judge, judged_by, name, members)
 
     def most(student: tuple[str, Subject, int]) -> int:
         return trials.most_processes(*student[:2])
@@ -156,7 +162,7 @@ def evaluate(
         if states and subject is subjects[0]:
             records.append(best_state(last, {step: record(model, state) for step, state in states.items()}))
         if subject.test_every:
-            tested = [trials.tested(model, subject, one, judge, settings.split) for one in seeds]
+            tested = [trials.tested(model, subject, one, judge, judged_by) for one in seeds]
             records.append(best_epochs(last, tested))
     own: Labels = "hard" if distilled.label_kind == "hard" else "soft"
     evaluation = Evaluation(tuple(records), verdict(records), scores(records, own))
@@ -178,11 +184,27 @@ def held_bytes(settings: EvaluateSettings, num_images: int, task: Task, *, soft:
     return num_sets * num_images * each
 
 
-def judging_set(distilled: Distilled, source: Source, split: Literal["test", "validation"]) -> RealSet:
-    """The real images that judge, on the scale of the distilled ones; raises DataError where there are none."""
-    judge = RealSet(source.test if split == "test" else source.validation, distilled.task.normalization)
-    require_judges(len(judge), split)
-    return judge
+def judging_set(
+    distilled: Distilled, source: Source, split: Literal["test", "validation"], resize_px: int | None = None
+) -> RealSet:
+    """The real images that judge, on the scale of the distilled ones; raises DataError where there are none.
+
+    `resize_px` enlarges them, see `EvaluateSettings`; raises ConfigError where they are larger.
+    """
+    images = source.test if split == "test" else source.validation
+    require_judges(len(images), split)
+    require_resize(resize_px, distilled.task)
+    return RealSet(CentredSplit(images, resize_px) if resize_px else images, distilled.task.normalization)
+
+
+def require_resize(px: int | None, task: Task) -> None:
+    """Raise ConfigError where images that judge would have to shrink to be of `px`."""
+    if px is not None and px < min(task.height_px, task.width_px):
+        raise ConfigError(
+            f"evaluate.test_resize_px is {px}, and images have {task.height_px}x{task.width_px} px",
+            expected="at least their shorter side: they are enlarged, and their centre is cut out at their own size",
+            fix="--set evaluate.test_resize_px=none",
+        )
 
 
 def require_judges(num: int, split: Literal["test", "validation"]) -> None:

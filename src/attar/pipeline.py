@@ -24,7 +24,7 @@ from attar.data.loading import RealSet
 from attar.data.sources import Source, open_source, whitened
 from attar.data.whitening import measure_whitening
 from attar.errors import ConfigError, DataError
-from attar.evaluation import Evaluation, require_judges
+from attar.evaluation import Evaluation, require_judges, require_resize
 from attar.methods import method as method_named
 from attar.models.catalog import build as build_model
 from attar.models.flat import FlatModel
@@ -295,9 +295,10 @@ def prepare(
 
 
 def require_judged(prepared: Prepared) -> None:
-    """Fail before the first stage, not after the last, where there will be no images to judge by."""
+    """Fail before the first stage, not after the last, where there will be no images to judge by as they are to be."""
     source, split = prepared.source, prepared.settings.evaluate.split
     require_judges(source.num_test if split == "test" else len(source.validation), split)
+    require_resize(prepared.settings.evaluate.test_resize_px, source.task)
 
 
 @contextmanager

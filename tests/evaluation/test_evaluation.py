@@ -253,6 +253,21 @@ def test_an_empty_split_cannot_judge(tmp_path: Path) -> None:
         judge(tmp_path, None, source, split="validation")
 
 
+def test_images_that_judge_are_enlarged_where_that_is_asked_for(tmp_path: Path) -> None:
+    plain = judge(tmp_path, seeds=1, baselines=[])
+    enlarged = judge(tmp_path, seeds=1, baselines=[], test_resize_px=6)
+    assert len(list((tmp_path / "evaluation").glob("*.json"))) == 2, "another question"
+    assert "12 images enlarged to 6 px" in enlarged.records[0].protocol["tested_on"]
+    assert "enlarged" not in plain.records[0].protocol["tested_on"]
+    shown = evaluation.judging_set(make_distilled(), make_source(), "test", 6).images(torch.arange(12))
+    assert shown.shape == (12, 1, 4, 4)
+    assert not torch.equal(
+        shown, evaluation.judging_set(make_distilled(), make_source(), "test").images(torch.arange(12))
+    )
+    with pytest.raises(ConfigError, match="test_resize_px is 3, and images have 4x4 px"):
+        judge(tmp_path, test_resize_px=3)
+
+
 def test_another_class_order_is_refused(tmp_path: Path) -> None:
     source = make_source()
     source.task = replace(TASK, class_names=("dark", "bright", "middling"))

@@ -42,6 +42,30 @@ def test_warm_up_rises_and_the_cosine_starts_behind_it() -> None:
     assert [learning_rate(settings, epoch) for epoch in (0, 1, 2.5, 4, 8)] == pytest.approx([0, 0.25, 0.625, 1, 0.5])
 
 
+def test_warm_up_and_cosine_by_epoch_are_those_of_torch() -> None:
+    """As torchvision's reference training has them, which trains SRe2L's networks for Tiny-ImageNet."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.2)
+    rise = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters=5)
+    fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=15)
+    schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, fall], milestones=[5])
+    settings = TrainSettings(
+        epochs=20, learning_rate=0.2, schedule="cosine", warmup_epochs=5, warmup_start=0.01, schedule_by="epoch"
+    )
+    for epoch in range(20):
+        theirs = optimizer.param_groups[0]["lr"]
+        assert learning_rate(settings, epoch) == learning_rate(settings, epoch + 0.99) == pytest.approx(theirs)
+        optimizer.step()
+        schedule.step()
+
+
+def test_half_a_cosine_ends_at_half_the_rate() -> None:
+    """Source: RDED's validation/main.py, 0.5 (1 + cos(pi e / E / 2)) in epoch e of E."""
+    settings = TrainSettings(epochs=6, learning_rate=2.0, schedule="cosine", cosine_part=0.5, schedule_by="epoch")
+    for epoch in range(6):
+        assert learning_rate(settings, epoch + 0.5) == pytest.approx(1 + math.cos(math.pi * epoch / 6 / 2))
+    assert learning_rate(settings, 6) == pytest.approx(1.0)
+
+
 def test_constant_stays() -> None:
     settings = TrainSettings(schedule="constant", learning_rate=0.3)
     assert {learning_rate(settings, epoch) for epoch in (0, 1, 999.9)} == {0.3}
@@ -58,6 +82,8 @@ def test_constant_stays() -> None:
         ({"warmup_epochs": 10, "epochs": 10}, "fewer than epochs"),
         ({"learning_rate": -1}, "greater than 0"),
         ({"epochs": 0}, "greater than or equal to 1"),
+        ({"cosine_part": 0.5}, "is of the cosine schedule"),
+        ({"warmup_epochs": 2, "schedule_by": "epoch"}, "warmup_start above 0"),
         ({"learning_rate": math.inf}, "finite"),
     ],
 )

@@ -1,7 +1,8 @@
 """Replayed views: the crop, flip and mix of image i in epoch e, from a seed and nothing else.
 
 A *view* is RandomResizedCrop (bilinear, back to full size), a mirror half of the time and, if asked for, CutMix or
-MixUp with the view that a partner has in the same epoch. What is drawn is a pure function of (seed, epoch, image):
+MixUp with the view that a partner has in the same epoch. Where it is asked for, patches of the image change places
+first. What is drawn is a pure function of (seed, epoch, image):
 whoever labels the images and whoever trains on the labels see the same pixels, whatever their batches, order, workers,
 device and version of torch, and nothing is stored but the seed.
 
@@ -33,6 +34,7 @@ from torch import Tensor
 from attar.config import Config, dump
 from attar.data import crops
 from attar.data.crops import Floats
+from attar.data.shuffling import orders, shuffled
 from attar.errors import ArtifactError
 from attar.runtime.seeding import derive
 
@@ -55,6 +57,10 @@ class ViewSettings(Config):
     mix_alpha: float = Field(default=1.0, gt=0)
     """The share of an image that is mixed is drawn from Beta(mix_alpha, mix_alpha); published: 1 for cutmix, 0.8 for
     mixup."""
+    shuffle_patches: int = Field(default=1, ge=1, le=16)
+    """Patches along a side that change places in each view before it is cropped: columns and rows of patches come in
+    an order drawn anew. 2 is published for the images of rded that are stitched from four; 1: none."""
+    later = ("shuffle_patches",)
 
 
 class ViewDraw(NamedTuple):
@@ -77,7 +83,8 @@ class ViewDraw(NamedTuple):
 
 
 class _Slot(IntEnum):
-    """Which uniform of a view's stream decides what; a crop takes `NUM_UNIFORMS`, from `CROP` on."""
+    """Which uniform of a view's stream decides what; a crop takes `NUM_UNIFORMS`, from `CROP` on, the shuffled patches
+    one for each row and one for each column, from `SHUFFLE` on."""
 
     FLIP = 0
     PARTNER = 1
@@ -85,6 +92,7 @@ class _Slot(IntEnum):
     BOX_ROW = 3
     BOX_COLUMN = 4
     CROP = 5
+    SHUFFLE = CROP + crops.NUM_UNIFORMS
 
 
 class Views:
@@ -131,8 +139,10 @@ class Views:
         """
         drawn = self.draw(epochs, indices)
         if self.settings.mix == "none":
-            return crops.resized(images(indices).to(device), drawn.crop, drawn.flip)
-        pairs = images(torch.stack([indices, drawn.partner.to(indices)], 1).flatten()).to(device)
+            shown = self._shuffled(images(indices).to(device), epochs, indices)
+            return crops.resized(shown, drawn.crop, drawn.flip)
+        both = torch.stack([indices, drawn.partner.to(indices)], 1).flatten()
+        pairs = self._shuffled(images(both).to(device), epochs.repeat_interleave(2), both)
         if self.settings.mix == "cutmix":
             return _cutmix(pairs, drawn)
         crop = torch.stack([drawn.crop, drawn.partner_crop], 1).flatten(0, 1)
@@ -167,7 +177,7 @@ class Views:
         except (KeyError, TypeError, ValueError, ValidationError) as error:
             raise ArtifactError(
                 f"the description of the views could not be read: {error!r}",
-                expected="algorithm, seed, num_images, shape, settings {min_scale, flip, mix, mix_alpha}",
+                expected="algorithm, seed, num_images, shape, and settings that this version knows",
                 fix="run `attar verify` on the folder it came from",
             ) from error
 
@@ -182,6 +192,16 @@ class Views:
         slots = np.arange(_Slot.CROP, _Slot.CROP + crops.NUM_UNIFORMS)
         crop = crops.choose(_uniforms(streams[:, None], slots), self.settings.min_scale, *self.shape[1:])
         return crop, (_uniforms(streams, _Slot.FLIP) < 0.5) & self.settings.flip
+
+    def _shuffled(self, images: Tensor, epochs: Tensor, indices: Tensor) -> Tensor:
+        """Images (b, c, h, w) with their patches where they are in these epochs (b,)."""
+        num = self.settings.shuffle_patches
+        if num == 1:
+            return images
+        epoch, index = (words.detach().cpu().numpy().astype(np.uint64) for words in (epochs, indices))
+        slots = np.arange(_Slot.SHUFFLE, _Slot.SHUFFLE + 2 * num)
+        drawn = _uniforms(self._streams(epoch, index)[:, None], slots)
+        return shuffled(images, orders(drawn[:, :num]), orders(drawn[:, num:]))
 
     def _mixes(self, streams: _Words) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Boxes (b, 4) and the image's own share (b,)."""

@@ -108,7 +108,7 @@ def fit(
     if not len(data):
         raise DataError(f"there are no images to train {name} on", expected="at least one image")
     events = events or Events(quiet=True)
-    fix = "lower batch_size, the width or depth of the model, or the --resolution"
+    fix = "lower batch_size and raise accumulate alike, or lower the model's width or depth, or the --resolution"
     with enough_memory(f"training {name} with batches of {settings.batch_size}", fix):
         team = team or Team()
         training = _Training(model, data, settings, seed, engine, events, name, stage, checkpoint, teacher, team)

@@ -35,7 +35,8 @@ class TrainSettings(LabelNoise, Supervision):
     epochs: int = Field(default=1000, ge=1)
     """Passes over the training images; the network after the last one is the result."""
     batch_size: int = Field(default=256, ge=1)
-    """Images per step; lower it where memory runs out."""
+    """Images in a batch. Where memory runs out, lower it and raise `accumulate` by the same factor: a step then has
+    as many images, and there are as many steps."""
     optimizer: str = "sgd"
     """The optimiser of the network's weights: sgd, adam, adamw, or the name of any other of torch.optim or timm.optim,
     such as rmsprop, lamb or lion."""
@@ -56,7 +57,14 @@ class TrainSettings(LabelNoise, Supervision):
     milestones: tuple[float, ...] = (0.5,)
     """Where the step schedule lowers the rate: fractions of all epochs (0.625), or whole epochs (150)."""
     warmup_epochs: int = Field(default=0, ge=0)
-    """Epochs over which the rate first rises from 0, step by step."""
+    """Epochs over which the rate first rises in a line, from the part `warmup_start` of it."""
+    warmup_start: float = Field(default=0.0, ge=0, lt=1)
+    """Where the warm-up begins, as a part of the rate; SRe2L's networks for Tiny-ImageNet: 0.01."""
+    cosine_part: float = Field(default=1.0, gt=0, le=1)
+    """How much of the cosine is gone through: 1 ends at 0; 0.5 at half the rate, as RDED's students do."""
+    schedule_by: Literal["step", "epoch"] = "step"
+    """When the rate follows the schedule: at each step, or at the start of an epoch for all of it, as the code of SRe2L
+    and RDED does."""
     augment: str = "dsa"
     """Augmentation: dsa, dsa-noflip, none, or operations joined by '_' such as flip_crop. Not applied under soft labels
     for every epoch, which bring their own (see `attar show relabel`)."""
@@ -93,7 +101,8 @@ class TrainSettings(LabelNoise, Supervision):
     optimizer_options: dict[str, Any] = {}
     """Further options of the optimiser, such as {betas: [0.9, 0.99]}."""
     accumulate: int = Field(default=1, ge=1)
-    """Batches whose gradients are averaged for one step of the optimiser; the last step of an epoch may have fewer."""
+    """Batches whose gradients are averaged for one step of the optimiser; the last step of an epoch may have fewer.
+    BatchNorm's statistics are of one batch. SRe2L publishes 2 batches of 512 at 224 px."""
     sync_batch_norm: bool = False
     """Where several processes share each batch: BatchNorm normalises by the images of all of them, not by those of its
     process. On GPUs only."""
@@ -147,6 +156,10 @@ class TrainSettings(LabelNoise, Supervision):
             raise ValueError(f"warmup_epochs {self.warmup_epochs} must be fewer than epochs {self.epochs}")
         if self.warmup_epochs and self.schedule == "one-cycle":
             raise ValueError("one-cycle rises by itself; leave warmup_epochs at 0")
+        if self.cosine_part < 1 and self.schedule != "cosine":
+            raise ValueError(f"cosine_part is of the cosine schedule; the schedule is {self.schedule}")
+        if self.warmup_epochs and self.schedule_by == "epoch" and not self.warmup_start:
+            raise ValueError("a warm-up by epoch needs a warmup_start above 0, or its first epoch would teach nothing")
         if late := [place for place in self.milestones if place >= max(1, self.epochs)]:
             raise ValueError(
                 f"milestone {late[0]:g} is not before the end, epoch {self.epochs}; fractions of all epochs always are"
@@ -162,8 +175,11 @@ class TrainSettings(LabelNoise, Supervision):
 
 def learning_rate(settings: TrainSettings, epoch: float) -> float:
     """Learning rate at a point of training; `epoch` counts from 0 and is fractional within an epoch."""
+    if settings.schedule_by == "epoch":
+        epoch = math.floor(epoch)
     if epoch < settings.warmup_epochs:
-        return settings.learning_rate * epoch / settings.warmup_epochs
+        start = settings.warmup_start
+        return settings.learning_rate * (start + (1 - start) * epoch / settings.warmup_epochs)
     match settings.schedule:
         case "constant":
             factor = 1.0
@@ -171,7 +187,7 @@ def learning_rate(settings: TrainSettings, epoch: float) -> float:
             factor = STEP_FACTOR ** sum(epoch >= _milestone(settings, place) for place in settings.milestones)
         case "cosine":
             done = (epoch - settings.warmup_epochs) / (settings.epochs - settings.warmup_epochs)
-            factor = (1 + math.cos(math.pi * done)) / 2
+            factor = (1 + math.cos(math.pi * done * settings.cosine_part)) / 2
         case "one-cycle":
             factor = _one_cycle(epoch / settings.epochs)
     return settings.learning_rate * factor
