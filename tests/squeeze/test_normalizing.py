@@ -137,6 +137,19 @@ def test_large_images_have_no_constants_of_small_ones() -> None:
     assert list(candidates(NET, task, 3)) == ["source", "imagenet", "half", "unit"]
 
 
+def test_grey_images_have_one_number_for_all_channels_of_a_network() -> None:
+    own = make_task(1).normalization
+    assert candidates(NET, make_task(1), 3)["source"] == Normalization(own.mean * 3, own.std * 3)
+    assert "mnist" not in candidates(NET, make_task(1), 3)
+
+
+def test_a_network_whose_values_overflow_tells_nothing() -> None:
+    network = trained_under(PUBLISHED["imagenet"])
+    network.features[0].weight.data *= 1e30
+    found = find(network)
+    assert (found.name, found.by, found.fits) == ("source", "assumed", {})
+
+
 def test_whitened_images_have_one_normalisation() -> None:
     task = make_task().whitened(Whitening(0.1, "00"))
     assert candidates("resnet18", task, 3) == {"source": task.normalization}

@@ -5,7 +5,6 @@ CIFAR-10 and of timm's tf_efficientnet_lite0, under the key names of those who t
 """
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ LITE = "tf_efficientnet_lite0"
 
 
 @pytest.fixture
-def data() -> Iterator[Path]:
+def data() -> Path:
     root = Path(os.environ.get("ATTAR_DATA", ""))
     if "ATTAR_DATA" not in os.environ or not (root / "teachers").is_dir():
         pytest.skip("ATTAR_DATA names no folder with teachers/ in it")

@@ -16,6 +16,7 @@ Where the library that has the network says how it normalises, that stays unless
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -37,8 +38,9 @@ from attar.task import Normalization, Task
 
 NUM_IMAGES = 200
 BATCH = 50
-SHIFTED_UP_TO_PX = 64
-"""Larger images are mostly trained on as crops of any size, under which R was no smaller than on whole ones."""
+SMALL_PX = 64
+"""Up to this size the constants of small data sets are tried, and shifted images. Larger ones are mostly trained on as
+crops of any size, under which R was no smaller than on whole ones."""
 SHIFTED_WITHIN = 2.5
 """Normalisations further away than the nearest times this are not tried on shifted images."""
 AHEAD_OF_LIBRARY, AHEAD_OF_SOURCE = 0.5, 0.9
@@ -118,7 +120,8 @@ def find_normalization(
         fits = _distances(shown, tried, pixels, seed)
     else:
         by, fits = "loss", _losses(shown, tried, pixels, data.labels[picked], task.num_classes)
-    if not fits:
+    fits = {name: fit for name, fit in fits.items() if math.isfinite(fit)}
+    if first not in fits:
         return Found(tried[first], first, "library" if first == "library" else "assumed")
     best = min(fits, key=lambda name: fits[name])
     ahead = AHEAD_OF_LIBRARY if first == "library" else AHEAD_OF_SOURCE
@@ -132,21 +135,28 @@ def candidates(model: str, task: Task, channels: int) -> dict[str, Normalization
 
     Whitened images have one alone, as no other network than one trained on them can take them.
     """
-    source = task.normalization
+    source = of_source(task, channels)
     if source.whitening is not None:
         return {"source": source}
-    if len(source.mean) != channels:
-        source = Normalization(source.mean * channels, source.std * channels)
     library = library_normalization(model)
-    small = max(task.height_px, task.width_px) <= SHIFTED_UP_TO_PX
-    by_size = ("mnist", "fashion-mnist") if channels == 1 else ("cifar", "cifar100", "svhn")
-    named = {name: parse_normalization(name, channels) for name in ("imagenet", "half", "unit", *by_size[: 9 * small])}
+    names = ["imagenet", "half", "unit"]
+    if max(task.height_px, task.width_px) <= SMALL_PX:
+        names += ["cifar", "cifar100", "svhn", "mnist", "fashion-mnist"]
+    named = {name: parse_normalization(name, channels) for name in names}
     ordered = {**({"library": library} if library else {}), "source": source, **named}
     found: dict[str, Normalization] = {}
     for name, one in ordered.items():
         if len(one.mean) == channels and one not in found.values():
             found[name] = one
     return found
+
+
+def of_source(task: Task, channels: int) -> Normalization:
+    """The source's own, for a network of `channels` channels: the same for each where its images are grey."""
+    own = task.normalization
+    if own.whitening is not None or len(own.mean) == channels:
+        return own
+    return Normalization(own.mean * channels, own.std * channels)
 
 
 @torch.no_grad()
@@ -171,7 +181,7 @@ def _distances(network: nn.Module, tried: Mapping[str, Normalization], pixels: T
         return normalization.normalize(_as_wide(some, normalization)).to(device)
 
     fits = {name: distance(network, under(one, pixels)) for name, one in tried.items()}
-    if max(pixels.shape[-2:]) > SHIFTED_UP_TO_PX:
+    if max(pixels.shape[-2:]) > SMALL_PX:
         return fits
     crop, near = Crop(), SHIFTED_WITHIN * min(fits.values())
     num, *shape = pixels.shape

@@ -36,7 +36,7 @@ from attar.runtime.events import Events
 from attar.runtime.files import write_bytes
 from attar.runtime.seeding import derive
 from attar.squeeze.class_order import require_class_order, weak
-from attar.squeeze.normalizing import Found, find_normalization
+from attar.squeeze.normalizing import Found, find_normalization, of_source
 from attar.squeeze.resizing import resize
 from attar.task import Normalization, Task
 from attar.training.loop import TrainSettings, fit
@@ -290,24 +290,24 @@ class Making:
     def _normalization(self, weights: Weights, network: nn.Module, model_name: str, channels: int) -> Found:
         """What the weights' images were normalised with: as the settings say, as is known, or as images tell."""
         settings, task = self.settings, self.task
-        stated = None if weights.normalization is None else Found(weights.normalization, "given", "known")
+        found = None if weights.normalization is None else Found(weights.normalization, "given", "known")
         if settings.weights_mean and settings.weights_std:
-            stated = Found(Normalization(settings.weights_mean, settings.weights_std), "given", "stated")
+            found = Found(Normalization(settings.weights_mean, settings.weights_std), "given", "stated")
         elif settings.weights_normalization == "source":
-            stated = Found(task.normalization, "source", "stated")
+            found = Found(of_source(task, channels), "source", "stated")
         elif settings.weights_normalization != "auto":
             name = settings.weights_normalization
-            stated = Found(parse_normalization(name, channels), name, "stated")
-        if stated is None:
-            return find_normalization(network, model_name, self.data, task, channels, self.seed, self.engine)
-        if len(stated.normalization.mean) != channels:
+            found = Found(parse_normalization(name, channels), name, "stated")
+        if found is None:
+            found = find_normalization(network, model_name, self.data, task, channels, self.seed, self.engine)
+        if len(found.normalization.mean) != channels:
             raise ConfigError(
-                f"the weights' normalisation has {len(stated.normalization.mean)} channels and the network takes "
+                f"the weights' normalisation has {len(found.normalization.mean)} channels and the network takes "
                 f"{channels}, for images that have {task.channels}",
                 expected="a mean and a standard deviation for each channel",
                 fix="set squeeze.weights_mean and squeeze.weights_std with one number for each channel",
             )
-        return stated
+        return found
 
     def store(
         self, name: str, model_name: str, network: nn.Module, accuracy: float | None, note: Mapping[str, Any]
