@@ -233,7 +233,7 @@ def test_a_run_takes_them(tmp_path: Path) -> None:
         f"squeeze.model={NET}",
     ]
     photographs = str(tmp_path / "photographs")
-    prepared = prepare(photographs, ipc=1, recipe="none", assignments=assigned, quiet=True)
+    prepared = prepare({"run": {"source": photographs, "ipc": 1}}, recipe="none", assignments=assigned, quiet=True)
     assert prepared.settings.run.method == "tesla"
     assert prepared.source.task.normalization == Normalization((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
     (squeezed, *_) = plan(prepared.settings, prepared.source, ENGINE).estimates
