@@ -19,7 +19,7 @@ from attar.marks import Mark
 from attar.methods.base import Segment
 from attar.models.catalog import build
 from attar.models.flat import FlatModel
-from attar.options import Network, PathLike
+from attar.options import Network, Weights
 from attar.runtime.engine import Engine
 from attar.squeeze.expert_files import PARAMETERS, Making, expert_path, read_expert
 from attar.squeeze.stacking import unheeded
@@ -27,7 +27,7 @@ from attar.task import Task
 from attar.training.loop import TrainSettings
 
 
-class ExpertSettings(TrainSettings, Network):
+class ExpertSettings(TrainSettings, Weights, Network):
     """How experts are trained, for trajectory matching."""
 
     changed = {
@@ -43,10 +43,6 @@ class ExpertSettings(TrainSettings, Network):
     num_experts: Annotated[int, Mark.GROWS] = Field(default=10, ge=1)
     """How many experts are trained, each from its own initialisation; the papers use 100. Raise it in a run folder, and
     those that are there are kept."""
-    weights: PathLike | None = None
-    """Experts that the code of MTT, TESLA or DATM trained, in place of training here: a file such as
-    replay_buffer_0.pt, or the folder of several, of which the first num_experts are taken. `learning_rate` and
-    `momentum` say how they were trained; source.normalization or source.zca on which images."""
     experts_at_once: Annotated[int | Literal["auto"], Mark.HOW] = "auto"
     """How many are trained in one computation, which small networks on a GPU gain from; auto: one on a CPU, on a GPU
     what a few steps show to be fastest, as noted in squeeze/at-once.json. The last bits of a result depend on it."""
