@@ -277,7 +277,7 @@ def _as_typed(kind: type[Config], key: str, value: Any) -> Any:
     if value == "none" and type(None) in choices:
         return None
     lists = any(get_origin(choice) is tuple for choice in choices)
-    if lists and value == "none":
+    if lists and value in ("none", ""):
         return []
     if lists and not choices & {str, type(value)}:
         return [parse_value(part) for part in value.split(",")] if isinstance(value, str) else [value]

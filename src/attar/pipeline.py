@@ -34,7 +34,7 @@ from attar.options import Redo, Until
 from attar.recipes import Recipe, fitting_recipe, load_recipe
 from attar.recover import recover
 from attar.relabel import label_plan, labeller, relabel
-from attar.runtime.engine import Engine, hardware
+from attar.runtime.engine import Engine, device_named, hardware
 from attar.runtime.events import Events
 from attar.runtime.memory import enough_memory
 from attar.runtime.precision import AUTO_LEAST_PX, auto_precision
@@ -367,7 +367,7 @@ def with_precision(settings: Settings, task: Task, folder: RunFolder | None = No
         return settings
     begun = folder.settings()["run"].get("precision") if folder and (folder.path / CONFIG).exists() else None
     gains = settings.method.gains_from_bf16 and min(task.height_px, task.width_px) >= AUTO_LEAST_PX
-    chosen = begun or auto_precision(Engine(settings.run.device).device, gains)
+    chosen = begun or auto_precision(device_named(settings.run.device), gains)
     run = settings.run.model_copy(update={"precision": chosen})
     return replace(settings, sections={**settings.sections, "run": run})
 

@@ -109,9 +109,13 @@ def test_what_does_not_go_with_whitened_images_is_told_at_once(method: str, more
         resolve(given, ["source.zca=true", *more])
 
 
-def test_without_it_no_file_of_a_run_speaks_of_it(tmp_path: Path) -> None:
+def test_without_it_no_whitening_is_stored(tmp_path: Path) -> None:
     settings = {**TOY, "source.zca": False}
     made = distil(tmp_path / "run", settings=settings)
-    texts = [path for path in made.path.rglob("*") if path.suffix in (".json", ".yaml", ".md", ".jsonl")]
-    assert len(texts) > 5
-    assert not [path for path in texts if "zca" in path.read_text() or "whiten" in path.read_text()]
+    assert not list(made.path.rglob("whitening*"))
+    described = json.loads((made.distilled / "attar.json").read_text())
+    assert "whitening" not in described["sizes"]
+    assert "whitening" not in described["task"]["normalization"]
+    manifests = [path.read_text() for path in made.path.rglob("manifest.json")]
+    assert len(manifests) == 3
+    assert not [text for text in manifests if "whitening.safetensors" in text]

@@ -170,14 +170,6 @@ def test_too_large_images_are_refused_before_they_are_read(tmp_path: Path) -> No
         open_source("digits", SourceSettings(zca=True, resolution=65))
 
 
-def test_settings_that_are_not_used_are_not_written() -> None:
-    from attar.config import dump
-
-    assert not {"zca", "zca_epsilon"} & dump(SourceSettings()).keys()
-    assert dump(SourceSettings(zca=True))["zca"] is True
-    assert dump(SourceSettings(zca_epsilon=0.2))["zca_epsilon"] == 0.2
-
-
 def test_a_source_is_whitened_by_its_training_split() -> None:
     source = open_source("digits", SourceSettings(zca=True, train_per_class=30))
     assert source.task.normalization.whitening is None

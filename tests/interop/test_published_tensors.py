@@ -126,7 +126,6 @@ def test_learnt_labels_and_rate_of_datm(tmp_path: Path) -> None:
         assert loaded.learning_rate == pytest.approx(0.0125)
         assert loaded.soft_labels is not None
         assert torch.allclose(loaded.soft_labels, logits.softmax(1))
-        assert loaded.settings == {"evaluate": {"use_learned_rate": True}}
     (folder / "lr_best.pt").rename(folder / "lr.pt")
     assert read_tensors(folder, Origin(TASK), ForeignSettings()).learning_rate == pytest.approx(0.0125)
     save(folder, lr=torch.tensor(-1.0))

@@ -43,7 +43,7 @@ class Engine:
         if device == "mps" and not torch.backends.mps.is_available():
             raise ConfigError("no Apple GPU was found", fix="--device cpu, or auto")
         self.processes = processes or alone()
-        self.device = torch.device(_best_device() if device == "auto" else device)
+        self.device = device_named(device)
         if self.device.type == "cuda" and self.processes.num > 1:
             self.device = torch.device("cuda", self.processes.local_rank % torch.cuda.device_count())
         if precision == "16-mixed" and self.device.type == "cpu":
@@ -73,6 +73,11 @@ class Engine:
         """Context in which a forward pass runs in the chosen precision; weights and losses stay float32."""
         dtype = _AUTOCAST.get(self.precision)
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
+
+
+def device_named(name: str) -> torch.device:
+    """The device of a name; auto: a GPU where there is one."""
+    return torch.device(_best_device() if name == "auto" else name)
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
