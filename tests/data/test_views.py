@@ -212,7 +212,7 @@ class Relabelling(ViewSettings):
 def test_views_are_replayed_from_their_description() -> None:
     first = Views(Relabelling(min_scale=0.2, mix="mixup", mix_alpha=0.8), 3, NUM, (3, 32, 32))
     description = first.to_json()
-    assert set(description["settings"]) == {"min_scale", "flip", "mix", "mix_alpha"}
+    assert set(description["settings"]) == {"min_scale", "flip", "mix", "mix_alpha", "shuffle_patches"}
     second, read = Views.from_json(description), reader(images())
     assert torch.equal(first.apply(read, *keys(5)), second.apply(read, *keys(5)))
     assert second.to_json() == description
