@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from attar.config import dump
 from attar.data.shuffling import orders, shuffled
 from attar.data.views import Views, ViewSettings
 from attar.runtime.seeding import generator
@@ -87,8 +86,7 @@ def test_a_partner_is_shown_with_its_patches_where_they_are() -> None:
     torch.testing.assert_close(show(views, 1), share * alone + (1 - share) * alone[drawn.partner], rtol=0, atol=1e-4)
 
 
-def test_they_are_replayed_from_what_is_stored_and_unsaid_where_none_move() -> None:
+def test_they_are_replayed_from_what_is_stored() -> None:
     views = make(shuffle_patches=2)
     assert views.to_json()["settings"]["shuffle_patches"] == 2
     assert torch.equal(show(Views.from_json(views.to_json()), 9), show(views, 9))
-    assert "shuffle_patches" not in dump(ViewSettings())

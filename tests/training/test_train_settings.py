@@ -14,7 +14,7 @@ def test_the_defaults_are_the_published_protocol() -> None:
     settings = TrainSettings()
     assert (settings.optimizer, settings.learning_rate, settings.momentum) == ("sgd", 0.01, 0.9)
     assert (settings.weight_decay, settings.batch_size, settings.epochs) == (5e-4, 256, 1000)
-    assert (settings.augment, settings.augment_per, settings.strategy) == ("dsa", "batch", "ce")
+    assert (settings.augment, settings.augment_per, settings.strategy) == ("dsa", "operation", "ce")
     assert [learning_rate(settings, epoch) for epoch in (0, 499.9, 500, 999)] == pytest.approx(
         [0.01, 0.01, 0.001, 0.001]
     )

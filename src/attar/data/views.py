@@ -60,7 +60,6 @@ class ViewSettings(Config):
     shuffle_patches: int = Field(default=1, ge=1, le=16)
     """Patches along a side that change places in each view before it is cropped: columns and rows of patches come in
     an order drawn anew. 2 is published for the images of rded that are stitched from four; 1: none."""
-    later = ("shuffle_patches",)
 
 
 class ViewDraw(NamedTuple):

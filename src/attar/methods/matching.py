@@ -69,7 +69,6 @@ class MatchingSettings(Config):
     (1: all of them, as in CDA); 0: no curriculum, as published for SRe2L."""
     curriculum_shape: Literal["cosine", "linear", "step"] = "cosine"
     """How crops become smaller there: along half a cosine, as CDA publishes, in a line, or all at once at its end."""
-    later = ("curriculum_shape",)
     flip: bool = True
     """Mirror half of the crops left to right; false for digits and other images that a mirror makes wrong."""
     roll_px: int = Field(32, ge=0)
