@@ -1,5 +1,7 @@
 """SRe2L from images to a verdict, at toy size, with every kind of network and label."""
 
+import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -179,6 +181,22 @@ def test_auto_alpha_makes_teachers_of_any_depth_weigh_alike() -> None:
         shares.append(float(metrics["statistics"]) * method.alpha(watched))
     plain = [float(value) for value in shares]
     assert max(plain) < 3 * min(plain)
+
+
+@pytest.mark.parametrize(
+    ("shape", "left"),
+    [
+        ("cosine", lambda part: (1 + math.cos(math.pi * part)) / 2),
+        ("linear", lambda part: 1 - part),
+        ("step", lambda _: 1),
+    ],
+)
+def test_curricula_are_those_of_cda(shape: str, left: Callable[[float], float]) -> None:
+    """`easy2hard_mode` and `milestone` in CDA/recover_cda_in1k.py, in iteration i of n."""
+    method, _ = make(curriculum=0.75, curriculum_shape=shape)
+    for i in range(20):
+        expected = 0.08 + 0.92 * left(i / 20 / 0.75) if i < 0.75 * 20 else 0.08
+        assert method.smallest_crop(i / 20) == pytest.approx(expected)
 
 
 def test_the_curriculum_ends_at_the_smallest_crop() -> None:

@@ -98,7 +98,7 @@ class Reading(Config):
     """Let torchvision fetch cifar10 or cifar100 into the data directory where it isn't there yet."""
     resolution: int | None = Field(default=None, ge=4, le=4096)
     """Height and width in pixels that images are brought to: the central square, scaled. Without it they stay as they
-    are, and must all have one size; imagenet-1k is brought to 224."""
+    are, and must all have one size; imagenet-1k is brought to 224, its subsets to 128."""
     skip_corrupt: Annotated[bool, Mark.HOW] = False
     """Leave out images that can't be read, and list them, instead of stopping at the first."""
 

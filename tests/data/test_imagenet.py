@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from attar.data import imagenet
+from attar.data.named import NAMED
 from attar.data.sources import SourceSettings, open_source
 from attar.errors import DataError
 from attar.runtime.events import Events
@@ -104,6 +105,50 @@ def test_imagenet_is_brought_to_224_pixels_unless_told_otherwise(full: Path) -> 
     assert any("holds 4 of ImageNet-1K's 1,000 classes" in text for text in said)
     small = open_source("imagenet-1k", SourceSettings(data_dir=full, resolution=16))
     assert small.task.shape == (3, 16, 16)
+
+
+PUBLISHED_SUBSETS = {
+    "imagenet-nette": [0, 217, 482, 491, 497, 566, 569, 571, 574, 701],
+    "imagenet-woof": [193, 182, 258, 162, 155, 167, 159, 273, 207, 229],
+    "imagenet-meow": [281, 282, 283, 284, 285, 291, 292, 290, 289, 287],
+    "imagenet-squawk": [84, 130, 88, 144, 145, 22, 96, 9, 100, 89],
+    "imagenet-fruit": [953, 954, 949, 950, 951, 957, 952, 945, 943, 948],
+    "imagenet-yellow": [309, 986, 954, 951, 987, 779, 599, 291, 72, 11],
+}
+"""Classes of ImageNet-1K by their numbers, as the `Config` in MTT's utils.py has them."""
+
+
+def test_subsets_have_the_classes_of_mtt_in_its_order() -> None:
+    ids = sorted(imagenet._wordnet()[0])
+    assert {
+        name: [ids.index(one) for one in members] for name, members in imagenet.SUBSETS.items()
+    } == PUBLISHED_SUBSETS
+    assert set(imagenet.SUBSETS) < set(NAMED)
+
+
+def test_a_subset_is_read_from_the_folders_of_imagenet(tmp_path: Path, make_image: MakeImage) -> None:
+    ids = imagenet.SUBSETS["imagenet-fruit"]
+    for split, num in (("train", 3), ("val", 1)):
+        for c, wordnet_id in enumerate((*sorted(ids), TENCH)):
+            folder = tmp_path / split / wordnet_id
+            folder.mkdir(parents=True)
+            for i in range(num):
+                (folder / f"{wordnet_id}_{i}.JPEG").write_bytes(make_image(10 * c + i, (20, 30), kind="JPEG"))
+    source = open_source("imagenet-fruit", SourceSettings(data_dir=tmp_path, validation_fraction=0))
+    assert source.task.class_names[:3] == ("pineapple", "banana", "strawberry")
+    assert source.task.shape == (3, 128, 128)
+    assert source.task.normalization == imagenet.NORMALIZATION
+    assert (len(source.train), source.test.labels.tolist()) == (30, list(range(10)))
+    everything = open_source("imagenet-1k", SourceSettings(data_dir=tmp_path, validation_fraction=0, resolution=128))
+    banana = everything.task.class_names.index("banana")
+    ours, theirs = (
+        one.test.pixels((one.test.labels == label).nonzero().squeeze(1))
+        for one, label in ((source, 1), (everything, banana))
+    )
+    assert torch.equal(ours, theirs)
+    (tmp_path / "val" / ids[1]).rename(tmp_path / "val" / "elsewhere")
+    with pytest.raises(DataError, match=f"val lacks 1 of the 10 class folders of imagenet-fruit: '{ids[1]}'"):
+        open_source("imagenet-fruit", SourceSettings(data_dir=tmp_path))
 
 
 def test_imagenet_is_not_decoded_before_it_is_needed(full: Path) -> None:

@@ -1,6 +1,8 @@
-"""ImageNet-1K and Tiny-ImageNet in the folders that their authors publish, and what their classes are called.
+"""ImageNet-1K, named subsets of it, and Tiny-ImageNet in the folders that their authors publish, and what their classes
+are called.
 
-Classes are numbered as everybody numbers them: by their WordNet ids, sorted. People read words instead, the first of
+Classes are numbered as everybody numbers them: by their WordNet ids, sorted; those of a subset as in the code that made
+it known. People read words instead, the first of
 WordNet's synonyms; where two classes share it (`crane`, the bird and the machine) the id stands behind it.
 """
 
@@ -12,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from attar.data.examples import Examples, Found, quoted
@@ -19,12 +22,42 @@ from attar.data.folders import class_folders, of_files, read_split
 from attar.errors import DataError
 from attar.task import Normalization
 
-IMAGENETS = ("tiny-imagenet", "imagenet-1k")
+SUBSETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "imagenet-nette": (
+            *("n01440764", "n02102040", "n02979186", "n03000684", "n03028079"),
+            *("n03394916", "n03417042", "n03425413", "n03445777", "n03888257"),
+        ),
+        "imagenet-woof": (
+            *("n02096294", "n02093754", "n02111889", "n02088364", "n02086240"),
+            *("n02089973", "n02087394", "n02115641", "n02099601", "n02105641"),
+        ),
+        "imagenet-fruit": (
+            *("n07753275", "n07753592", "n07745940", "n07747607", "n07749582"),
+            *("n07768694", "n07753113", "n07720875", "n07718472", "n07742313"),
+        ),
+        "imagenet-meow": (
+            *("n02123045", "n02123159", "n02123394", "n02123597", "n02124075"),
+            *("n02129165", "n02129604", "n02128925", "n02128757", "n02127052"),
+        ),
+        "imagenet-squawk": (
+            *("n01806143", "n02007558", "n01818515", "n02051845", "n02056570"),
+            *("n01614925", "n01843383", "n01518878", "n01860187", "n01819313"),
+        ),
+        "imagenet-yellow": (
+            *("n02206856", "n12057211", "n07753592", "n07749582", "n12144580"),
+            *("n04146614", "n03530642", "n02129165", "n01773157", "n01531178"),
+        ),
+    }
+)
+"""WordNet ids of ten classes each, in label order: the subsets of MTT (Cazenavette et al. 2022), which read them at 128
+px. Its files of distilled images number the classes so."""
+IMAGENETS = ("tiny-imagenet", "imagenet-1k", *SUBSETS)
 """Names that `read_imagenet` reads."""
 TINY_FOLDER = "tiny-imagenet-200"
 NORMALIZATION = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """ImageNet-1K's, as everybody writes it and as released networks were trained with."""
-RESOLUTION = 224
+RESOLUTION, SUBSET_RESOLUTION = 224, 128
 _ANNOTATIONS = "val_annotations.txt"
 _TABLES = Path("data", "_info")
 
@@ -43,6 +76,8 @@ def read_imagenet(name: str, data_dir: Path | None) -> Found:
         if not (root / split).is_dir():
             raise DataError(f"{root} has no folder {split}/", expected=expected, fix="check --data-dir")
     try:
+        if name in SUBSETS:
+            return _subset(root, name)
         return _tiny(root) if name == IMAGENETS[0] else _full(root)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{root} can't be read: {error}", fix="check its permissions, or unpack it again") from error
@@ -74,6 +109,22 @@ def _full(root: Path) -> Found:
     splits = {"train": read_split(root, "train", ids, train), "validation": read_split(root, "val", ids, val)}
     notes = [] if len(ids) == len(known) else [f"{root} holds {len(ids)} of ImageNet-1K's {len(known):,} classes"]
     return Found(readable(ids, synonyms), splits, notes=notes, normalization=NORMALIZATION, resolution=RESOLUTION)
+
+
+def _subset(root: Path, name: str) -> Found:
+    """Read some class folders of ImageNet-1K, in the subset's order; others may lie beside them."""
+    ids = SUBSETS[name]
+    splits = {}
+    for split, folder in (("train", "train"), ("validation", "val")):
+        found = {home.name: home for home in class_folders(root / folder)}
+        if missing := sorted(set(ids) - set(found)):
+            raise DataError(
+                f"{root / folder} lacks {len(missing)} of the 10 class folders of {name}: {quoted(missing)}",
+                expected="class folders of ImageNet-1K, named by WordNet ids, in train/ and in val/",
+                fix="unpack them too; for an ImageNette or ImageWoof of its own, give its folder as the source",
+            )
+        splits[split] = read_split(root, folder, ids, [found[one] for one in ids])
+    return Found(readable(ids, _wordnet()[1]), splits, normalization=NORMALIZATION, resolution=SUBSET_RESOLUTION)
 
 
 def _tiny(root: Path) -> Found:

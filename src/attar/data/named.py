@@ -26,6 +26,17 @@ NAMED = MappingProxyType(
         "cifar100": "60,000 photographs of 32x32 px in 100 classes; torchvision's layout in --data-dir",
         "tiny-imagenet": "110,000 images of 64x64 px in 200 classes; tiny-imagenet-200/ as published, in --data-dir",
         "imagenet-1k": "1.3 million photographs in 1,000 classes; train/ and val/ of class folders in --data-dir",
+        **{
+            f"imagenet-{name}": f"13,000 photographs of imagenet-1k in 10 classes ({what}), at 128 px; in its folders"
+            for name, what in (
+                ("nette", "tench, springer, church, ..."),
+                ("woof", "dogs"),
+                ("fruit", "fruit and vegetables"),
+                ("meow", "cats"),
+                ("squawk", "birds"),
+                ("yellow", "yellow things"),
+            )
+        },
     }
 )
 """Names, and what stands behind them."""

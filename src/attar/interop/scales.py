@@ -16,6 +16,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from attar.data.imagenet import IMAGENETS
 from attar.errors import ArtifactError, ConfigError
 from attar.normalizations import parse_normalization
 from attar.task import Normalization
@@ -30,7 +31,7 @@ _NORMALIZED_ABOVE, _WHITENED_BELOW = 0.4, 0.15
 _TRAJECTORIES = {
     "cifar10": "cifar",
     "cifar100": "cifar",
-    **dict.fromkeys(("tiny-imagenet", "imagenet-1k", "imagenet", "imagenette", "imagewoof"), "imagenet"),
+    **dict.fromkeys((*IMAGENETS, "imagenet", "imagenette", "imagewoof"), "imagenet"),
 }
 _CONDENSATION = {
     "cifar10": "cifar",

@@ -67,6 +67,8 @@ class MatchingSettings(Config):
     curriculum: float = Field(0.0, ge=0, le=1)
     """Begin with whole images, and let crops become smaller, down to crop_min_scale, over this part of all iterations
     (1: all of them, as in CDA); 0: no curriculum, as published for SRe2L."""
+    curriculum_shape: Literal["cosine", "linear", "step"] = "cosine"
+    """How crops become smaller there: along half a cosine, as CDA publishes, in a line, or all at once at its end."""
     flip: bool = True
     """Mirror half of the crops left to right; false for digits and other images that a mirror makes wrong."""
     roll_px: int = Field(32, ge=0)
@@ -192,7 +194,14 @@ class StatisticsMatching(Method):
         least, until = self.options.crop_min_scale, self.options.curriculum
         if done >= until:
             return least
-        return least + (1 - least) * (1 + math.cos(math.pi * done / until)) / 2
+        match self.options.curriculum_shape:
+            case "cosine":
+                left = (1 + math.cos(math.pi * done / until)) / 2
+            case "linear":
+                left = 1 - done / until
+            case "step":
+                left = 1.0
+        return least + (1 - least) * left
 
     def _look(self, images: Tensor, rng: torch.Generator, done: float) -> Tensor:
         crops = MultiCrop(crop=self.options.crop, flip=self.options.flip, roll_px=self.options.roll_px)
