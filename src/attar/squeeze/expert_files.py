@@ -22,7 +22,7 @@ from torch import Tensor
 from attar.config import differences, dump
 from attar.errors import ArtifactError
 from attar.marks import Mark
-from attar.options import Network, PathLike
+from attar.options import Network, Weights
 from attar.runtime.checkpoint import write_rows
 from attar.runtime.reading import parse_notes, require_file
 from attar.runtime.seeding import derive
@@ -34,7 +34,7 @@ PARAMETERS = "parameters"
 ANEW = "choose another --out, or start over with --fresh"
 
 
-class ExpertSettings(TrainSettings, Network):
+class ExpertSettings(TrainSettings, Weights, Network):
     """How experts are trained, for trajectory matching."""
 
     changed = {
@@ -50,10 +50,6 @@ class ExpertSettings(TrainSettings, Network):
     num_experts: Annotated[int, Mark.GROWS] = Field(default=10, ge=1)
     """How many experts are trained, each from its own initialisation; the papers use 100. Raise it in a run folder, and
     those that are there are kept."""
-    weights: PathLike | None = None
-    """Experts that the code of MTT, TESLA or DATM trained, in place of training here: a file such as
-    replay_buffer_0.pt, or the folder of several, of which the first num_experts are taken. `learning_rate` and
-    `momentum` say how they were trained; source.normalization or source.zca on which images."""
     experts_at_once: Annotated[int | Literal["auto"], Mark.HOW] = "auto"
     """How many are trained in one computation, which small networks on a GPU gain from; auto: one on a CPU, on a GPU
     what a few steps show to be fastest, as noted in squeeze/at-once.json. The last bits of a result depend on it."""

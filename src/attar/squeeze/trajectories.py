@@ -20,10 +20,6 @@ from attar.errors import ArtifactError
 from attar.methods.base import Segment
 from attar.models.catalog import build
 from attar.models.flat import FlatModel
-<<<<<<< HEAD
-from attar.options import Network, Weights
-=======
->>>>>>> 68628f5 (A kind of knowledge is one object: settings, make, open, rehearse, label)
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.squeeze.expert_files import PARAMETERS, ExpertSettings, Making, expert_path, read_expert
@@ -32,44 +28,6 @@ from attar.squeeze.knowledge import Knowledge, Members
 from attar.squeeze.rehearsal import Estimate, Rehearsal
 from attar.squeeze.replay_buffers import buffer_files, import_experts, is_buffers
 from attar.task import Task
-<<<<<<< HEAD
-from attar.training.loop import TrainSettings
-
-
-class ExpertSettings(TrainSettings, Weights, Network):
-    """How experts are trained, for trajectory matching."""
-
-    changed = {
-        "epochs": 20,
-        "batch_size": 256,
-        "learning_rate": 0.01,
-        "momentum": 0.0,
-        "weight_decay": 0.0,
-        "schedule": "constant",
-        "augment": "dsa",
-    }
-
-    num_experts: Annotated[int, Mark.GROWS] = Field(default=10, ge=1)
-    """How many experts are trained, each from its own initialisation; the papers use 100. Raise it in a run folder, and
-    those that are there are kept."""
-    experts_at_once: Annotated[int | Literal["auto"], Mark.HOW] = "auto"
-    """How many are trained in one computation, which small networks on a GPU gain from; auto: one on a CPU, on a GPU
-    what a few steps show to be fastest, as noted in squeeze/at-once.json. The last bits of a result depend on it."""
-
-    @model_validator(mode="after")
-    def _can_be_stacked(self) -> Self:
-        if self.experts_at_once != "auto" and self.experts_at_once < 1:
-            raise ValueError(f"experts_at_once must be auto or at least 1, and is {self.experts_at_once}")
-        if self.experts_at_once not in ("auto", 1) and (setting := unheeded(self)):
-            raise ValueError(f"{setting} is for one network at a time: leave experts_at_once at auto or 1")
-        return self
-
-    @property
-    def training(self) -> TrainSettings:
-        """How each of them is trained."""
-        return TrainSettings(**self.model_dump(include=set(TrainSettings.model_fields)))
-=======
->>>>>>> 68628f5 (A kind of knowledge is one object: settings, make, open, rehearse, label)
 
 
 class Experts:
