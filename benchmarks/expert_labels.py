@@ -27,7 +27,6 @@ from attar.artifacts.distilled import write_distilled
 from attar.artifacts.recovered import read_chunks
 from attar.pipeline import resume
 from attar.runtime.engine import Engine
-from attar.squeeze import open_knowledge
 
 TRAIN_PER_CLASS = 500
 
@@ -80,7 +79,9 @@ def variants(run: Path, folder: Path) -> dict[str, Path]:
     """The run's images, stored with each kind of labels: folders by what they are called."""
     with resume(run, quiet=True) as opened:
         task, method = opened.source.task, opened.settings.sections["method"]
-        experts = open_knowledge(opened.settings.sections["squeeze"], task, run / "squeeze", Engine("cpu"))
+        experts = opened.settings.knowledge.open(
+            opened.settings.sections["squeeze"], task, run / "squeeze", Engine("cpu")
+        )
     made = read_chunks(run / "recover")
     images = made.images[:]
     first, last = method.window(1.0, experts.num_epochs)

@@ -21,9 +21,8 @@ from table import Checks, Rows, arguments, finish
 from attar.data.loading import TensorSet
 from attar.runtime.engine import Engine
 from attar.runtime.seeding import generator
-from attar.squeeze.expert_files import Making
+from attar.squeeze.expert_files import ExpertSettings, Making
 from attar.squeeze.experts import GAIN, measure
-from attar.squeeze.trajectories import ExpertSettings
 from attar.task import Normalization, Task
 
 NETWORKS = ["convnet-d3-w32=32x256", "convnet-d2-w32=8x256", "convnet-d2-w8=8x32"]

@@ -296,7 +296,7 @@ def gradient_alignment(job: Job, out: Path) -> float:
     from attar.losses.taylor import alignment, parameter_gradient
     from attar.runtime.engine import Engine
     from attar.settings import restore
-    from attar.squeeze.teachers import open_network
+    from attar.squeeze.teacher_files import open_network
 
     distilled = attar.load(out)
     settings = restore(attar.artifacts.run.RunFolder(out).settings())

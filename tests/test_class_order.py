@@ -38,7 +38,7 @@ def test_a_source_whose_classes_differ_is_refused_by_evaluate_and_by_a_teacher(t
 
     from attar.data.sources import open_source
     from attar.runtime.engine import Engine
-    from attar.squeeze.teachers import TrainedTeacher
+    from attar.squeeze.teacher_files import TrainedTeacher
 
     with pytest.raises(ArtifactError, match="class 1 is"):
         TrainedTeacher(done.path / "squeeze", open_source(str(other)).task, Engine("cpu"))

@@ -23,7 +23,7 @@ from attar.marks import Rules, flag
 from attar.methods import methods
 from attar.options import given, section_of
 from attar.settings import sections_of
-from attar.squeeze import SETTINGS
+from attar.squeeze.kinds import kinds
 from attar.training.settings import TrainSettings
 
 COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
@@ -93,7 +93,7 @@ def test_every_option_is_documented_and_its_own_words_are_in_the_docstring() -> 
 
 SECTIONS: dict[str, list[type[Config]]] = {
     **{name: [kind] for name, kind in sections_of(methods()["random"]).items()},
-    "squeeze": list(SETTINGS.values()),
+    "squeeze": [kind.Settings for kind in kinds().values()],
     "train.kd": [type(TrainSettings().kd)],
     "continual": [ContinualSettings],
 }

@@ -9,7 +9,8 @@ from attar.data import loading
 from attar.data.replayed import ReplayedSet
 from attar.labels.plan import LabelPlan
 from attar.methods.sre2l import Sre2l
-from attar.squeeze.teachers import TrainedTeacher
+from attar.squeeze import rehearsal
+from attar.squeeze.teacher_files import TrainedTeacher
 from attar.training import loop
 
 IPC, SHAPE_BYTES = 3, 64
@@ -30,11 +31,11 @@ TOY = {
 def twice(monkeypatch):
     """Do two units of everything and call it a millisecond."""
 
-    def unit_s(work, most=planning.MOST):
+    def unit_s(work, most=rehearsal.MOST):
         work(2)
         return 0.001
 
-    monkeypatch.setattr(planning, "_unit_s", unit_s)
+    monkeypatch.setattr(rehearsal.Rehearsal, "unit_s", staticmethod(unit_s))
 
 
 def planned(method: str = "sre2l", **settings):
@@ -134,7 +135,7 @@ def test_memory_is_that_of_the_rehearsal_and_of_what_grows_with_the_images(twice
 def test_only_labels_made_in_training_ask_the_teacher(twice, monkeypatch):
     seen = []
     fit = loop.fit
-    monkeypatch.setattr(planning, "fit", lambda model, data, *a, **k: (seen.append(data), fit(model, data, *a, **k)))
+    monkeypatch.setattr(rehearsal, "fit", lambda model, data, *a, **k: (seen.append(data), fit(model, data, *a, **k)))
     asked = []
     original = TrainedTeacher.logits
     monkeypatch.setattr(TrainedTeacher, "logits", lambda self, x: (asked.append(len(x)), original(self, x))[1])

@@ -19,7 +19,7 @@ from attar.recover import RecoverSettings, _Loop, chunks
 from attar.runtime.engine import Engine
 from attar.runtime.events import read_events
 from attar.runtime.seeding import generator
-from attar.squeeze.teachers import TrainedTeacher
+from attar.squeeze.teacher_files import TrainedTeacher
 from attar.task import Normalization, Task
 
 TINY = {

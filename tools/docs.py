@@ -188,14 +188,16 @@ def settings_page() -> str:
     from attar.interop.settings import ForeignSettings
     from attar.methods import methods
     from attar.settings import sections_of
-    from attar.squeeze import SETTINGS
+    from attar.squeeze.kinds import kinds as kinds_of_knowledge
     from attar.training.settings import TrainSettings
 
     training = {(option.name, option.default) for option in options(TrainSettings)}
     named = sections_of(methods()["random"]) | {"foreign": ForeignSettings}
     named = {name: kind for name, kind in named.items() if name not in ("squeeze", "method")}
     kinds = list(named.items())
-    kinds += [(f"squeeze: {what}", kind) for what, kind in SETTINGS.items() if what != "none"]
+    kinds += [
+        (f"squeeze: {name}", kind.Settings) for name, kind in kinds_of_knowledge().items() if kind.Settings.model_fields
+    ]
     kinds += [(f"method: {name}", kind.Settings) for name, kind in methods().items()]
     parts = [SETTINGS_HEAD]
     for title, kind in kinds:

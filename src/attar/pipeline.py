@@ -25,15 +25,13 @@ from attar.data.sources import Source, open_source, whitened
 from attar.data.whitening import measure_whitening
 from attar.errors import ConfigError, DataError
 from attar.evaluation import Evaluation, require_judges, require_resize
-from attar.methods import method as method_named
+from attar.methods import methods
 from attar.models.catalog import build as build_model
-from attar.models.flat import FlatModel
-from attar.models.norms import has_batch_norm
 from attar.models.weights import without_place
 from attar.options import Redo, Until
 from attar.recipes import Recipe, fitting_recipe, load_recipe
 from attar.recover import recover
-from attar.relabel import label_plan, labeller, relabel
+from attar.relabel import label_plan, relabel
 from attar.runtime.engine import Engine, device_named, hardware
 from attar.runtime.events import Events
 from attar.runtime.memory import enough_memory
@@ -49,15 +47,14 @@ from attar.settings import (
     source_name,
     with_models,
 )
-from attar.squeeze import decisive, open_knowledge, squeeze
-from attar.squeeze.replay_buffers import is_buffers
-from attar.squeeze.teachers import load_teacher
+from attar.squeeze.kinds import kinds
+from attar.squeeze.knowledge import decisive
+from attar.squeeze.teacher_files import load_teacher
 from attar.task import Task
 from attar.training.soft import Teacher
 
 ORDER: tuple[Until, ...] = ("squeeze", "recover", "relabel", "evaluate")
 MEMORY_ADVICE = {
-    "squeeze": "lower squeeze.batch_size, take a narrower squeeze.model, or lower --resolution",
     "recover": "lower recover.chunk_size (sre2l) or method.batch_size (tesla, mtt), or take a narrower squeeze.model",
     "relabel": "lower --ipc or --resolution",
 }
@@ -99,7 +96,7 @@ class Run:
         with self._making(stage) as files:
             if files is not None:
                 files += [WHITENING] if self.source.task.normalization.whitening else []
-                files += squeeze(
+                files += self.settings.knowledge.make(
                     self.source,
                     section,
                     seed=self.settings.run.seed,
@@ -138,10 +135,10 @@ class Run:
         return stage
 
     def _network_precision(self) -> dict[str, str]:
-        """Precision that recovered images depend on; tesla and mtt took to it later, and leave float32 unsaid."""
-        method, precision = self.settings.method, self.settings.run.precision
-        said = method.mixed_precision and (method.knowledge == "teacher" or precision != "32-true")
-        return {"precision": precision} if said else {}
+        """Precision that recovered images depend on."""
+        precision = self.settings.run.precision
+        said = precision != "32-true" or self.settings.knowledge.states_float32
+        return {"precision": precision} if said and self.settings.method.mixed_precision else {}
 
     def _relabel(self, squeezed: Stage, recovered: Stage) -> Stage:
         settings = self.settings.relabel
@@ -151,7 +148,7 @@ class Run:
             if files is not None:
                 distillate, labelling = relabel(
                     read_chunks(recovered.folder),
-                    self._knowledge(squeezed),
+                    None if settings.labels == "method" else self._labeller(),
                     settings,
                     task=self.source.task,
                     train_epochs=self.settings.train.epochs,
@@ -190,19 +187,18 @@ class Run:
 
     def _teacher(self, distilled: Distilled) -> Teacher | None:
         """Who gives random real images soft labels too, where the distilled ones have some."""
-        if distilled.label_kind == "hard":
-            return None
-        folder = self.folder.path / "squeeze"
-        found = open_knowledge(self.settings.sections["squeeze"], self.source.task, folder, self.engine)
-        chosen: Teacher | None = labeller(found, self.settings.relabel)
-        return chosen
+        return None if distilled.label_kind == "hard" else self._labeller()
+
+    def _labeller(self) -> Teacher | None:
+        return open_labeller(self.settings, self.source.task, self.folder.path, self.engine)
 
     def distilled(self) -> Distilled:
         """The result of the run."""
         return load_distilled(self.folder.distilled)
 
     def _knowledge(self, squeezed: Stage) -> Any:
-        return open_knowledge(self.settings.sections["squeeze"], self.source.task, squeezed.folder, self.engine)
+        section = self.settings.sections["squeeze"]
+        return self.settings.knowledge.open(section, self.source.task, squeezed.folder, self.engine)
 
     @contextmanager
     def _making(self, stage: Stage) -> Iterator[list[str] | None]:
@@ -222,7 +218,8 @@ class Run:
             "hardware": hardware(self.engine.device),
             "versions": versions(),
         }
-        with stage.making(files, **notes), enough_memory(stage.name, MEMORY_ADVICE[stage.name]):
+        advice = {"squeeze": self.settings.knowledge.memory_advice, **MEMORY_ADVICE}[stage.name]
+        with stage.making(files, **notes), enough_memory(stage.name, advice):
             yield files
         self.engine.barrier()
 
@@ -278,19 +275,15 @@ def prepare(
     run = given["run"]
     method = run.get("method", "auto")
     meant = _meant_by_squeeze(given, assignments) if method == "auto" and recipe in ("auto", "none") else None
-    method = meant or method
+    method = meant[0] if meant else method
     chosen = _choose_recipe(recipe, run["source"], method, run.get("ipc"))
     named = {"method": method} if method != "auto" else {}
     sections = {**given, "run": {key: value for key, value in run.items() if key != "method"} | named}
     settings, opened, why = _resolve(sections, assignments, chosen, Events(quiet=quiet))
     if chosen and recipe == "auto":
         why = [f"recipe {chosen.name}: made for this source, method and number of images", *why]
-    if meant == "sre2l":
-        why = ["sre2l: the network that was named for squeeze is a teacher, not an expert of trajectories", *why]
-    if meant == "tesla":
-        why = ["tesla: the weights that were given for squeeze are experts", *why]
-    if meant == "teddy":
-        why = ["teddy: it is the method that squeezes a pool", *why]
+    if meant:
+        why = [": ".join(meant), *why]
     return Prepared(_check_models(with_models(settings, opened.task), opened), opened, tuple(why))
 
 
@@ -402,21 +395,18 @@ def _resolve(
     return resolved[named], source, why
 
 
-def _meant_by_squeeze(sections: Mapping[str, Mapping[str, Any]], assignments: Sequence[str]) -> str | None:
-    """The method that what the user gave for squeeze can only be meant for, if there is one.
+def _meant_by_squeeze(sections: Mapping[str, Mapping[str, Any]], assignments: Sequence[str]) -> tuple[str, str] | None:
+    """The method that what the user gave for squeeze can only be meant for, and why, if there is one.
 
-    A pool is teddy's, and experts' files are tesla's; other weights, or a network with BatchNorm, are a teacher.
+    It is the first method that needs the kind of knowledge which says that the values are its own.
     """
-    placed, _ = place(sections_of(method_named("teddy")), assignments)
-    given = merge(sections, placed).get("squeeze", {})
-    if given.get("pool"):
-        return "teddy"
-    if given.get("weights") and is_buffers(Path(str(given["weights"]))):
-        return "tesla"
-    teacher = given.get("weights") or given.get("more_models")
-    if not teacher and given.get("model") not in (None, "auto"):
-        teacher = has_batch_norm(given["model"])
-    return "sre2l" if teacher else None
+    for kind in reversed(kinds().values()):
+        name = next((name for name, method in methods().items() if method.knowledge == kind.name), None)
+        if name is not None:
+            placed, _ = place(sections_of(methods()[name]), assignments)
+            if why := kind.meant_by(merge(sections, placed).get("squeeze", {})):
+                return name, why
+    return None
 
 
 def _choose_recipe(name: str, source: str, method: str, ipc: int | None) -> Recipe | None:
@@ -429,13 +419,13 @@ def _choose_recipe(name: str, source: str, method: str, ipc: int | None) -> Reci
 
 def _check_models(settings: Settings, source: Source) -> Settings:
     """Fail now, not after hours: every network can be built, every class has enough images."""
-    section = settings.sections["squeeze"]
-    squeezed = [getattr(section, "model", None), *getattr(section, "more_models", ())]
-    for name in dict.fromkeys([*filter(None, squeezed), *settings.evaluate.models]):
+    kind, section = settings.knowledge, settings.sections["squeeze"]
+    squeezed, guides = kind.networks(section), kind.guides(section)
+    for name in dict.fromkeys([*squeezed, *settings.evaluate.models]):
         model = build_model(name, source.task)
-        if name in squeezed and settings.method.knowledge == "trajectories":
-            FlatModel(model)
-        if name == squeezed[0] or (name in squeezed and settings.method.knowledge == "pool"):
+        if name in squeezed:
+            kind.require_network(model)
+        if name in guides:
             settings.method.require_teacher(model, name)
     relabelled = settings.relabel
     if relabelled.labels == "epochs":
@@ -478,10 +468,14 @@ def teacher_of(distilled: Distilled, engine: Engine) -> Teacher | None:
     run = distilled.path.resolve().parent
     if not (run / CONFIG).is_file():
         return None
-    settings = restore(RunFolder(run).settings())
-    found = open_knowledge(settings.sections["squeeze"], distilled.task, run / "squeeze", engine)
-    chosen: Teacher | None = labeller(found, settings.relabel)
-    return chosen
+    return open_labeller(restore(RunFolder(run).settings()), distilled.task, run, engine)
+
+
+def open_labeller(settings: Settings, task: Task, run: Path, engine: Engine) -> Teacher | None:
+    """Who labels by what was squeezed in the run folder `run`; None where nobody can."""
+    kind = settings.knowledge
+    opened = kind.open(settings.sections["squeeze"], task, run / "squeeze", engine)
+    return kind.labeller(opened, settings.relabel.members)
 
 
 def _default_folder(settings: Settings) -> Path:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -34,7 +34,7 @@ from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.seeding import derive
 from attar.task import Task
-from attar.training.soft import one_label_each
+from attar.training.soft import CarriedTeacher, Teacher, one_label_each
 
 BATCH = 256
 
@@ -83,7 +83,7 @@ class RelabelSettings(ViewSettings, Budget):
 
 def relabel(
     distillate: Distillate,
-    knowledge: Any,
+    teacher: Teacher | None,
     settings: RelabelSettings,
     *,
     task: Task,
@@ -97,7 +97,7 @@ def relabel(
 
     Args:
         distillate: images, as recovered.
-        knowledge: the teacher or the experts; None where nothing was squeezed.
+        teacher: who labels; may be None where labels are those of the method.
         settings: which labels, which views, which codec.
         task: classes and image shape.
         train_epochs: epochs that students will be trained for.
@@ -108,25 +108,18 @@ def relabel(
     """
     if settings.labels == "method":
         return distillate, None
-    knowledge = labeller(knowledge, settings)
+    assert teacher is not None, "settings are checked against what is squeezed"
     if settings.labels == "teacher":
         images = distillate.images
-        return replace(distillate, soft_labels=one_label_each(knowledge, lambda i: images[i], len(images))), None
+        return replace(distillate, soft_labels=one_label_each(teacher, lambda i: images[i], len(images))), None
     plain = replace(distillate, soft_labels=None)
     views = Views(settings, derive(seed, "relabel"), len(distillate.labels), task.shape)
     if settings.labels == "online":
-        return plain, Labelling("online", views=views.to_json(), teacher={path.name: path for path in knowledge.paths})
+        assert isinstance(teacher, CarriedTeacher)
+        return plain, Labelling("online", views=views.to_json(), teacher={path.name: path for path in teacher.paths})
     plan = label_plan(settings, len(distillate.labels), task.num_classes, train_epochs)
-    _write(plan, plain.images, views, knowledge.logits, folder, engine, events)
+    _write(plan, plain.images, views, teacher.logits, folder, engine, events)
     return plain, Labelling("epochs", plan=plan, folder=folder, views=views.to_json())
-
-
-def labeller(knowledge: Any, settings: RelabelSettings) -> Any:
-    """Who gives labels: all that was squeezed, or some of its networks; None where nothing was squeezed.
-
-    Raises ConfigError where there is no network of a number that is asked for.
-    """
-    return knowledge if knowledge is None or settings.members == "all" else knowledge.only(settings.members)
 
 
 def label_plan(settings: RelabelSettings, num_images: int, num_classes: int, train_epochs: int) -> LabelPlan:

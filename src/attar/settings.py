@@ -24,7 +24,8 @@ from attar.options import Machine, Seeded, Wanted
 from attar.recipes import Recipe, fitting_recipe, recipes
 from attar.recover import RecoverSettings
 from attar.relabel import RelabelSettings
-from attar.squeeze import SETTINGS as SQUEEZE_SETTINGS
+from attar.squeeze.kinds import Kind
+from attar.squeeze.kinds import knowledge as knowledge_named
 from attar.task import Task
 from attar.training.loop import TrainSettings
 
@@ -81,6 +82,11 @@ class Settings:
     def evaluate(self) -> EvaluateSettings:
         """How the result is judged."""
         return self._of("evaluate", EvaluateSettings)
+
+    @property
+    def knowledge(self) -> Kind:
+        """The kind of knowledge that the method needs by these settings."""
+        return knowledge_named(self.method.needs(self.sections["method"]))
 
     @property
     def rules(self) -> Rules:
@@ -252,7 +258,7 @@ def _sections(kind: type[Method], values: Mapping[str, Mapping[str, Any]]) -> di
     return {
         "run": RunSettings,
         "source": SourceSettings,
-        "squeeze": SQUEEZE_SETTINGS[needs],
+        "squeeze": knowledge_named(needs).Settings,
         "method": kind.Settings,
         "recover": RecoverSettings,
         "relabel": RelabelSettings,
@@ -268,25 +274,29 @@ def _checked(kind: type[Method], sections: dict[str, Config]) -> dict[str, Confi
         problems.append(
             f"relabel.label_budget is for relabel.labels=epochs; here it is {labels}, which has no such labels"
         )
-    if labels != "method" and kind.needs(sections["method"]) == "none":
+    knowledge = knowledge_named(kind.needs(sections["method"]))
+    num_labellers = knowledge.num_labellers(sections["squeeze"])
+    if labels != "method" and not knowledge.gives_labels:
         problems.append(f"relabel.labels={labels}, but {kind.name} squeezes no network here; use relabel.labels=method")
-    networks = kind.needs(sections["method"]) in ("teacher", "pool")
-    if labels == "online" and not networks:
-        problems.append("relabel.labels=online needs a teacher; with experts use relabel.labels=epochs")
-    problems += _labeller_problems(sections, networks)
+    elif labels == "online" and not num_labellers:
+        problems.append(
+            f"relabel.labels=online needs a teacher that goes with the dataset, and {kind.name} squeezes none; "
+            "use relabel.labels=epochs"
+        )
+    problems += _member_problems(kind, sections, num_labellers)
     problems += _whitening_problems(kind, sections)
     if problems:
         raise ConfigError("settings do not go together:\n" + "\n".join(f"  - {problem}" for problem in problems))
     return sections
 
 
-def _labeller_problems(sections: Mapping[str, Config], networks: bool) -> list[str]:
+def _member_problems(kind: type[Method], sections: Mapping[str, Config], num: int) -> list[str]:
+    """What is wrong with the choice among `num` networks."""
     wanted: Any = getattr(sections["relabel"], "members", "all")
     if wanted == "all":
         return []
-    if not networks:
-        return ["relabel.members chooses among the networks of a teacher or a pool, and this method squeezes neither"]
-    num: int = getattr(sections["squeeze"], "num_networks", 0)
+    if not num:
+        return [f"relabel.members chooses among networks that label each by itself, and {kind.name} squeezes none"]
     unknown = [k for k in wanted if not -num <= k < num] if wanted != "strongest" else []
     return [f"relabel.members names {unknown[0]}, and there will be {num} networks: 0 to {num - 1}"] if unknown else []
 

@@ -31,9 +31,8 @@ from attar.recover import _Loop
 from attar.runtime.engine import Engine
 from attar.runtime.seeding import generator
 from attar.settings import resolve, restore
-from attar.squeeze import open_knowledge
 from attar.squeeze.pool import TrainedPool
-from attar.squeeze.teachers import TrainedTeacher, load_teacher
+from attar.squeeze.teacher_files import TrainedTeacher, load_teacher
 from attar.task import Normalization, Task
 
 TASK = Task(("a", "b", "c"), 1, 8, 8, Normalization((0.4,), (0.3,)))
@@ -170,7 +169,7 @@ def test_what_does_not_go_together_is_told_before_any_work(settings: list[str], 
 
 
 def test_only_networks_can_be_chosen_among_for_labels() -> None:
-    with pytest.raises(ConfigError, match="this method squeezes neither"):
+    with pytest.raises(ConfigError, match="tesla squeezes none"):
         resolve({"run": {"source": "digits", "method": "tesla"}}, ["relabel.members=strongest"])
     settings = resolve({"run": {"source": "digits", "method": "sre2l"}}, ["relabel.members=[0]"])
     assert settings.plain()["relabel"]["members"] == [0]
@@ -250,7 +249,7 @@ def test_labels_are_the_mean_of_the_members_that_are_asked_for(tmp_path: Path) -
     labels_are_of([each[0], each[2]])
     attar.resume(made.path, "relabel", settings={"relabel.members": "strongest"}, redo="relabel")
     settings = restore(RunFolder(made.path).settings())
-    pool = open_knowledge(settings.sections["squeeze"], loaded.task, squeezed, Engine("cpu"))
+    pool = settings.knowledge.open(settings.sections["squeeze"], loaded.task, squeezed, Engine("cpu"))
     assert isinstance(pool, TrainedPool)
     labels_are_of([pool.only("strongest")])
 
@@ -340,7 +339,9 @@ def test_a_pool_is_an_option_of_squeeze_and_means_teddy(tmp_path: Path) -> None:
 
 
 def test_a_plan_counts_trainings_copies_and_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attar.planning._unit_s", lambda work, most=0: (work(2), 0.001)[1])
+    monkeypatch.setattr(
+        "attar.squeeze.rehearsal.Rehearsal.unit_s", staticmethod(lambda work, most=0: (work(2), 0.001)[1])
+    )
     given = {**TINY, "squeeze.epochs": 3, "source.train_per_class": 20, "squeeze.batch_size": 50}
     planned = attar.plan("digits", "teddy", 1, settings={**given, "squeeze.num_members": 3})
     found = {estimate.stage: estimate for estimate in planned.estimates}

@@ -16,9 +16,9 @@ from attar.runtime.engine import Engine
 from attar.runtime.events import Events, read_events
 from attar.runtime.processes import Processes
 from attar.squeeze import experts, stacking
-from attar.squeeze.expert_files import Making, list_experts, read_expert
+from attar.squeeze.expert_files import ExpertSettings, Making, list_experts, read_expert
 from attar.squeeze.experts import fastest, make_experts, measure
-from attar.squeeze.trajectories import Experts, ExpertSettings
+from attar.squeeze.trajectories import Experts
 from attar.task import Normalization, Task
 
 ENGINE = Engine("cpu")

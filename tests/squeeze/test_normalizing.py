@@ -18,7 +18,8 @@ from attar.runtime.checkpoint import read_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events, read_events
 from attar.squeeze.normalizing import Found, candidates, distance, find_normalization
-from attar.squeeze.teachers import TeacherSettings, TrainedTeacher, make_teacher
+from attar.squeeze.teacher_files import TrainedTeacher
+from attar.squeeze.teachers import TeacherSettings, make_teacher
 from attar.task import Normalization, Task, Whitening
 
 ENGINE = Engine("cpu")

@@ -20,7 +20,8 @@ from attar.runtime.seeding import derive
 from attar.squeeze import pool, real_statistics
 from attar.squeeze.pool import PoolSettings, TrainedPool, make_pool, members
 from attar.squeeze.real_statistics import Measuring, measure, read_statistics, statistics_paths
-from attar.squeeze.teachers import TeacherSettings, make_teacher, open_network
+from attar.squeeze.teacher_files import open_network
+from attar.squeeze.teachers import TeacherSettings, make_teacher
 from attar.task import Normalization, Task
 
 ENGINE, NET = Engine("cpu"), "convnet-d1-w4-batch"

@@ -17,7 +17,7 @@ from attar.runtime.events import Events
 from attar.squeeze.pool import PoolSettings, TrainedPool, make_pool
 from attar.squeeze.pruning import prune, require_prunable
 from attar.squeeze.resizing import resize
-from attar.squeeze.teachers import open_network
+from attar.squeeze.teacher_files import open_network
 from attar.task import Normalization, Task
 
 pytest.importorskip("torch_pruning")

@@ -17,9 +17,9 @@ from attar.runtime.checkpoint import read_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events, read_events
 from attar.runtime.processes import Processes
-from attar.squeeze.expert_files import list_experts
+from attar.squeeze.expert_files import ExpertSettings, list_experts
 from attar.squeeze.replay_buffers import buffer_files, import_experts, is_buffers
-from attar.squeeze.trajectories import Experts, ExpertSettings
+from attar.squeeze.trajectories import Experts
 from attar.task import Normalization, Task
 
 ENGINE = Engine("cpu")

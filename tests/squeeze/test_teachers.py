@@ -17,7 +17,8 @@ from attar.runtime.engine import Engine
 from attar.runtime.events import Events, read_events
 from attar.runtime.processes import Processes
 from attar.squeeze import teachers
-from attar.squeeze.teachers import TeacherSettings, TrainedTeacher, load_teacher, make_teacher, teacher_paths
+from attar.squeeze.teacher_files import TrainedTeacher, load_teacher, teacher_paths
+from attar.squeeze.teachers import TeacherSettings, make_teacher
 from attar.task import Normalization, Task
 
 ENGINE = Engine("cpu")

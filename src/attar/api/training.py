@@ -23,7 +23,7 @@ from attar.pipeline import sharing_engine, teacher_of
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.settings import default_model, source_name
-from attar.squeeze.teachers import load_teacher
+from attar.squeeze.teacher_files import load_teacher
 from attar.training.loop import TrainSettings
 from attar.training.soft import soft_set
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,8 @@ from attar.losses.class_statistics import LayerStatistics
 from attar.models.flat import FlatModel
 from attar.task import Normalization, Task
 
-KnowledgeKind = Literal["none", "teacher", "pool", "trajectories"]
+KnowledgeKind = str
+"""A kind of knowledge by its name (`attar.squeeze.kinds`); what it gives methods is one of the protocols below."""
 Generators = Callable[..., torch.Generator]
 """`rngs(*keys)` gives the generator of these keys, the same for the same seed whatever was drawn before."""
 Metrics = Mapping[str, float | Tensor]

@@ -1,4 +1,4 @@
-"""Experts on disk: one file each, with what made it.
+"""Experts: how they are trained, and one file each, with what made it.
 
     squeeze/expert-0000.safetensors     `parameters` (epochs + 1, p) float32, row 0 is the initialisation
 
@@ -13,21 +13,59 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
 import safetensors
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from attar.config import differences, dump
 from attar.errors import ArtifactError
+from attar.marks import Mark
+from attar.options import Network, Weights
 from attar.runtime.checkpoint import write_rows
 from attar.runtime.reading import parse_notes, require_file
 from attar.runtime.seeding import derive
+from attar.squeeze.stacking import unheeded
 from attar.task import Task
 from attar.training.loop import TrainSettings
 
 PARAMETERS = "parameters"
 ANEW = "choose another --out, or start over with --fresh"
+
+
+class ExpertSettings(TrainSettings, Weights, Network):
+    """How experts are trained, for trajectory matching."""
+
+    changed = {
+        "epochs": 20,
+        "batch_size": 256,
+        "learning_rate": 0.01,
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+        "schedule": "constant",
+        "augment": "dsa",
+    }
+
+    num_experts: Annotated[int, Mark.GROWS] = Field(default=10, ge=1)
+    """How many experts are trained, each from its own initialisation; the papers use 100. Raise it in a run folder, and
+    those that are there are kept."""
+    experts_at_once: Annotated[int | Literal["auto"], Mark.HOW] = "auto"
+    """How many are trained in one computation, which small networks on a GPU gain from; auto: one on a CPU, on a GPU
+    what a few steps show to be fastest, as noted in squeeze/at-once.json. The last bits of a result depend on it."""
+
+    @model_validator(mode="after")
+    def _can_be_stacked(self) -> Self:
+        if self.experts_at_once != "auto" and self.experts_at_once < 1:
+            raise ValueError(f"experts_at_once must be auto or at least 1, and is {self.experts_at_once}")
+        if self.experts_at_once not in ("auto", 1) and (setting := unheeded(self)):
+            raise ValueError(f"{setting} is for one network at a time: leave experts_at_once at auto or 1")
+        return self
+
+    @property
+    def training(self) -> TrainSettings:
+        """How each of them is trained."""
+        return TrainSettings(**self.model_dump(include=set(TrainSettings.model_fields)))
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,8 @@ from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.files import read_json, write_json
 from attar.runtime.seeding import derive
-from attar.squeeze.expert_files import PARAMETERS, Making, expert_path, read_expert, write_expert
+from attar.squeeze.expert_files import PARAMETERS, ExpertSettings, Making, expert_path, read_expert, write_expert
 from attar.squeeze.stacking import Member, fit_stack, why_not
-from attar.squeeze.trajectories import ExpertSettings
 from attar.task import Task
 from attar.training.loop import TrainSettings, fit
 

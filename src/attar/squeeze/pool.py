@@ -14,16 +14,19 @@ epoch, or by what is left of the channels; networks of the same age by their pla
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from attar.data.loading import RealSet
+from attar.data.sources import Source
 from attar.errors import ArtifactError
 from attar.marks import Mark
 from attar.methods.base import Member
@@ -33,9 +36,12 @@ from attar.runtime.checkpoint import read_note
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.seeding import derive
+from attar.squeeze.knowledge import Knowledge, Members
 from attar.squeeze.pruning import prune, require_prunable
-from attar.squeeze.real_statistics import measure, read_statistics, statistics_paths
-from attar.squeeze.teachers import Making, TeacherSettings, TrainedTeacher, chosen, open_network
+from attar.squeeze.real_statistics import BATCH, Measuring, measure, read_statistics, statistics_paths
+from attar.squeeze.rehearsal import Estimate, Rehearsal
+from attar.squeeze.teacher_files import TrainedTeacher, chosen, open_network
+from attar.squeeze.teachers import ONE_EPOCH, STAND_IN_IMAGES, Making, TeacherSettings, require_weights
 from attar.task import Task
 from attar.training.loop import TrainSettings, fit
 
@@ -86,11 +92,6 @@ class PoolSettings(TeacherSettings, PoolKind):
         if self.pool == "prior" and not self.member_epochs and self.num_members > self.epochs:
             raise ValueError(f"a training of {self.epochs} epochs cannot leave {self.num_members} members")
         return self
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """Names of the networks that are trained."""
-        return (self.model, *self.more_models)
 
     @property
     def num_networks(self) -> int:
@@ -217,6 +218,80 @@ class TrainedPool:
     def save_to(self, folder: Path) -> list[str]:
         """Copy the networks into another folder; returns their names there."""
         return self._all.save_to(folder)
+
+
+class PoolKnowledge(Knowledge[PoolSettings, TrainedPool]):
+    """Weak networks with the real images' statistics under each."""
+
+    name = "pool"
+    Settings = PoolSettings
+    states_float32 = False
+
+    def make(
+        self, source: Source, settings: PoolSettings, *, seed: int, folder: Path, engine: Engine, events: Events
+    ) -> list[str]:
+        """Train, prune and measure; see `make_pool`."""
+        data, validation = (RealSet(split, source.task.normalization) for split in (source.train, source.validation))
+        return make_pool(
+            data, validation, source.task, settings, seed=seed, folder=folder, engine=engine, events=events
+        )
+
+    def open(self, settings: PoolSettings, task: Task, folder: Path, engine: Engine) -> TrainedPool:
+        """The members, each read when it is asked for."""
+        return TrainedPool(folder, task, settings, engine)
+
+    def stand_in(self, settings: PoolSettings, labels: Tensor, num_classes: int) -> tuple[PoolSettings, Tensor]:
+        """As many members, each after one epoch more on a few images."""
+        require_weights(settings)
+        num = settings.num_networks // len(settings.models)
+        changes = {**ONE_EPOCH, "pool": "prior", "epochs": num, "num_members": num, "member_epochs": ()}
+        return settings.model_copy(update=changes), torch.arange(min(STAND_IN_IMAGES, len(labels)))
+
+    def rehearse(self, settings: PoolSettings, rehearsal: Rehearsal) -> list[Estimate]:
+        """Trainings, copies that are trained again, and a look at all real images under each member."""
+        estimates = []
+        size = rehearsal.num_bytes // max(1, settings.num_networks)
+        num = settings.num_networks // len(settings.models)
+        num_copies = len(settings.ratios) if settings.pool == "post" else 0
+        for k, model in enumerate(settings.models):
+            stage = f"squeeze {model}" if settings.more_models else "squeeze"
+            epochs = num_copies * settings.tune_epochs + (0 if k == 0 and settings.weights else settings.epochs)
+            steps, unit_s = rehearsal.real_steps(settings, epochs), rehearsal.real_step_s(settings, model)
+            estimates.append(Estimate(stage, "training steps", steps, unit_s, num * size if steps else 0))
+            batches = num * math.ceil(len(rehearsal.source.train) / BATCH)
+            estimates.append(Estimate(f"{stage}: statistics", "batches", batches, _measured_s(rehearsal, model), 0))
+        return estimates
+
+    def labeller(self, opened: TrainedPool, members: Members) -> TrainedPool | TrainedTeacher:
+        """The members that are asked for, by the mean of their logits."""
+        return opened if members == "all" else opened.only(members)
+
+    def num_labellers(self, settings: PoolSettings) -> int:
+        """Each of the members."""
+        return settings.num_networks
+
+    def networks(self, settings: PoolSettings) -> tuple[str, ...]:
+        """squeeze.model and squeeze.more_models, each of which leaves members."""
+        return settings.models
+
+    def meant_by(self, given: Mapping[str, Any]) -> str | None:
+        """Where its members come from."""
+        return "it is the method that squeezes a pool" if given.get("pool") else None
+
+
+def _measured_s(rehearsal: Rehearsal, model: str) -> float:
+    """Seconds to measure the statistics of a batch of real images under a network."""
+    task, device = rehearsal.source.task, rehearsal.engine.device
+    network = build(model, task).to(device)
+    some = rehearsal.source.train.labels.argsort(stable=True)[:BATCH]
+    labels = rehearsal.source.train.labels[some].to(device)
+
+    def measure_some(batches: int) -> None:
+        measuring = Measuring(network, task.num_classes)
+        for _ in range(batches):
+            measuring.add(rehearsal.real.images(some).to(device), labels)
+
+    return rehearsal.unit_s(measure_some)
 
 
 @dataclass(frozen=True)

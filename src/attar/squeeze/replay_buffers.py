@@ -29,8 +29,7 @@ from attar.models.flat import FlatModel
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.squeeze.class_order import require_class_order, weak
-from attar.squeeze.expert_files import Making, expert_path, read_expert, write_expert
-from attar.squeeze.trajectories import ExpertSettings
+from attar.squeeze.expert_files import ExpertSettings, Making, expert_path, read_expert, write_expert
 from attar.task import Task
 
 NAME = "replay_buffer_*.pt"

@@ -1,12 +1,6 @@
 """Knowledge of the kind `teacher`: networks trained on the real set, frozen. The first is the teacher proper.
 
-    squeeze/teacher.safetensors       state of squeeze.model, BatchNorm statistics with it
-    squeeze/teacher-01.safetensors    ... of the first of squeeze.more_models, and so on
-
-Metadata of each: `model`, `task` (class names, normalisation), `validation_accuracy` (percent, or null without
-validation images), `weights` (null where it was trained here), and `renormalization` {mean, std} where the network
-itself takes images of another normalisation than the task's, `normalization` {name, by, mean, std, fits} where the
-weights are from elsewhere (see `normalizing.py`), `pruned` {ratio} where channels were cut from it.
+squeeze.model is the first, squeeze.more_models are the others; `teacher_files.py` says what is on disk.
 
 Training runs in `run.precision`; validation, and all that the teacher is asked later, is float32, so that the
 accuracy stored is that of the network as it is used.
@@ -14,7 +8,7 @@ accuracy stored is that of the network as it is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,23 +20,27 @@ from torch import Tensor, nn
 
 from attar import options
 from attar.data.loading import RealSet, batches, plainly
+from attar.data.sources import Source
 from attar.errors import ArtifactError, ConfigError
-from attar.models.catalog import build, penultimate, require_known
-from attar.models.weights import Weights, assemble, load_weights, num_channels, read_weights, wrapped
+from attar.models.catalog import build, require_known
+from attar.models.norms import has_batch_norm
+from attar.models.weights import Weights, is_path, load_weights, num_channels, read_weights, wrapped
 from attar.normalizations import parse_normalization
-from attar.runtime.checkpoint import read_note, read_tensors, write_tensors
+from attar.runtime.checkpoint import write_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
-from attar.runtime.files import write_bytes
 from attar.runtime.seeding import derive
 from attar.squeeze.class_order import require_class_order, weak
+from attar.squeeze.knowledge import Knowledge, Members
 from attar.squeeze.normalizing import Found, find_normalization, of_source
-from attar.squeeze.resizing import resize
+from attar.squeeze.rehearsal import Estimate, Rehearsal
+from attar.squeeze.teacher_files import TrainedTeacher, file_name
 from attar.task import Normalization, Task
 from attar.training.loop import TrainSettings, fit
 
-TEACHER = "teacher.safetensors"
 BATCH = 256
+STAND_IN_IMAGES = 32
+"""Real images that a rehearsal's teacher is trained on."""
 
 
 class TeacherSettings(TrainSettings, options.Weights, options.Network):
@@ -74,9 +72,14 @@ class TeacherSettings(TrainSettings, options.Weights, options.Network):
     """Standard deviation of the pixels per channel that `weights` were trained with; goes with weights_mean."""
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the networks that are trained."""
+        return (self.model, *self.more_models)
+
+    @property
     def num_networks(self) -> int:
         """How many networks there will be."""
-        return 1 + len(self.more_models)
+        return len(self.models)
 
     @field_validator("more_models")
     @classmethod
@@ -117,7 +120,7 @@ def make_teacher(
 
     Raises DataError where foreign weights number the classes in another order than the source.
     """
-    models = (settings.model, *settings.more_models)
+    models = settings.models
     for model in models[1:]:
         build(model, task)  # what cannot take these images fails before the first training
     names = [file_name(k) for k in range(len(models))]
@@ -133,89 +136,81 @@ def make_teacher(
     return names
 
 
-def file_name(k: int) -> str:
-    """File of network `k`; 0 is the teacher proper."""
-    return f"teacher-{k:02d}.safetensors" if k else TEACHER
+class TeacherKnowledge(Knowledge[TeacherSettings, TrainedTeacher]):
+    """Frozen networks, by the first of which images are made and by all of which they are labelled."""
 
+    name = "teacher"
+    Settings = TeacherSettings
 
-def teacher_paths(folder: Path) -> list[Path]:
-    """The teacher's files in a folder, the teacher proper first; raises ArtifactError where it is missing."""
-    if not (folder / TEACHER).is_file():
-        raise ArtifactError(f"{folder / TEACHER} is missing", fix="run the command that makes it again")
-    return [folder / TEACHER, *sorted(folder.glob("teacher-[0-9]*.safetensors"))]
-
-
-def chosen(paths: Sequence[Path], members: Literal["strongest"] | Sequence[int]) -> list[Path]:
-    """Some of the files of networks: the one with the highest validation accuracy (the last of equals), or by number.
-
-    Raises ConfigError for a number that there is none of.
-    """
-    if members == "strongest":
-        right = [read_note(path).get("validation_accuracy") or 0.0 for path in paths]
-        return [paths[max(range(len(paths)), key=lambda k: (right[k], k))]]
-    if unknown := [k for k in members if not -len(paths) <= int(k) < len(paths)]:
-        raise ConfigError(
-            f"there is no network {unknown[0]} to label with",
-            expected=f"numbers from 0 to {len(paths) - 1}, or all, or strongest",
-            fix=f"--set relabel.members=[{len(paths) - 1}]",
+    def make(
+        self, source: Source, settings: TeacherSettings, *, seed: int, folder: Path, engine: Engine, events: Events
+    ) -> list[str]:
+        """Train them, or take their weights; see `make_teacher`."""
+        data, validation = (RealSet(split, source.task.normalization) for split in (source.train, source.validation))
+        return make_teacher(
+            data, validation, source.task, settings, seed=seed, folder=folder, engine=engine, events=events
         )
-    return [paths[k] for k in sorted({int(k) % len(paths) for k in members})]
+
+    def open(self, settings: TeacherSettings, task: Task, folder: Path, engine: Engine) -> TrainedTeacher:
+        """All networks, on the device."""
+        return TrainedTeacher(folder, task, engine)
+
+    def stand_in(self, settings: TeacherSettings, labels: Tensor, num_classes: int) -> tuple[TeacherSettings, Tensor]:
+        """Networks that have seen a few images once."""
+        require_weights(settings)
+        return settings.model_copy(update=ONE_EPOCH), torch.arange(min(STAND_IN_IMAGES, len(labels)))
+
+    def rehearse(self, settings: TeacherSettings, rehearsal: Rehearsal) -> list[Estimate]:
+        """The training of each network; weights that are given are not trained."""
+        estimates = []
+        for k, model in enumerate(settings.models):
+            stage = f"squeeze {model}" if settings.more_models else "squeeze"
+            size = (rehearsal.folder / file_name(k)).stat().st_size
+            given = k == 0 and settings.weights
+            steps = 0 if given else rehearsal.real_steps(settings, settings.epochs)
+            unit_s = 0.0 if given else rehearsal.real_step_s(settings, model)
+            estimates.append(Estimate(stage, "training steps", steps, unit_s, size))
+        return estimates
+
+    def labeller(self, opened: TrainedTeacher, members: Members) -> TrainedTeacher:
+        """The networks that are asked for, by the mean of their logits."""
+        return opened if members == "all" else opened.only(members)
+
+    def num_labellers(self, settings: TeacherSettings) -> int:
+        """Each of the networks."""
+        return settings.num_networks
+
+    def networks(self, settings: TeacherSettings) -> tuple[str, ...]:
+        """squeeze.model and squeeze.more_models."""
+        return settings.models
+
+    def guides(self, settings: TeacherSettings) -> tuple[str, ...]:
+        """squeeze.model alone."""
+        return settings.models[:1]
+
+    def meant_by(self, given: Mapping[str, Any]) -> str | None:
+        """Weights, several networks, or one with BatchNorm, which experts cannot have."""
+        teacher = given.get("weights") or given.get("more_models")
+        if not teacher and given.get("model") not in (None, "auto"):
+            teacher = has_batch_norm(given["model"])
+        return "the network that was named for squeeze is a teacher, not an expert of trajectories" if teacher else None
 
 
-class TrainedTeacher:
-    """A teacher read from its files, in evaluation mode, frozen, on the engine's device.
-
-    Args:
-        source: a folder that holds the files, or the files themselves, the teacher proper first.
-        task: what it will be asked; ArtifactError where class order or image shape disagree.
-        engine: the device.
-    """
-
-    models: tuple[nn.Module, ...]
-    """All networks, for normalised images (b, c, h, w) of the task; the first is the teacher proper."""
-
-    def __init__(self, source: Path | Sequence[Path], task: Task, engine: Engine) -> None:
-        self.paths = teacher_paths(source) if isinstance(source, Path) else list(source)
-        self.models = tuple(open_network(path, task).whole.to(engine.device) for path in self.paths)
-        self._task, self._engine, self._device = task, engine, engine.device
-
-    @property
-    def model(self) -> nn.Module:
-        """The teacher proper."""
-        return self.models[0]
-
-    @torch.no_grad()
-    def features(self, images: Tensor) -> Tensor:
-        """Input (b, d) of the teacher proper's last linear layer for normalised images (b, c, h, w)."""
-        return penultimate(self.model, images.to(self._device))
-
-    @torch.no_grad()
-    def logits(self, images: Tensor) -> Tensor:
-        """Mean of all networks' logits (b, classes), float32, for normalised images (b, c, h, w)."""
-        images = images.to(self._device)
-        total: Tensor = self.models[0](images).float()
-        for model in self.models[1:]:
-            total = total + model(images).float()
-        return total / len(self.models)
-
-    def soft_labels(self, images: Tensor) -> Tensor:
-        """Probabilities (b, classes) for normalised images (b, c, h, w): softmax of `logits`."""
-        return self.logits(images).softmax(dim=1)
-
-    def only(self, members: Literal["strongest"] | Sequence[int]) -> TrainedTeacher:
-        """The teacher that some of the networks make, see `chosen`."""
-        return TrainedTeacher(chosen(self.paths, members), self._task, self._engine)
-
-    def save_to(self, folder: Path) -> list[str]:
-        """Copy the files into another folder, such as `distilled/teacher`; returns their names there."""
-        for k, path in enumerate(self.paths):
-            write_bytes(folder / file_name(k), path.read_bytes())
-        return [file_name(k) for k in range(len(self.paths))]
+ONE_EPOCH: Mapping[str, Any] = {
+    "epochs": 1,
+    "warmup_epochs": 0,
+    "weights": None,
+    "weights_normalization": "auto",
+    "weights_mean": None,
+    "weights_std": None,
+}
+"""Settings of the networks of a rehearsal."""
 
 
-def load_teacher(paths: Sequence[Path], task: Task, engine: Engine) -> TrainedTeacher:
-    """Open a teacher from its files alone, such as those that a distilled dataset carries; see TrainedTeacher."""
-    return TrainedTeacher(paths, task, engine)
+def require_weights(settings: TeacherSettings) -> None:
+    """Raise ArtifactError where `weights` names a file that is not there."""
+    if settings.weights and is_path(str(settings.weights)) and not Path(settings.weights).is_file():
+        raise ArtifactError(f"there is no file {settings.weights}", expected="a checkpoint", fix="correct --weights")
 
 
 @dataclass(frozen=True)
@@ -348,40 +343,3 @@ class Making:
         """Percentage that is right; None without validation images."""
         right = (predicted == self.validation.labels).sum()
         return 100 * int(right) / len(predicted) if len(predicted) else None
-
-
-@dataclass(frozen=True)
-class OpenNetwork:
-    """A network read from its file: `whole`, frozen and in evaluation mode, takes images of the task.
-
-    `network` is the part of it that the file holds, `note` the file's metadata.
-    """
-
-    whole: nn.Module
-    network: nn.Module
-    note: Mapping[str, Any]
-
-
-def open_network(path: Path, task: Task) -> OpenNetwork:
-    """Read a network of a teacher or a pool; raises ArtifactError where it is none, or made for another task."""
-    state, note = read_tensors(path)
-    try:
-        made_for, name, other = Task.from_json(note["task"]), str(note["model"]), note.get("renormalization")
-    except KeyError as error:
-        raise ArtifactError(
-            f"{path} says nothing of its {error.args[0]}",
-            expected="a teacher that attar wrote",
-            fix="give your own checkpoint as squeeze.weights",
-        ) from error
-    made_for.require_same(task, "the teacher", "the source")
-    theirs = Normalization(tuple(other["mean"]), tuple(other["std"])) if other else None
-    if theirs is None and made_for.normalization != task.normalization:
-        theirs = made_for.normalization
-    whole, network = assemble(name, task, theirs)
-    if note.get("pruned"):
-        resize(network, state)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise ArtifactError(f"{path} is not the state of {name}", fix="run the command that makes it again") from error
-    return OpenNetwork(whole.eval().requires_grad_(False), network, note)

@@ -6,59 +6,28 @@ are a shorter one, so that `epochs` need not go beyond the last one that is matc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Any
 
 import safetensors
 import torch
-from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
+from attar.data.loading import RealSet
+from attar.data.sources import Source
 from attar.errors import ArtifactError
-from attar.marks import Mark
 from attar.methods.base import Segment
 from attar.models.catalog import build
 from attar.models.flat import FlatModel
-from attar.options import Network, Weights
 from attar.runtime.engine import Engine
-from attar.squeeze.expert_files import PARAMETERS, Making, expert_path, read_expert
-from attar.squeeze.stacking import unheeded
+from attar.runtime.events import Events
+from attar.squeeze.expert_files import PARAMETERS, ExpertSettings, Making, expert_path, read_expert
+from attar.squeeze.experts import make_experts
+from attar.squeeze.knowledge import Knowledge, Members
+from attar.squeeze.rehearsal import Estimate, Rehearsal
+from attar.squeeze.replay_buffers import buffer_files, import_experts, is_buffers
 from attar.task import Task
-from attar.training.loop import TrainSettings
-
-
-class ExpertSettings(TrainSettings, Weights, Network):
-    """How experts are trained, for trajectory matching."""
-
-    changed = {
-        "epochs": 20,
-        "batch_size": 256,
-        "learning_rate": 0.01,
-        "momentum": 0.0,
-        "weight_decay": 0.0,
-        "schedule": "constant",
-        "augment": "dsa",
-    }
-
-    num_experts: Annotated[int, Mark.GROWS] = Field(default=10, ge=1)
-    """How many experts are trained, each from its own initialisation; the papers use 100. Raise it in a run folder, and
-    those that are there are kept."""
-    experts_at_once: Annotated[int | Literal["auto"], Mark.HOW] = "auto"
-    """How many are trained in one computation, which small networks on a GPU gain from; auto: one on a CPU, on a GPU
-    what a few steps show to be fastest, as noted in squeeze/at-once.json. The last bits of a result depend on it."""
-
-    @model_validator(mode="after")
-    def _can_be_stacked(self) -> Self:
-        if self.experts_at_once != "auto" and self.experts_at_once < 1:
-            raise ValueError(f"experts_at_once must be auto or at least 1, and is {self.experts_at_once}")
-        if self.experts_at_once not in ("auto", 1) and (setting := unheeded(self)):
-            raise ValueError(f"{setting} is for one network at a time: leave experts_at_once at auto or 1")
-        return self
-
-    @property
-    def training(self) -> TrainSettings:
-        """How each of them is trained."""
-        return TrainSettings(**self.model_dump(include=set(TrainSettings.model_fields)))
 
 
 class Experts:
@@ -113,3 +82,63 @@ class Experts:
                 return [rows[epoch].to(self._device) for epoch in epochs]
         except (FileNotFoundError, safetensors.SafetensorError) as error:
             raise ArtifactError(f"{path} cannot be read: {error}", fix="squeeze again with --fresh") from error
+
+
+class TrajectoryKnowledge(Knowledge[ExpertSettings, Experts]):
+    """Experts that were trained here, or by the code of others."""
+
+    name = "trajectories"
+    Settings = ExpertSettings
+    states_float32 = False
+
+    def make(
+        self, source: Source, settings: ExpertSettings, *, seed: int, folder: Path, engine: Engine, events: Events
+    ) -> list[str]:
+        """Train experts, or read them; see `make_experts` and `import_experts`."""
+        if settings.weights is not None:
+            validation = RealSet(source.validation, source.task.normalization)
+            return import_experts(validation, source.task, settings, folder=folder, engine=engine, events=events)
+        data = RealSet(source.train, source.task.normalization)
+        return make_experts(data, source.task, settings, seed=seed, folder=folder, engine=engine, events=events)
+
+    def open(self, settings: ExpertSettings, task: Task, folder: Path, engine: Engine) -> Experts:
+        """The experts, whose parameters are read when they are asked for."""
+        return Experts(folder, task, settings, engine)
+
+    def stand_in(self, settings: ExpertSettings, labels: Tensor, num_classes: int) -> tuple[ExpertSettings, Tensor]:
+        """One expert of an image a class, of as many epochs."""
+        if settings.weights is not None:
+            buffer_files(Path(settings.weights))
+        few = torch.cat([(labels == label).nonzero()[:1, 0] for label in range(num_classes)])
+        return settings.model_copy(update={"num_experts": 1, "experts_at_once": 1, "weights": None}), few
+
+    def rehearse(self, settings: ExpertSettings, rehearsal: Rehearsal) -> list[Estimate]:
+        """The trainings one by one, or the files alone."""
+        num, num_bytes = settings.num_experts, settings.num_experts * rehearsal.num_bytes
+        if settings.weights:
+            return [Estimate("squeeze", "experts read", num, 0.0, num_bytes)]
+        steps = num * rehearsal.real_steps(settings, settings.epochs)
+        return [
+            Estimate("squeeze", "training steps", steps, rehearsal.real_step_s(settings, settings.model), num_bytes)
+        ]
+
+    def labeller(self, opened: Experts, members: Members) -> Experts:
+        """All experts together: what one of them says is not theirs to choose among."""
+        return opened
+
+    def networks(self, settings: ExpertSettings) -> tuple[str, ...]:
+        """Every expert is a training of the same."""
+        return (settings.model,)
+
+    def require_network(self, network: nn.Module) -> None:
+        """Raise ConfigError where its parameters are not all its state."""
+        FlatModel(network)
+
+    def meant_by(self, given: Mapping[str, Any]) -> str | None:
+        """Files of experts."""
+        weights = given.get("weights")
+        return (
+            "the weights that were given for squeeze are experts"
+            if weights and is_buffers(Path(str(weights)))
+            else None
+        )

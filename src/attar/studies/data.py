@@ -20,7 +20,7 @@ from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.files import sha256
 from attar.settings import default_model
-from attar.squeeze.teachers import load_teacher
+from attar.squeeze.teacher_files import load_teacher
 from attar.studies.grid import Cell
 from attar.studies.settings import StudySettings
 from attar.task import Task

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -28,6 +29,14 @@ class Teacher(Protocol):
 
     def soft_labels(self, images: Tensor) -> Tensor:
         """Probabilities (b, classes) of normalised images (b, c, h, w)."""
+
+
+@runtime_checkable
+class CarriedTeacher(Teacher, Protocol):
+    """A teacher that goes with a dataset whose labels are made in training."""
+
+    paths: Sequence[Path]
+    """Files of its networks, as `attar.squeeze.teacher_files` reads them."""
 
 
 def soft_set(distilled: Distilled, teacher: Teacher | None, device: torch.device) -> TrainingSet:

@@ -1,0 +1,119 @@
+"""What a plan is made of: seconds of a unit of work, measured by doing a few, and how many units there will be.
+
+A kind of knowledge says with these what squeezing it will cost; `attar.planning` does so for the other stages.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attar.data.loading import RealSet, TrainingSet
+from attar.data.sources import Source
+from attar.models.catalog import build
+from attar.runtime.engine import Engine
+from attar.training.loop import TrainSettings, fit
+from attar.training.strategies import num_batches
+
+MEASURE_S, MOST = 0.5, 200
+LONG_S = 2.0
+"""A unit that takes longer is measured over one more, not three."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a stage will cost: `units` of work (named by `unit`) at `unit_s` seconds each, and bytes on disk."""
+
+    stage: str
+    unit: str
+    units: int
+    unit_s: float
+    disk_bytes: int
+
+    @property
+    def total_s(self) -> float:
+        """Seconds for the whole stage."""
+        return self.units * self.unit_s
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Measures work on this machine, at the real image size, batch size and network."""
+
+    source: Source
+    engine: Engine
+    folder: Path
+    """Where knowledge was squeezed from a few images, in place of the real one."""
+
+    @property
+    def real(self) -> RealSet:
+        """The real training images, normalised."""
+        return RealSet(self.source.train, self.source.task.normalization)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all files of the knowledge in `folder`."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
+    @staticmethod
+    def unit_s(work: Callable[[int], Any], most: int = MOST) -> float:
+        """Seconds of one unit: a warm-up, one unit, then as many more as fill half a second; fixed costs cancel.
+
+        `work(n)` does n units, at most `most` of them.
+        """
+        work(1)
+        one_s = _timed(work, 1)
+        fewest = 3 if one_s < LONG_S else 1
+        more = min(most - 1, MOST, max(fewest, math.ceil(MEASURE_S / one_s)))
+        all_s = _timed(work, 1 + more)
+        return max((all_s - one_s) / more, all_s / (10 * (1 + more)))
+
+    def step_s(self, settings: TrainSettings, model: str, make: Callable[[int], TrainingSet], batch: int) -> float:
+        """Seconds of a training step of the network `model`; `make(n)` gives n images, in batches of `batch`."""
+        kept = settings.model_dump(include=set(TrainSettings.model_fields))
+        once = TrainSettings(**{**kept, "epochs": 1, "warmup_epochs": 0, "batch_size": batch})
+        network = build(model, self.source.task)
+        each_s = self.unit_s(lambda num: fit(network, make(batch * num), once, seed=0, engine=self.engine))
+        return each_s / num_batches(once, batch)
+
+    def real_step_s(self, settings: TrainSettings, model: str) -> float:
+        """Seconds of a training step on real images."""
+        batch = min(settings.batch_size, len(self.source.train))
+        return self.step_s(settings, model, partial(First, self.real), batch)
+
+    def real_steps(self, settings: TrainSettings, epochs: int) -> int:
+        """How many steps these epochs on all real images are."""
+        return epochs * num_batches(settings, len(self.source.train))
+
+
+class First:
+    """The first `num` images of a training set, repeated where it has fewer."""
+
+    def __init__(self, data: TrainingSet, num: int) -> None:
+        self._data, self._indices = data, torch.arange(num) % len(data)
+        self.labels = data.labels[self._indices]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def images(self, indices: Tensor) -> Tensor:
+        """Images (b, c, h, w) of these indices (b,)."""
+        return self._data.images(self._indices[indices])
+
+    def targets(self, indices: Tensor) -> Tensor:
+        """Their classes or probabilities, as the training set gives them."""
+        return self._data.targets(self._indices[indices])
+
+
+def _timed(work: Callable[[int], Any], num: int) -> float:
+    started_s = time.perf_counter()
+    work(num)
+    return time.perf_counter() - started_s
