@@ -79,13 +79,14 @@ def recovered(
     )
     picked = torch.arange(len(method.labels()))
     rngs = partial(generator, seed)
-    state = method.init(picked, RealSet(source.train, source.task.normalization), knowledge, rngs)
+    real = RealSet(source.train, source.task.normalization)
+    state = method.init(picked, real, knowledge, rngs)
     images = state.variables["images"]
     optimizer = torch.optim.Adam([images], betas=(0.5, 0.999))
     last: list[dict[str, float]] = []
     for step in range(options.iterations):
         with engine.autocast():
-            gradients, metrics = method.gradient(state, picked, knowledge, generator(seed, step))
+            gradients, metrics = method.gradient(state, picked, real, knowledge, generator(seed, step))
         optimizer.param_groups[0]["lr"] = LR_IMAGES * (1 + math.cos(math.pi * step / options.iterations)) / 2
         images.grad = gradients["images"]
         optimizer.step()

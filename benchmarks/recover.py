@@ -40,7 +40,7 @@ from torchvision.transforms.v2 import functional as vision
 from attar.data.augment import MultiCrop
 from attar.data.loading import RealSet
 from attar.data.sources import SourceSettings, open_source
-from attar.methods.base import Method, Synthetic
+from attar.methods.base import Optimised, Synthetic
 from attar.methods.sre2l import Sre2l, Sre2lSettings
 from attar.models.catalog import build
 from attar.recover import RecoverSettings, _Loop
@@ -101,7 +101,12 @@ class Ours:
     """The library's step, as `attar recover` takes it; of sre2l unless another method and its knowledge are given."""
 
     def __init__(
-        self, problem: Problem, precision: str, folder: Path, method: Method | None = None, knowledge: Any = None
+        self,
+        problem: Problem,
+        precision: str,
+        folder: Path,
+        method: Optimised[Any, Any] | None = None,
+        knowledge: Any = None,
     ) -> None:
         settings = Sre2lSettings(alpha_bn=problem.alpha_bn, lr_images=problem.lr, first_weight=FIRST_WEIGHT)
         method = method or Sre2l(settings, problem.task, problem.ipc)
@@ -116,8 +121,9 @@ class Ours:
         )
         state = Synthetic(problem.labels, {"images": problem.start.clone()})
         engine = Engine(problem.start.device.type, precision)
+        real: Any = None  # neither sre2l nor teddy looks at real images in a step
         self.images = state.variables["images"]
-        self.loop = _Loop(method, state, knowledge, loop, 0, 0, 1, folder, engine, Events(quiet=True))
+        self.loop = _Loop(method, state, real, knowledge, loop, 0, 0, 1, folder, engine, Events(quiet=True))
 
     def step(self, number: int) -> None:
         self.loop._step(number)

@@ -125,7 +125,8 @@ def recover_step(name: str, task: Task, images: Tensor, labels: Tensor, engine: 
     method, knowledge = Sre2l(Sre2lSettings(alpha_bn=1.0), task, 1), Frozen(model, engine.device)
     state = Synthetic(labels, {"images": images})
     picked = torch.arange(len(labels), device=labels.device)
-    return lambda: method.gradient(state, picked, knowledge, generator(0))
+    real: Any = None  # this objective does not look at real images
+    return lambda: method.gradient(state, picked, real, knowledge, generator(0))
 
 
 def mtt_step(

@@ -85,8 +85,8 @@ def disagree(scene):
 
 
 class Lost(loop.Noisy):
-    def gradient(self, synthetic, picked, knowledge, rng, done=0.0):
-        gradients, metrics = super().gradient(synthetic, picked, knowledge, rng, done)
+    def gradient(self, synthetic, picked, real, knowledge, rng, done=0.0):
+        gradients, metrics = super().gradient(synthetic, picked, real, knowledge, rng, done)
         return gradients, metrics | {{"loss": float("nan")}} if processes.rank == 1 and done >= 0.25 else metrics
 
 

@@ -1,16 +1,17 @@
 """The loop of recover, with a method of a line: averages, draws, resume, and what is caught."""
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from attar.artifacts.recovered import read_chunks
+from attar.artifacts.recovered import read_chunks, state_name
 from attar.config import Config
-from attar.errors import DivergedError
-from attar.methods.base import Method, Synthetic
+from attar.errors import ConfigError, DivergedError
+from attar.methods.base import Optimised, RealImages, Selector, Synthetic
 from attar.recover import DOUBT_AFTER, RecoverSettings, _Loop, recover
 from attar.runtime.checkpoint import read_tensors
 from attar.runtime.engine import Engine
@@ -27,7 +28,7 @@ class NoisySettings(Config):
     lr_rate: float = 0.05
 
 
-class Noisy(Method):
+class Noisy(Optimised[NoisySettings, None]):
     """Pulls images and a step size towards 0, with noise."""
 
     name, summary, source, Settings, knowledge, separable = "noisy", "", "", NoisySettings, "none", False
@@ -36,7 +37,9 @@ class Noisy(Method):
         images = torch.randn(len(picked), *TASK.shape, generator=rngs())
         return Synthetic(self.labels()[picked], {"images": images, "log_rate": torch.tensor(-1.0)})
 
-    def gradient(self, synthetic: Synthetic, picked: Any, knowledge: Any, rng: Any, done: float = 0.0) -> Any:
+    def gradient(
+        self, synthetic: Synthetic, picked: Any, real: Any, knowledge: Any, rng: Any, done: float = 0.0
+    ) -> Any:
         noise = torch.randn(synthetic.variables["images"].shape, generator=rng)
         gradients = {"images": synthetic.variables["images"] + noise, "log_rate": -noise.mean().abs()}
         return gradients, {"loss": float(noise.square().mean()), "learning_rate": 0.1}
@@ -51,11 +54,13 @@ class Noisy(Method):
         return "far too noisy" if metrics["loss"] > 0.1 else ""
 
 
-def run(folder: Path, seed: int = 0, events: Events | None = None, method: Any = None, **settings: Any) -> Any:
+def run(
+    folder: Path, seed: int = 0, events: Events | None = None, method: Any = None, real: Any = None, **settings: Any
+) -> Any:
     method = method or Noisy(NoisySettings(), TASK, 2)
     chosen = RecoverSettings(**{"iterations": STEPS, "num_snapshots": 3, **settings})
     quiet = events or Events(quiet=True)
-    recover(method, None, None, chosen, seed=seed, folder=folder, engine=Engine("cpu"), events=quiet)
+    recover(method, real, None, chosen, seed=seed, folder=folder, engine=Engine("cpu"), events=quiet)
     return read_chunks(folder)
 
 
@@ -176,8 +181,9 @@ def test_images_that_leave_their_range_later_keep_the_state_before(
 ) -> None:
     gradient = Noisy.gradient
 
-    def wild(self: Noisy, synthetic: Synthetic, picked: Any, knowledge: Any, rng: Any, done: float = 0.0) -> Any:
-        gradients, metrics = gradient(self, synthetic, picked, knowledge, rng, done)
+    def wild(self: Noisy, synthetic: Synthetic, *args: Any) -> Any:
+        gradients, metrics = gradient(self, synthetic, *args)
+        done = args[-1]
         return {**gradients, "images": gradients["images"] * (1e9 if done >= 0.5 else 1)}, metrics
 
     states = iterates(tmp_path / "calm", monkeypatch, ema=0.9)
@@ -210,3 +216,114 @@ def test_doubts_are_told_once_after_many_steps_in_a_row(tmp_path: Path) -> None:
     run(tmp_path / "long", events=events, iterations=3 * DOUBT_AFTER)
     told = [event for event in read_events(tmp_path / "events.jsonl") if event["event"] == "warning"]
     assert [(event["step"], event["message"]) for event in told] == [(DOUBT_AFTER, "far too noisy")]
+
+
+class Factors(Noisy):
+    """Images that are weights of four shared ones: neither variable has the shape of an image."""
+
+    def init(self, picked: Any, real: Any, knowledge: Any, rngs: Any) -> Synthetic:
+        state = super().init(picked, real, knowledge, rngs)
+        weights = torch.randn(len(picked), 4, generator=rngs("weights"))
+        rest = {"log_rate": state.variables["log_rate"]}
+        return Synthetic(state.labels, {"weights": weights, "shared": state.variables["images"], **rest})
+
+    def decode(self, synthetic: Synthetic) -> torch.Tensor:
+        return torch.einsum("nk,kchw->nchw", synthetic.variables["weights"], synthetic.variables["shared"])
+
+    def gradient(
+        self, synthetic: Synthetic, picked: Any, real: Any, knowledge: Any, rng: Any, done: float = 0.0
+    ) -> Any:
+        names = ["weights", "shared"]
+        leaves = {name: synthetic.variables[name].detach().requires_grad_() for name in names}
+        loss = self.decode(Synthetic(synthetic.labels, leaves)).square().mean()
+        found = torch.autograd.grad(loss, [leaves[name] for name in names])
+        return dict(zip(names, found, strict=True)), {"loss": loss.detach()}
+
+    def learning_rates(self) -> dict[str, float]:
+        return {"weights": self.settings.lr_images, "shared": self.settings.lr_images}
+
+    def doubts(self, metrics: Any) -> str:
+        return ""
+
+
+def test_what_is_pictured_kept_and_handed_over_is_decoded(tmp_path: Path) -> None:
+    method = Factors(NoisySettings(), TASK, 2)
+    begun = method.init(torch.arange(4), None, None, partial(generator, 0, "recover", "init"))
+    images = run(tmp_path, method=method, num_states=1, ema=0.5).images
+    assert images.shape == (4, *TASK.shape)
+    assert 0 < float(images.square().mean()) < float(method.decode(begun).square().mean())
+    for step, wanted in ((0, method.decode(begun)), (STEPS, images)):
+        pixels, _ = read_tensors(tmp_path / "snapshots" / f"step-{step:08d}.safetensors")
+        shown = TASK.normalization.pixels(wanted).clamp(0, 1).mul(255).round().byte()
+        assert torch.equal(pixels["pixels"].permute(0, 3, 1, 2), shown)
+    kept, _ = read_tensors(tmp_path / state_name(STEPS // 2))
+    assert kept["images"].shape == images.shape
+    assert not torch.equal(kept["images"], images)
+
+
+def test_decoded_images_that_leave_their_range_stop_the_run(tmp_path: Path) -> None:
+    method = Factors(NoisySettings(lr_images=1e6), TASK, 2)
+    with pytest.raises(DivergedError, match="image values reach"):
+        run(tmp_path, method=method)
+
+
+class Shades:
+    """Real images of two shades, one for each class."""
+
+    labels = torch.arange(2).repeat(3)
+
+    def images(self, indices: torch.Tensor) -> torch.Tensor:
+        return (self.labels[indices].float() - 0.5).view(-1, 1, 1, 1).expand(-1, *TASK.shape)
+
+
+class Means(Optimised[NoisySettings, None]):
+    """Draws each image to a real one of its class, another in each step."""
+
+    name, summary, source, Settings, knowledge, separable = "means", "", "", NoisySettings, "none", True
+
+    def init(self, picked: torch.Tensor, real: RealImages, knowledge: None, rngs: Any) -> Synthetic:
+        return Synthetic(self.labels()[picked], {"images": torch.zeros(len(picked), *TASK.shape)})
+
+    def gradient(
+        self, synthetic: Synthetic, picked: Any, real: RealImages, knowledge: None, rng: Any, done: float = 0.0
+    ) -> Any:
+        of_class = [(real.labels == label).nonzero().squeeze(1) for label in synthetic.labels.tolist()]
+        chosen = [int(some[torch.randint(len(some), (), generator=rng)]) for some in of_class]
+        away = synthetic.variables["images"] - real.images(torch.tensor(chosen))
+        return {"images": away}, {"loss": away.square().mean()}
+
+    def learning_rates(self) -> dict[str, float]:
+        return {"images": 1.0}
+
+
+@pytest.mark.parametrize("chunk_size", [100, 3])
+def test_a_step_sees_the_real_images(chunk_size: int, tmp_path: Path) -> None:
+    method = Means(NoisySettings(), TASK, 2)
+    found = run(tmp_path, method=method, real=Shades(), momentum=0.0, chunk_size=chunk_size)
+    wanted = (found.labels.float() - 0.5).view(-1, 1, 1, 1).expand(-1, *TASK.shape)
+    assert torch.allclose(found.images, wanted)
+
+
+class Blank(Selector[NoisySettings, None]):
+    """Grey images."""
+
+    name, summary, source, Settings, knowledge, separable = "blank", "", "", NoisySettings, "none", False
+
+    def init(self, picked: torch.Tensor, real: RealImages, knowledge: None, rngs: Any) -> Synthetic:
+        return Synthetic(self.labels()[picked], {"images": torch.zeros(len(picked), *TASK.shape)})
+
+
+def test_a_method_of_two_verbs_is_made_at_once_and_pictured(tmp_path: Path) -> None:
+    method = Blank(NoisySettings(), TASK, 2)
+    assert torch.equal(run(tmp_path, method=method, iterations=0).images, torch.zeros(4, *TASK.shape))
+    pixels, note = read_tensors(tmp_path / "snapshots" / "step-00000000.safetensors")
+    assert pixels["pixels"].unique().tolist() == [128]
+    assert note["labels"] == [0, 1, 0, 1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["snapshots", "synthetic-00000.safetensors"]
+    assert "recover.iterations must be 0" in Blank.problems(method.settings, {"recover": RecoverSettings()})[0]
+
+
+def test_iterations_of_a_method_that_has_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="blank does not optimise its images"):
+        run(tmp_path, method=Blank(NoisySettings(), TASK, 2))
+    assert not list(tmp_path.iterdir())

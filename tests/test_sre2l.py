@@ -12,7 +12,7 @@ from PIL import Image
 import attar
 from attar.data.views import Views
 from attar.errors import ConfigError, DivergedError
-from attar.methods.matching import AUTO_ALPHA
+from attar.methods.matching import AUTO_ALPHA, alpha_of, smallest_crop
 from attar.methods.sre2l import Sre2l, Sre2lSettings
 from attar.models.catalog import build
 from attar.recover import RecoverSettings, _Loop, chunks
@@ -162,9 +162,9 @@ def test_every_term_is_in_the_gradient() -> None:
     picked, found = torch.arange(6), {}
     for name, extra in (("plain", {}), ("tv", {"alpha_tv": 0.1}), ("l2", {"alpha_l2": 0.1}), ("bn", {"alpha_bn": 9.0})):
         method, knowledge = make(**{"alpha_bn": 1.0, **extra})
-        gradients, metrics = method.gradient(state, picked, knowledge, generator(1))
+        gradients, metrics = method.gradient(state, picked, Real(), knowledge, generator(1))
         found[name] = gradients["images"]
-        terms = float(metrics["classification"]) + method.options.alpha_bn * float(metrics["statistics"])
+        terms = float(metrics["classification"]) + method.settings.alpha_bn * float(metrics["statistics"])
         assert (float(metrics["loss"]) == pytest.approx(terms, rel=1e-5)) == (name in ("plain", "bn"))
     assert all(not torch.equal(found["plain"], found[name]) for name in ("tv", "l2", "bn"))
 
@@ -175,10 +175,11 @@ def test_auto_alpha_makes_teachers_of_any_depth_weigh_alike() -> None:
         method, _ = make(ipc=4)
         knowledge = Knowledge(name)
         state = method.init(torch.arange(12), Real(), knowledge, partial(generator, 0))
-        metrics = method.gradient(state, torch.arange(12), knowledge, generator(1))[1]
+        metrics = method.gradient(state, torch.arange(12), Real(), knowledge, generator(1))[1]
         watched = method._watch(knowledge)
-        assert method.alpha(watched) == pytest.approx(AUTO_ALPHA / watched.scale())
-        shares.append(float(metrics["statistics"]) * method.alpha(watched))
+        alpha = alpha_of(method.settings, watched)
+        assert alpha == pytest.approx(AUTO_ALPHA / watched.scale())
+        shares.append(float(metrics["statistics"]) * alpha)
     plain = [float(value) for value in shares]
     assert max(plain) < 3 * min(plain)
 
@@ -193,17 +194,17 @@ def test_auto_alpha_makes_teachers_of_any_depth_weigh_alike() -> None:
 )
 def test_curricula_are_those_of_cda(shape: str, left: Callable[[float], float]) -> None:
     """`easy2hard_mode` and `milestone` in CDA/recover_cda_in1k.py, in iteration i of n."""
-    method, _ = make(curriculum=0.75, curriculum_shape=shape)
+    settings = Sre2lSettings(curriculum=0.75, curriculum_shape=shape)
     for i in range(20):
         expected = 0.08 + 0.92 * left(i / 20 / 0.75) if i < 0.75 * 20 else 0.08
-        assert method.smallest_crop(i / 20) == pytest.approx(expected)
+        assert smallest_crop(settings, i / 20) == pytest.approx(expected)
 
 
 def test_the_curriculum_ends_at_the_smallest_crop() -> None:
-    method, _ = make(curriculum=0.5, crop_min_scale=0.2)
-    scales = [method.smallest_crop(done) for done in (0.0, 0.25, 0.5, 0.9)]
+    settings = Sre2lSettings(curriculum=0.5, crop_min_scale=0.2)
+    scales = [smallest_crop(settings, done) for done in (0.0, 0.25, 0.5, 0.9)]
     assert scales == pytest.approx([1.0, 0.6, 0.2, 0.2])
-    assert make(crop_min_scale=0.2)[0].smallest_crop(0.0) == 0.2
+    assert smallest_crop(Sre2lSettings(crop_min_scale=0.2), 0.0) == 0.2
 
 
 def test_events_tell_the_two_terms_of_each_chunk(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ class _Stages:
 
     def relabel(self) -> Estimate:
         """Soft labels of a batch for an epoch, then for some more, written as they will be; and the images."""
-        each = (1 if self._method().hands_over_8bit() else 1 + 4) * self._image_bytes
+        each = (1 if self._method().hands_over_8bit else 1 + 4) * self._image_bytes
         settings, disk = self.settings.relabel, self._num_images * each
         if settings.labels == "online":
             return Estimate("relabel", "images", 0, 0.0, disk + self.rehearsal.num_bytes)

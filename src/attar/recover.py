@@ -1,4 +1,4 @@
-"""Recover: the loop that optimises synthetic images; the method owns the step.
+"""Recover: synthetic images are made, and optimised in a loop where the method has a step for it.
 
     recover/synthetic-00000.safetensors            a chunk of images, as the method hands it over
     recover/snapshots/step-00000300.safetensors    uint8 pixels of the first chunk on the way, for pictures
@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal
 
 import torch
 from pydantic import Field
@@ -27,8 +27,8 @@ from torch import Tensor
 from attar.artifacts.description import IMAGE_LIMIT
 from attar.artifacts.recovered import chunk_name, state_name, write_chunk
 from attar.config import Config
-from attar.errors import ArtifactError, DivergedError
-from attar.methods.base import Method, RealImages, Synthetic
+from attar.errors import ArtifactError, ConfigError, DivergedError
+from attar.methods.base import KnowledgeT, Method, Optimised, RealImages, Selector, Synthetic
 from attar.runtime.checkpoint import read_tensors, write_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events, Progress
@@ -84,9 +84,9 @@ def chunks(method: Method, settings: RecoverSettings) -> list[Tensor]:
 
 
 def recover(
-    method: Method,
+    method: Selector[Any, KnowledgeT],
     real: RealImages,
-    knowledge: Any,
+    knowledge: KnowledgeT,
     settings: RecoverSettings,
     *,
     seed: int,
@@ -94,12 +94,15 @@ def recover(
     engine: Engine,
     events: Events,
 ) -> list[str]:
-    """Optimise what is not there yet, each chunk from its checkpoint where there is one; returns the stage's files.
+    """Make what is not there yet, each chunk from its checkpoint where there is one; returns the stage's files.
 
     With several processes each makes its share of the chunks, or they take the steps of a single one together, and all
-    wait for the last. Raises DivergedError at the first loss or gradient that is not finite, or where values have left
+    wait for the last. Raises ConfigError where a method that optimises nothing is asked for iterations, and
+    DivergedError at the first loss or gradient that is not finite, or where values have left
     any sense; the checkpoint stays at the last good state.
     """
+    if settings.iterations and not isinstance(method, Optimised):
+        raise ConfigError(f"{method.name} does not optimise its images", expected="recover.iterations=0")
     parts = chunks(method, settings)
     names = [chunk_name(k) for k in range(len(parts))]
     members = _together(method, settings, engine, events)
@@ -111,7 +114,12 @@ def recover(
     with events.progress(f"recover: {method.name}", total, (len(mine) - len(missing)) * per_chunk) as bar:
         for k in missing:
             state = _begin(method, parts[k], real, knowledge, seed, engine)
-            loop = _Loop(method, state, knowledge, settings, seed, k, len(parts), folder, engine, events, members)
+            if not isinstance(method, Optimised):
+                if k == 0 and settings.num_snapshots:
+                    write_snapshot(folder, 0, state.variables["images"], state.labels, method.task)
+                write_chunk(folder / names[k], method.finish(state, knowledge))
+                continue
+            loop = _Loop(method, state, real, knowledge, settings, seed, k, len(parts), folder, engine, events, members)
             loop.run(bar)
             if loop.leads:
                 write_chunk(folder / names[k], method.finish(loop.result(), knowledge))
@@ -140,6 +148,8 @@ def _together(method: Method, settings: RecoverSettings, engine: Engine, events:
     if method.separable:
         return Team()
     processes, draws = engine.processes, settings.draws_per_step
+    if not isinstance(method, Optimised):
+        return Team() if processes.rank == 0 else None
     if idle := max(0, processes.num - draws):
         events.say(
             f"{idle} of {processes.num} processes wait while images are recovered: a step of {method.name} has "
@@ -148,20 +158,28 @@ def _together(method: Method, settings: RecoverSettings, engine: Engine, events:
     return team(processes, min(draws, processes.num))
 
 
-def _begin(method: Method, picked: Tensor, real: RealImages, knowledge: Any, seed: int, engine: Engine) -> Synthetic:
+def _begin(
+    method: Selector[Any, KnowledgeT],
+    picked: Tensor,
+    real: RealImages,
+    knowledge: KnowledgeT,
+    seed: int,
+    engine: Engine,
+) -> Synthetic:
     state = method.init(picked, real, knowledge, partial(generator, seed, "recover", "init"))
     variables = {name: value.to(engine.device) for name, value in state.variables.items()}
     return Synthetic(state.labels.to(engine.device), variables)
 
 
-class _Loop:
+class _Loop(Generic[KnowledgeT]):
     """One chunk, from its start or its checkpoint to its last step."""
 
     def __init__(
         self,
-        method: Method,
+        method: Optimised[Any, KnowledgeT],
         synthetic: Synthetic,
-        knowledge: Any,
+        real: RealImages,
+        knowledge: KnowledgeT,
         settings: RecoverSettings,
         seed: int,
         chunk: int,
@@ -171,7 +189,7 @@ class _Loop:
         events: Events,
         members: Team | None = None,
     ) -> None:
-        self.method, self.synthetic, self.knowledge = method, synthetic, knowledge
+        self.method, self.synthetic, self.real, self.knowledge = method, synthetic, real, knowledge
         self.settings, self.seed, self.chunk, self.folder = settings, seed, chunk, folder
         self.engine, self.events, self.team = engine, events, members or Team()
         self.checkpoint = folder / f"checkpoint-{chunk:05d}.safetensors"
@@ -258,7 +276,7 @@ class _Loop:
         picked = torch.arange(len(self.synthetic.labels), device=self.synthetic.labels.device)
         rng, done = self._generator(step, k), step / self.settings.iterations
         with self.engine.autocast() if self.method.mixed_precision else nullcontext():
-            return self.method.gradient(self.synthetic, picked, self.knowledge, rng, done)
+            return self.method.gradient(self.synthetic, picked, self.real, self.knowledge, rng, done)
 
     def _generator(self, step: int, k: int) -> torch.Generator:
         draw = ("draw", k) if k else ()  # the first is what a single one would be
@@ -281,7 +299,8 @@ class _Loop:
 
     def _require_in_range(self, step: int, before: Mapping[str, Tensor]) -> None:
         """A method that normalises its networks stays finite long after its images have left any sense."""
-        images = self.synthetic.variables["images"].detach()
+        with torch.no_grad():
+            images = self.method.decode(self.synthetic)
         most = float(images.abs().max()) if images.numel() else 0.0
         if not most <= IMAGE_LIMIT:
             expected = f"normalised values within -{IMAGE_LIMIT:g}..{IMAGE_LIMIT:g}; real images stay within about 3"
@@ -350,16 +369,18 @@ class _Loop:
 
     def _snapshot(self, step: int) -> None:
         if step in self.snapshots and self.leads:
-            write_snapshot(self.folder, step, self.result(), self.method.task)
+            with torch.no_grad():
+                images = self.method.decode(self.result())
+            write_snapshot(self.folder, step, images, self.synthetic.labels, self.method.task)
         if step in self.states and self.leads:
             write_chunk(self.folder / state_name(step), self.method.finish(self.result(), self.knowledge))
 
 
-def write_snapshot(folder: Path, step: int, synthetic: Synthetic, task: Task) -> None:
-    """Keep up to 100 images, as uint8 pixels (k, h, w, c), the first of every class first."""
-    images = synthetic.variables["images"][:SNAPSHOT_IMAGES].detach()
-    pixels = task.normalization.pixels(images.float().cpu()).clamp(0, 1).mul(255).round().byte()
-    note = {"step": step, "labels": synthetic.labels[:SNAPSHOT_IMAGES].tolist()}
+def write_snapshot(folder: Path, step: int, images: Tensor, labels: Tensor, task: Task) -> None:
+    """Keep up to 100 of the images (n, c, h, w), as uint8 pixels (k, h, w, c), the first of every class first."""
+    shown = images[:SNAPSHOT_IMAGES].detach().float().cpu()
+    pixels = task.normalization.pixels(shown).clamp(0, 1).mul(255).round().byte()
+    note = {"step": step, "labels": labels[:SNAPSHOT_IMAGES].tolist()}
     write_tensors(folder / _snapshot_name(step), {"pixels": pixels.permute(0, 2, 3, 1)}, note)
 
 
@@ -378,8 +399,6 @@ def _optimizer(
     groups = [
         {"params": [value], "lr": rates[name], "name": name} for name, value in variables.items() if name in rates
     ]
-    if not groups:
-        groups = [{"params": [torch.zeros(())], "lr": 0.0, "name": "nothing"}]
     if settings.optimizer == "adam":
         return torch.optim.Adam(groups, betas=(settings.momentum, settings.second_beta))
     return torch.optim.SGD(groups, momentum=settings.momentum)

@@ -268,7 +268,7 @@ def _sections(kind: type[Method], values: Mapping[str, Mapping[str, Any]]) -> di
 
 
 def _checked(kind: type[Method], sections: dict[str, Config]) -> dict[str, Config]:
-    problems = kind.problems(sections)
+    problems = kind.problems(sections["method"], sections)
     labels = getattr(sections["relabel"], "labels", "method")
     if getattr(sections["relabel"], "label_budget", None) and labels != "epochs":
         problems.append(

@@ -25,7 +25,7 @@ from attar.data.replayed import ReplayedSet
 from attar.data.views import Views, ViewSettings
 from attar.errors import ConfigError, DataError
 from attar.methods import method as method_named
-from attar.methods.coreset import Coreset
+from attar.methods.coreset import ByFeatures
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.files import sha256
@@ -166,11 +166,11 @@ class Subjects:
         return [sha256(path) for path in getattr(self._teacher, "paths", ())]
 
 
-def coreset_named(name: str, task: Any) -> Coreset:
+def coreset_named(name: str, task: Any) -> ByFeatures:
     """A coreset method, to choose with; its images per class are those that are asked for."""
     kind = method_named(name)
     made = kind(kind.Settings(), task, 1)
-    assert isinstance(made, Coreset)
+    assert isinstance(made, ByFeatures)
     return made
 
 

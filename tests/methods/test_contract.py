@@ -7,7 +7,7 @@ import torch
 
 from attar.losses.class_statistics import LayerStatistics
 from attar.methods import methods
-from attar.methods.base import Member, Method, Segment
+from attar.methods.base import Member, Optimised, Segment
 from attar.models.convnet import ConvNet
 from attar.models.flat import FlatModel
 from attar.runtime import seeding
@@ -85,7 +85,7 @@ CASES = [
     for extra in EXTRA.get(name, [{}])
 ]
 
-ITERATIVE = [case for case in CASES if case.values[0].learning_rates is not Method.learning_rates]
+ITERATIVE = [case for case in CASES if issubclass(case.values[0], Optimised)]
 
 
 def make(kind, extra):
@@ -129,7 +129,7 @@ def test_gradient_is_finite_repeatable_and_leaves_the_state_alone(kind, extra):
     synthetic = begin(method, knowledge)
     before = {name: value.clone() for name, value in synthetic.variables.items()}
     picked = torch.arange(len(synthetic.labels))
-    found = [method.gradient(synthetic, picked, knowledge, seeding.generator(1)) for _ in range(2)]
+    found = [method.gradient(synthetic, picked, Real(), knowledge, seeding.generator(1)) for _ in range(2)]
     gradients, metrics = found[0]
     assert "loss" in metrics
     assert set(gradients) == set(synthetic.variables) <= set(method.learning_rates())
@@ -154,6 +154,18 @@ def test_finish_hands_over_plain_tensors(kind, extra):
         assert torch.allclose(done.soft_labels.sum(1), torch.ones(6))
     if "log_rate" in synthetic.variables:
         assert done.learning_rate == pytest.approx(Experts.learning_rate)
+
+
+@pytest.mark.parametrize(("kind", "extra"), ITERATIVE)
+def test_what_is_decoded_is_an_image_for_each_label_and_has_a_gradient(kind, extra):
+    method, knowledge = make(kind, extra)
+    synthetic = begin(method, knowledge)
+    for value in synthetic.variables.values():
+        value.requires_grad_()
+    images = method.decode(synthetic)
+    assert images.shape == (len(synthetic.labels), *TASK.shape)
+    found = torch.autograd.grad(images.square().sum(), list(synthetic.variables.values()), allow_unused=True)
+    assert any(value is not None and bool((value != 0).any()) for value in found)
 
 
 @pytest.mark.parametrize("kind", methods().values())

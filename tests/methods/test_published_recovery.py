@@ -66,7 +66,8 @@ def test_twenty_steps_are_those_of_the_published_loop(tmp_path) -> None:
     loop = RecoverSettings(**{**Sre2l.defaults["recover"], "iterations": STEPS, "chunk_size": 6})
     state = Synthetic(labels, {"images": start.clone()})
     method = Sre2l(settings, TASK, 2)
-    steps = _Loop(method, state, SimpleNamespace(model=net), loop, 0, 0, 1, tmp_path, Engine("cpu"), Events(quiet=True))
+    teacher = SimpleNamespace(model=net)
+    steps = _Loop(method, state, None, teacher, loop, 0, 0, 1, tmp_path, Engine("cpu"), Events(quiet=True))
     for step in range(STEPS):
         steps._step(step)
     wanted = published(net, start, labels)

@@ -232,14 +232,11 @@ def test_what_is_handed_over_is_whole_pixels():
 
 
 def test_iterations_are_refused_before_any_work():
-    sections = {"recover": RecoverSettings(iterations=10), "method": RdedSettings()}
-    assert "recover.iterations must be 0" in Rded.problems(sections)[0]
-    assert Rded.problems({**sections, "recover": RecoverSettings(**Rded.defaults["recover"])}) == []
-    method = rded()
-    with pytest.raises(ConfigError, match="does not optimise"):
-        method.gradient(
-            method.init(torch.arange(6), Real(), Teacher(), partial(generator, 0)), torch.arange(6), None, generator(0)
-        )
+    settings = RdedSettings()
+    (problem,) = Rded.problems(settings, {"recover": RecoverSettings(iterations=10)})
+    assert "rded makes its images at once" in problem
+    assert "recover.iterations must be 0; sre2l can begin with them" in problem
+    assert Rded.problems(settings, {"recover": RecoverSettings(**Rded.defaults["recover"])}) == []
 
 
 def test_the_teacher_left_to_auto_suits_the_resolution():

@@ -21,7 +21,7 @@ from attar.data.views import Views
 from attar.errors import ConfigError
 from attar.losses.class_statistics import LayerStatistics
 from attar.methods.base import Member
-from attar.methods.matching import AUTO_ALPHA
+from attar.methods.matching import AUTO_ALPHA, alpha_of
 from attar.methods.sre2l import Sre2l, Sre2lSettings
 from attar.methods.teddy import Teddy, TeddySettings
 from attar.models.catalog import build
@@ -70,7 +70,7 @@ def make(**settings: object) -> Teddy:
 
 def gradient(method: Teddy | Sre2l, pool: Pool, step: int = 0, done: float = 0.0) -> torch.Tensor:
     state = method.init(ALL, None, None, partial(generator, 0))
-    return method.gradient(state, ALL, pool, generator(1, step), done)[0]["images"]
+    return method.gradient(state, ALL, None, pool, generator(1, step), done)[0]["images"]
 
 
 def test_with_one_member_and_what_it_has_learnt_it_is_sre2l() -> None:
@@ -116,12 +116,17 @@ def test_no_more_members_are_kept_open_than_may_be() -> None:
 
 def test_alpha_is_in_the_members_own_unit() -> None:
     pool, method = Pool(learnt=False), make()
-    alphas = [method.judge(pool, ALL % 3, generator(0, step), 0.0)[1] for step in range(20)]
-    assert len(set(alphas)) == 4
+    state = method.init(ALL, None, None, partial(generator, 0))
+    told = [method.gradient(state, ALL, None, pool, generator(0, step))[1] for step in range(20)]
+    alphas = [float((terms["loss"] - terms["classification"]) / terms["statistics"]) for terms in told]
+    own = [alpha_of(method.settings, method._watch(pool, k)) for k in range(4)]
+    nearest = [min(range(4), key=lambda k: abs(own[k] - alpha)) for alpha in alphas]
+    assert set(nearest) == {0, 1, 2, 3}
+    assert alphas == pytest.approx([own[k] for k in nearest], rel=1e-4)
     watched = method._watch(pool, 2)
     sizes = [layer.var.sqrt().norm() + layer.var.norm() for layer in pool.member(2).statistics]
     assert watched.scale() == pytest.approx(float(10 * sizes[0] + sizes[1]))
-    assert method.alpha(watched) == pytest.approx(AUTO_ALPHA / watched.scale())
+    assert alpha_of(method.settings, watched) == pytest.approx(AUTO_ALPHA / watched.scale())
 
 
 def test_the_part_of_the_classes_is_part_of_the_objective() -> None:
@@ -133,7 +138,9 @@ def test_the_part_of_the_classes_is_part_of_the_objective() -> None:
 def test_the_order_of_the_images_in_a_step_does_not_matter() -> None:
     method, pool = make(class_share=1.0, members=[1]), Pool(learnt=False)
     state = method.init(ALL, None, None, partial(generator, 0))
-    found = [method.gradient(state, ALL[picked], pool, generator(1), 0.0)[0]["images"] for picked in (ALL, ALL.flip(0))]
+    found = [
+        method.gradient(state, ALL[picked], None, pool, generator(1))[0]["images"] for picked in (ALL, ALL.flip(0))
+    ]
     assert found[0].flatten(1).norm(dim=1).min() > 0
     assert torch.allclose(*found, atol=1e-5)
 

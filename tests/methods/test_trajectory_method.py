@@ -50,14 +50,14 @@ def state(method, dtype=torch.float64):
         "images": torch.randn(len(labels), *TASK.shape, generator=rng, dtype=dtype),
         "log_rate": torch.tensor(math.log(0.3), dtype=dtype),
     }
-    if method.options.labels == "learnt":
+    if method.settings.labels == "learnt":
         variables["label_logits"] = torch.randn(len(labels), 3, generator=rng, dtype=dtype)
     return Synthetic(labels, variables)
 
 
 def step(method, synthetic, experts=None, key=0, done=0.0):
     rng = seeding.generator(key, "step")
-    return method.gradient(synthetic, torch.arange(len(synthetic.labels)), experts or Experts(), rng, done)
+    return method.gradient(synthetic, torch.arange(len(synthetic.labels)), None, experts or Experts(), rng, done)
 
 
 def cosine(a, b):
@@ -108,7 +108,7 @@ def test_starts_are_drawn_from_the_whole_window_and_only_there():
 
 
 def test_the_window_grows_with_the_iterations_and_then_stays():
-    settings = make("tesla", max_start_epoch=10, initial_max_start_epoch=2, min_start_epoch=1, growth=0.8).options
+    settings = make("tesla", max_start_epoch=10, initial_max_start_epoch=2, min_start_epoch=1, growth=0.8).settings
     lasts = [settings.window(done / 20, num_epochs=50)[1] for done in range(21)]
     assert lasts == sorted(lasts)
     assert (lasts[0], lasts[8], lasts[16], lasts[20]) == (1, 5, 9, 9)
@@ -181,7 +181,8 @@ def test_a_loss_that_stays_far_above_1_is_doubted():
 def test_settings_that_do_not_go_together(settings, complaint):
     tesla = methods()["tesla"]
     values = {"squeeze": {"epochs": 4}, **settings, "run": {"source": "digits", **settings.get("run", {})}}
-    problems = tesla.problems(build(sections_of(tesla), values))
+    sections = build(sections_of(tesla), values)
+    problems = tesla.problems(sections["method"], sections)
     assert len(problems) == bool(complaint)
     assert complaint is None or complaint in problems[0]
 

@@ -1,4 +1,4 @@
-"""The contract of a method: what it needs to know, and three verbs.
+"""The contract of a method: a `Selector` makes images at once, an `Optimised` one improves them step by step.
 
 The library owns the loop (`recover.py`: optimiser, schedule, resume, events), the method owns the step.
 A method is one file: a frozen config, its objective on one screen, no files, no printing, no data loading.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,10 @@ Generators = Callable[..., torch.Generator]
 """`rngs(*keys)` gives the generator of these keys, the same for the same seed whatever was drawn before."""
 Metrics = Mapping[str, float | Tensor]
 """Named numbers: floats, or scalars that stay on the device until somebody reads them."""
+SettingsT = TypeVar("SettingsT", bound=Config)
+"""A method's own settings."""
+KnowledgeT = TypeVar("KnowledgeT")
+"""What a method is told about the real images: `None`, a `Teacher`, a `Pool` or `Trajectories`."""
 
 
 class RealImages(Protocol):
@@ -34,7 +38,7 @@ class RealImages(Protocol):
     """Class of each image: int64 (n,)."""
 
     def images(self, indices: Tensor) -> Tensor:
-        """Normalised images (b, c, h, w), float32, of these indices (b,)."""
+        """Normalised images (b, c, h, w), float32, on the CPU, of these indices (b,)."""
 
 
 class Teacher(Protocol):
@@ -106,7 +110,7 @@ class Synthetic:
     """The state that `recover` optimises.
 
     `labels` (n,) int64 are the classes of the images and stay; `variables` are optimised: `images`
-    (n, c, h, w) normalised, and what else the method needs, such as a step size.
+    (n, c, h, w) normalised, or what a method decodes them from, and what else it needs, such as a step size.
     """
 
     labels: Tensor
@@ -147,8 +151,12 @@ class Distillate:
     exact_8bit: bool = False
 
 
-class Method(ABC):
-    """One way to distil. Subclasses are final: a class is abstract or complete."""
+class Selector(ABC, Generic[SettingsT, KnowledgeT]):
+    """A method that makes its images at once: chosen, cut or generated, and then left as they are.
+
+    Two verbs, `init` and `finish`, and what the library has to know beforehand. Named with its settings and with the
+    knowledge that it is given: `class Mine(Selector[MySettings, Teacher])`.
+    """
 
     name: ClassVar[str]
     """As typed after `--method`."""
@@ -157,48 +165,46 @@ class Method(ABC):
     source: ClassVar[str]
     """Paper, equation or algorithm."""
     Settings: ClassVar[type[Config]]
-    """The typed settings, each field with its docstring."""
-    defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """The class of the settings, each field with its docstring."""
+    defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {"recover": {"iterations": 0}}
     """Defaults of other sections (`recover`, `evaluate`, ...) that suit this method."""
     knowledge: ClassVar[KnowledgeKind]
     """What `squeeze` must have made."""
     separable: ClassVar[bool]
-    """May chunks of images be optimised without hearing of each other?"""
+    """May chunks of images be made without hearing of each other?"""
     mixed_precision: ClassVar[bool] = False
     """May networks run in the lower precision that is asked for while images are optimised?"""
-
     gains_from_bf16: ClassVar[bool] = False
     """Is `precision: auto` bf16-mixed on a processor that has bfloat16, for images of some size? It was measured."""
+    hands_over_8bit: ClassVar[bool] = False
+    """Are the images handed over whole 8-bit pixels, so that no float images are stored beside them?"""
 
-    def __init__(self, settings: Config, task: Task, ipc: int) -> None:
+    def __init__(self, settings: SettingsT, task: Task, ipc: int) -> None:
         self.settings, self.task, self.ipc = settings, task, ipc
 
     @classmethod
-    def needs(cls, settings: Config) -> KnowledgeKind:
+    def needs(cls, settings: SettingsT) -> KnowledgeKind:
         """The kind of knowledge that these settings need."""
         return cls.knowledge
 
     @classmethod
-    def problems(cls, sections: Mapping[str, Config]) -> list[str]:
-        """What does not go together among all sections of a run, a sentence each."""
-        return []
+    def problems(cls, settings: SettingsT, sections: Mapping[str, Config]) -> list[str]:
+        """What does not go together among all sections of a run, a sentence each; `settings` are the method's."""
+        if getattr(sections["recover"], "iterations", 0) == 0:
+            return []
+        return [f"{cls.name} makes its images at once and does not optimise them: recover.iterations must be 0"]
 
     @classmethod
-    def starts_from_real(cls, settings: Config) -> bool:
+    def starts_from_real(cls, settings: SettingsT) -> bool:
         """Whether `init` takes ipc real images of each class."""
         return True
 
     @classmethod
-    def keeps_pixels_valid(cls, settings: Config) -> bool:
+    def keeps_pixels_valid(cls, settings: SettingsT) -> bool:
         """Whether images are kept or made valid pixel by pixel, which whitened images cannot be."""
-        return bool(getattr(settings, "lossless", False))
-
-    @classmethod
-    def hands_over_8bit(cls) -> bool:
-        """Whether what is handed over is whole 8-bit pixels, so that no float images are stored beside them."""
         return False
 
-    @classmethod  # noqa: B027 (most take any network)
+    @classmethod
     def require_teacher(cls, model: nn.Module, name: str) -> None:
         """Raise ConfigError where a network of this kind cannot teach this method."""
 
@@ -212,34 +218,64 @@ class Method(ABC):
         return balanced_labels(self.task.num_classes, self.ipc)
 
     @abstractmethod
-    def init(self, picked: Tensor, real: RealImages, knowledge: Any, rngs: Generators) -> Synthetic:
-        """Make the first images and labels.
+    def init(self, picked: Tensor, real: RealImages, knowledge: KnowledgeT, rngs: Generators) -> Synthetic:
+        """Make the first images and labels; of a method that optimises nothing, they are the last.
 
         Args:
             picked: places (b,), among all `labels()`, of the images to make: all of them, or a chunk where the
                 method is separable. An image must not depend on which others are in its chunk.
             real: the real training images.
-            knowledge: what `knowledge` names.
+            knowledge: what squeeze has made.
             rngs: generators by keys, such as a class or the place of an image.
         """
 
+    def finish(self, synthetic: Synthetic, knowledge: KnowledgeT) -> Distillate:
+        """Turn the last state into what is stored."""
+        return Distillate(synthetic.variables["images"].detach().cpu(), synthetic.labels.cpu())
+
+
+class Optimised(Selector[SettingsT, KnowledgeT]):
+    """A method whose images are optimised: `init` begins them, and each step goes down a `gradient`."""
+
+    defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @classmethod
+    def problems(cls, settings: SettingsT, sections: Mapping[str, Config]) -> list[str]:
+        """What does not go together among all sections of a run, a sentence each; `settings` are the method's."""
+        return []
+
     @abstractmethod
     def gradient(
-        self, synthetic: Synthetic, picked: Tensor, knowledge: Any, rng: torch.Generator, done: float = 0.0
+        self,
+        synthetic: Synthetic,
+        picked: Tensor,
+        real: RealImages,
+        knowledge: KnowledgeT,
+        rng: torch.Generator,
+        done: float = 0.0,
     ) -> tuple[dict[str, Tensor], Metrics]:
         """Gradients of the objective by variable, and metrics (`loss` among them).
 
         Args:
             synthetic: the state; not changed here.
             picked: indices (b,) into the state of the images this step is about.
-            knowledge: what `knowledge` names.
+            real: the real training images; a step that looks at some moves them to the state's device.
+            knowledge: what squeeze has made.
             rng: derived from (seed, chunk, step); the only source of randomness.
             done: the part of all iterations that lies behind, 0..1.
         """
 
+    @abstractmethod
     def learning_rates(self) -> dict[str, float]:
         """Learning rate of each variable; 0 keeps a variable as it is."""
-        return {}
+
+    def decode(self, synthetic: Synthetic) -> Tensor:
+        """Images (n, c, h, w), normalised, that the variables stand for: one for each of `labels`.
+
+        What is pictured, kept on the way, checked and handed over goes through this; so does a `gradient` whose
+        variables are something else than the images. Differentiable by the variables, and the same at every call.
+        """
+        return synthetic.variables["images"]
 
     def limits(self) -> dict[str, tuple[float, float]]:
         """Range of a variable, beside the images, outside which the run has gone astray and is stopped."""
@@ -255,12 +291,16 @@ class Method(ABC):
         rates = {key: rate for key, rate in dump(self.settings).items() if key.startswith("lr_") and rate}
         return [f"method.{key}={rate / 3:g}" for key, rate in rates.items() if rate in used]
 
-    def project(self, synthetic: Synthetic) -> None:  # noqa: B027 (most have nothing to project)
+    def project(self, synthetic: Synthetic) -> None:
         """Bring the variables back, in place, into the range that is valid; called after each step."""
 
-    def finish(self, synthetic: Synthetic, knowledge: Any) -> Distillate:
+    def finish(self, synthetic: Synthetic, knowledge: KnowledgeT) -> Distillate:
         """Turn the last state into what is stored."""
-        return Distillate(synthetic.variables["images"].detach().cpu(), synthetic.labels.cpu())
+        return Distillate(self.decode(synthetic).detach().cpu(), synthetic.labels.cpu())
+
+
+Method: TypeAlias = Selector[Any, Any]
+"""Any method, where its settings and knowledge are not looked into."""
 
 
 def random_members(real_labels: Tensor, labels: Tensor, picked: Tensor, rng: torch.Generator) -> Tensor:
@@ -280,6 +320,12 @@ def whole_pixels(images: Tensor, normalization: Normalization) -> Tensor:
     """Normalised images (b, c, h, w), each pixel clamped and rounded to the nearest of the 256 that are stored."""
     pixels = normalization.pixels(images.detach().cpu()).clamp(0, 1)
     return normalization.normalize(pixels.mul(255).round().to(torch.uint8))
+
+
+def clamp_pixels(images: Tensor, normalization: Normalization) -> None:
+    """Clamp normalised images (b, c, h, w), in place, to those of pixels in 0..1."""
+    low, high = normalization.valid_range(images)
+    images.copy_(images.clamp(low, high))
 
 
 def balanced_labels(num_classes: int, ipc: int) -> Tensor:

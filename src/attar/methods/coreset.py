@@ -14,21 +14,20 @@ approach", ICLR 2018, algorithm 1; Lloyd's k-means as in scikit-learn.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from attar.config import Config
-from attar.errors import ConfigError
 from attar.methods.base import (
     Distillate,
     Generators,
     KnowledgeKind,
-    Method,
-    Metrics,
+    KnowledgeT,
     RealImages,
+    Selector,
+    SettingsT,
     Synthetic,
     Teacher,
     random_members,
@@ -48,73 +47,61 @@ class CoresetSettings(Config):
     (then no teacher is trained)."""
 
 
-class Coreset(Method):
-    """Base of the coresets: images are selected at the start and never changed."""
+class Coreset(Selector[SettingsT, KnowledgeT]):
+    """Base of the coresets: images are real ones, so 8 bits hold them."""
 
-    knowledge: ClassVar[KnowledgeKind] = "teacher"
     separable = True
-    defaults = {"recover": {"iterations": 0}}
+    hands_over_8bit = True
+
+    def finish(self, synthetic: Synthetic, knowledge: KnowledgeT) -> Distillate:
+        """The images as they are."""
+        return Distillate(synthetic.variables["images"].cpu(), synthetic.labels.cpu(), exact_8bit=True)
+
+
+class ByFeatures(Coreset[CoresetSettings, Teacher | None]):
+    """Base of those that choose by distances between features, class by class."""
+
+    Settings: ClassVar[type[Config]] = CoresetSettings
+    knowledge = "teacher"
+
+    def __init__(self, settings: CoresetSettings, task: Task, ipc: int) -> None:
+        super().__init__(settings, task, ipc)
+        self._chosen: dict[int, Tensor] = {}
 
     @classmethod
-    def needs(cls, settings: Config) -> KnowledgeKind:
+    def needs(cls, settings: CoresetSettings) -> KnowledgeKind:
         """Nothing, where distances are those of pixels."""
-        return "none" if getattr(settings, "features", "teacher") == "pixels" else cls.knowledge
-
-    @classmethod
-    def problems(cls, sections: Mapping[str, Config]) -> list[str]:
-        """Coresets are not optimised."""
-        if getattr(sections["recover"], "iterations", 0) == 0:
-            return []
-        return [f"{cls.name} selects real images and does not optimise them: recover.iterations must be 0"]
-
-    @classmethod
-    def hands_over_8bit(cls) -> bool:
-        """Images are real ones."""
-        return True
+        return "none" if settings.features == "pixels" else cls.knowledge
 
     @abstractmethod
     def select(self, features: Tensor, count: int, rng: torch.Generator) -> Tensor:
         """Indices (count,) into one class's features (m, d), m >= count, none twice."""
 
-    def __init__(self, settings: Config, task: Task, ipc: int) -> None:
-        super().__init__(settings, task, ipc)
-        self._chosen: dict[int, Tensor] = {}
-
-    def init(self, picked: Tensor, real: RealImages, knowledge: Any, rngs: Generators) -> Synthetic:
+    def init(self, picked: Tensor, real: RealImages, knowledge: Teacher | None, rngs: Generators) -> Synthetic:
         """Select class by class, for all chunks at once."""
         seed = rngs().initial_seed()
         if seed not in self._chosen:
             self._chosen[seed] = self._choose(real, knowledge, rngs())
         return Synthetic(self.labels()[picked], {"images": real.images(self._chosen[seed][picked])})
 
-    def _choose(self, real: RealImages, knowledge: Any, rng: torch.Generator) -> Tensor:
+    def _choose(self, real: RealImages, teacher: Teacher | None, rng: torch.Generator) -> Tensor:
         """Index int64 (n,) of the real image for each place."""
-        extract = self._extractor(real, knowledge)
         labels = self.labels()
         chosen = torch.empty_like(labels)
         for label in range(self.task.num_classes):
             members = (real.labels == label).nonzero().squeeze(1)
-            chosen[labels == label] = members[self.select(extract(members), self.ipc, rng)]
+            chosen[labels == label] = members[self.select(features_of(members, real, teacher), self.ipc, rng)]
         return chosen
 
-    def gradient(
-        self, synthetic: Synthetic, picked: Tensor, knowledge: Any, rng: torch.Generator, done: float = 0.0
-    ) -> tuple[dict[str, Tensor], Metrics]:
-        """There is nothing to optimise."""
-        raise ConfigError(f"{self.name} selects images and does not optimise them", expected="recover.iterations=0")
 
-    def finish(self, synthetic: Synthetic, knowledge: Any) -> Distillate:
-        """The images are real, so 8 bits hold them."""
-        return Distillate(synthetic.variables["images"].cpu(), synthetic.labels.cpu(), exact_8bit=True)
-
-    def _extractor(self, real: RealImages, knowledge: Any) -> Callable[[Tensor], Tensor]:
-        if cast(CoresetSettings, self.settings).features == "pixels":
-            return lambda members: real.images(members).flatten(1)
-        teacher: Teacher = knowledge
-        return lambda members: torch.cat([teacher.features(real.images(part)).cpu() for part in members.split(256)])
+def features_of(members: Tensor, real: RealImages, teacher: Teacher | None) -> Tensor:
+    """Features (m, d) of real images (m,): of the teacher's last layer, or the pixels where there is no teacher."""
+    if teacher is None:
+        return real.images(members).flatten(1)
+    return torch.cat([teacher.features(real.images(part)).cpu() for part in members.split(256)])
 
 
-class Random(Coreset):
+class Random(Coreset[RandomSettings, None]):
     """Random real images of each class."""
 
     name = "random"
@@ -123,23 +110,18 @@ class Random(Coreset):
     Settings = RandomSettings
     knowledge = "none"
 
-    def init(self, picked: Tensor, real: RealImages, knowledge: Any, rngs: Generators) -> Synthetic:
+    def init(self, picked: Tensor, real: RealImages, knowledge: None, rngs: Generators) -> Synthetic:
         """Draw them, all classes alike."""
         members = random_members(real.labels, self.labels(), picked, rngs())
         return Synthetic(self.labels()[picked], {"images": real.images(members)})
 
-    def select(self, features: Tensor, count: int, rng: torch.Generator) -> Tensor:
-        """Any of them."""
-        return torch.randperm(len(features), generator=rng)[:count]
 
-
-class KCenter(Coreset):
+class KCenter(ByFeatures):
     """Images that leave no image of their class far from a chosen one."""
 
     name = "kcenter"
     summary = "real images such that none of their class is far from a chosen one"
     source = "Sener and Savarese, ICLR 2018, algorithm 1"
-    Settings = CoresetSettings
 
     def select(self, features: Tensor, count: int, rng: torch.Generator) -> Tensor:
         """Greedy: begin nearest to the mean, then take the farthest from all chosen."""
@@ -153,13 +135,12 @@ class KCenter(Coreset):
         return torch.tensor(chosen)
 
 
-class Herding(Coreset):
+class Herding(ByFeatures):
     """Images whose running mean stays near the mean of their class."""
 
     name = "herding"
     summary = "real images whose mean stays nearest to the mean of their class"
     source = "Welling, ICML 2009; Rebuffi et al., CVPR 2017, algorithm 4"
-    Settings = CoresetSettings
 
     def select(self, features: Tensor, count: int, rng: torch.Generator) -> Tensor:
         """Greedy: at each turn the image that brings the mean of the chosen nearest to the class mean."""
@@ -174,13 +155,12 @@ class Herding(Coreset):
         return torch.tensor(chosen)
 
 
-class KMeans(Coreset):
+class KMeans(ByFeatures):
     """The real image nearest to each cluster centre."""
 
     name = "kmeans"
     summary = "the real image nearest to each of ipc cluster centres of its class"
     source = "Lloyd's algorithm, scikit-learn"
-    Settings = CoresetSettings
 
     def select(self, features: Tensor, count: int, rng: torch.Generator) -> Tensor:
         """Cluster, then take the nearest image to each centre that is still free."""

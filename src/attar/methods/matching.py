@@ -1,23 +1,17 @@
-"""Matching statistics: images that a network takes for their class, and their mixture for the real one's.
+"""What sre2l and teddy share: how images begin and are looked at, what else weighs, and how they are handed over.
 
-    L = CE(φ(a(x)), y) + α R(φ, a(x)) + α_tv TV(a(x)) + α_l2 mean_i ||a(x_i)||₂
-
-a: a random crop back to full size, flip and roll, one draw for the chunk in each step; Adam (0.5, 0.9); pixels clamped
-after each step; the last iterate is kept. Shared by sre2l and teddy, which differ in the network φ of a step and in the
-statistics that its distance R goes by.
+The objective stands in each method's own file; settings that both have, and functions that each calls, stand here.
 """
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any, Literal, cast
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from attar.config import Config
 from attar.data.augment import MultiCrop
@@ -25,24 +19,33 @@ from attar.losses.statistics import Watched, total_variation
 from attar.methods.base import (
     Distillate,
     Generators,
-    Method,
     Metrics,
     RealImages,
     Synthetic,
+    Teacher,
     random_members,
     whole_pixels,
 )
-from attar.methods.patches import Patches, PatchSettings
+from attar.methods.patches import Patches
 from attar.methods.protocol import SOFT_LABELS
-from attar.models.norms import require_batch_norm
-from attar.models.resnet import resnet18_for
 from attar.task import Task
 
 AUTO_ALPHA = 150.0
 """`alpha_bn: auto` is this over the network's own scale of statistics (`Watched.scale`)."""
 
-Judge = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Views (b, c, h, w) -> logits (b, classes), and the distance R of their statistics, both with their graphs."""
+Start = Literal["noise", "real", "patches"]
+
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    **SOFT_LABELS,
+    "recover": {
+        "iterations": 1000,
+        "optimizer": "adam",
+        "momentum": 0.5,
+        "second_beta": 0.9,
+        "schedule": "cosine",
+    },
+}
+"""Defaults of the sections beside the method's: Adam (0.5, 0.9) along a cosine, and soft labels for every epoch."""
 
 
 class MatchingSettings(Config):
@@ -73,136 +76,79 @@ class MatchingSettings(Config):
     """Mirror half of the crops left to right; false for digits and other images that a mirror makes wrong."""
     roll_px: int = Field(32, ge=0)
     """Shift the crops by up to this many pixels in both directions, around the border; at most half the size."""
-    start: Literal["noise", "real", "patches"] = "noise"
+    start: Start = "noise"
     """What images begin as. noise: unit noise, as published; real: random real images of their class; patches: the
     images of rded, stitched from the real crops that the teacher is surest of."""
 
 
-class StatisticsMatching(Method):
-    """A method whose images are matched to statistics of the real ones, chunk by chunk."""
+def begin(
+    start: Start, picked: Tensor, real: RealImages, teacher: Teacher, rngs: Generators, patches: Patches
+) -> Synthetic:
+    """First images at the places `picked` (b,): unit noise, of each its own, or real images, or patches of them."""
+    labels, shape = patches.labels, patches.task.shape
+    if start == "real":
+        images = real.images(random_members(real.labels, labels, picked, rngs())).clone()
+    elif start == "patches":
+        images = patches.images(picked, real, teacher, rngs)
+    else:
+        images = torch.stack([torch.randn(shape, generator=rngs("noise", place)) for place in picked.tolist()])
+    return Synthetic(labels[picked], {"images": images})
 
-    separable = True
-    mixed_precision = True
-    gains_from_bf16 = True
-    defaults = {
-        **SOFT_LABELS,
-        "recover": {
-            "iterations": 1000,
-            "optimizer": "adam",
-            "momentum": 0.5,
-            "second_beta": 0.9,
-            "schedule": "cosine",
-        },
-    }
 
-    def __init__(self, settings: Config, task: Task, ipc: int) -> None:
-        super().__init__(settings, task, ipc)
-        self._patches = Patches(PatchSettings(), task, self.labels())
+def class_by_class(labels: Tensor, picked: Tensor) -> Tensor:
+    """The indices `picked` (b,) into labels (n,), those of a class side by side."""
+    return picked[labels[picked].argsort(stable=True)]
 
-    @abstractmethod
-    def judge(self, knowledge: Any, labels: Tensor, rng: torch.Generator, done: float) -> tuple[Judge, float]:
-        """Who judges the views of a step, of these classes (b,), and the weight α of the distance that it gives."""
 
-    @property
-    def options(self) -> MatchingSettings:
-        """The settings, typed."""
-        return cast(MatchingSettings, self.settings)
+def alpha_of(settings: MatchingSettings, watched: Watched) -> float:
+    """α as set, or in the network's own unit."""
+    return AUTO_ALPHA / watched.scale() if settings.alpha_bn == "auto" else float(settings.alpha_bn)
 
-    @classmethod
-    def starts_from_real(cls, settings: Config) -> bool:
-        """Unless the start is noise."""
-        return cast(MatchingSettings, settings).start != "noise"
 
-    @classmethod
-    def require_teacher(cls, model: nn.Module, name: str) -> None:
-        """Without BatchNorm there is nothing to match."""
-        require_batch_norm(model, name)
+def look(settings: MatchingSettings, task: Task, images: Tensor, rng: torch.Generator, done: float) -> Tensor:
+    """One draw of a(x) for a chunk (b, c, h, w): a random crop back to full size, flip and roll."""
+    crops = MultiCrop(crop=settings.crop, flip=settings.flip, roll_px=settings.roll_px)
+    return crops.apply(images, crops.draw(rng, task.shape, smallest_crop(settings, done)))
 
-    @classmethod
-    def hands_over_8bit(cls) -> bool:
-        """Images end as whole 8-bit pixels."""
-        return True
 
-    @classmethod
-    def keeps_pixels_valid(cls, settings: Config) -> bool:
-        """Images end as whole 8-bit pixels."""
-        return True
+def smallest_crop(settings: MatchingSettings, done: float) -> float:
+    """Smallest part of the area that a crop covers when the part `done` of all iterations lies behind."""
+    least, until = settings.crop_min_scale, settings.curriculum
+    if done >= until:
+        return least
+    match settings.curriculum_shape:
+        case "cosine":
+            left = (1 + math.cos(math.pi * done / until)) / 2
+        case "linear":
+            left = 1 - done / until
+        case "step":
+            left = 1.0
+    return least + (1 - least) * left
 
-    @classmethod
-    def default_model(cls, task: Task) -> str:
-        """ResNet-18, its stem by the resolution."""
-        return resnet18_for(task.height_px, task.width_px)
 
-    def learning_rates(self) -> dict[str, float]:
-        """That of the images."""
-        return {"images": self.options.lr_images}
+def priors(settings: MatchingSettings, views: Tensor) -> Iterator[Tensor]:
+    """The terms α_tv TV(a(x)) and α_l2 mean_i ||a(x_i)||₂, those whose weight is not 0."""
+    if settings.alpha_tv:
+        yield settings.alpha_tv * total_variation(views)
+    if settings.alpha_l2:
+        yield settings.alpha_l2 * views.flatten(1).norm(dim=1).mean()
 
-    def init(self, picked: Tensor, real: RealImages, knowledge: Any, rngs: Generators) -> Synthetic:
-        """Unit noise, of each image its own, or real images, or patches of them."""
-        labels = self.labels()
-        if self.options.start == "real":
-            images = real.images(random_members(real.labels, labels, picked, rngs())).clone()
-        elif self.options.start == "patches":
-            images = self._patches.images(picked, real, knowledge, rngs)
-        else:
-            shape = self.task.shape
-            images = torch.stack([torch.randn(shape, generator=rngs("noise", place)) for place in picked.tolist()])
-        return Synthetic(labels[picked], {"images": images})
 
-    def gradient(
-        self, synthetic: Synthetic, picked: Tensor, knowledge: Any, rng: torch.Generator, done: float = 0.0
-    ) -> tuple[dict[str, Tensor], Metrics]:
-        """One look at the chunk through one draw of the crops."""
-        options = self.options
-        picked = picked[synthetic.labels[picked].argsort(stable=True)]  # the images of a class lie side by side
-        labels = synthetic.labels[picked]
-        judge, alpha = self.judge(knowledge, labels, rng, done)
-        images = synthetic.variables["images"][picked].detach().requires_grad_()
-        views = self._look(images, rng, done)
-        logits, statistics = judge(views)
-        classification = F.cross_entropy(logits, labels)
-        loss = classification + alpha * statistics
-        if options.alpha_tv:
-            loss = loss + options.alpha_tv * total_variation(views)
-        if options.alpha_l2:
-            loss = loss + options.alpha_l2 * views.flatten(1).norm(dim=1).mean()
-        (by_images,) = torch.autograd.grad(loss, images)
-        with torch.no_grad():
-            confidence = logits.softmax(1).gather(1, labels[:, None]).mean()
-        gradient = torch.zeros_like(synthetic.variables["images"]).index_copy_(0, picked, by_images)
-        terms = {"loss": loss, "classification": classification, "statistics": statistics, "confidence": confidence}
-        return {"images": gradient}, {name: value.detach() for name, value in terms.items()}
+def by_images(loss: Tensor, chosen: Tensor, picked: Tensor, synthetic: Synthetic) -> dict[str, Tensor]:
+    """The gradient of a loss by all images, 0 but for those `chosen` (b, c, h, w) that stand at `picked` (b,)."""
+    (gradient,) = torch.autograd.grad(loss, chosen)
+    return {"images": torch.zeros_like(synthetic.variables["images"]).index_copy_(0, picked, gradient)}
 
-    def project(self, synthetic: Synthetic) -> None:
-        """Clamp to valid pixels."""
-        images = synthetic.variables["images"]
-        low, high = self.task.normalization.valid_range(images)
-        images.copy_(images.clamp(low, high))
 
-    def finish(self, synthetic: Synthetic, knowledge: Any) -> Distillate:
-        """Round to whole 8-bit pixels, which is what is stored and trained on."""
-        images = whole_pixels(synthetic.variables["images"], self.task.normalization)
-        return Distillate(images, synthetic.labels.cpu(), exact_8bit=True)
+def metrics(loss: Tensor, classification: Tensor, statistics: Tensor, logits: Tensor, labels: Tensor) -> Metrics:
+    """What the step tells: the loss, its two main terms, and the mean probability of the images' own classes."""
+    with torch.no_grad():
+        confidence = logits.softmax(1).gather(1, labels[:, None]).mean()
+    terms = {"loss": loss, "classification": classification, "statistics": statistics, "confidence": confidence}
+    return {name: value.detach() for name, value in terms.items()}
 
-    def alpha(self, watched: Watched) -> float:
-        """α as set, or in the network's own unit."""
-        alpha = self.options.alpha_bn
-        return AUTO_ALPHA / watched.scale() if alpha == "auto" else float(alpha)
 
-    def smallest_crop(self, done: float) -> float:
-        """Smallest part of the area that a crop covers when the part `done` of all iterations lies behind."""
-        least, until = self.options.crop_min_scale, self.options.curriculum
-        if done >= until:
-            return least
-        match self.options.curriculum_shape:
-            case "cosine":
-                left = (1 + math.cos(math.pi * done / until)) / 2
-            case "linear":
-                left = 1 - done / until
-            case "step":
-                left = 1.0
-        return least + (1 - least) * left
-
-    def _look(self, images: Tensor, rng: torch.Generator, done: float) -> Tensor:
-        crops = MultiCrop(crop=self.options.crop, flip=self.options.flip, roll_px=self.options.roll_px)
-        return crops.apply(images, crops.draw(rng, self.task.shape, self.smallest_crop(done)))
+def rounded(synthetic: Synthetic, task: Task) -> Distillate:
+    """Whole 8-bit pixels, which is what is stored and trained on."""
+    images = whole_pixels(synthetic.variables["images"], task.normalization)
+    return Distillate(images, synthetic.labels.cpu(), exact_8bit=True)

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from attar.losses.trajectory import Matching, MatchingGradient
-from attar.methods.trajectory import TrajectoryMatching
+from attar.methods.trajectory import TrajectoryMatching, TrajectorySettings
 
 
-class MTT(TrajectoryMatching):
+class MTT(TrajectoryMatching[TrajectorySettings]):
     """Trajectory matching, unrolled."""
 
     name = "mtt"

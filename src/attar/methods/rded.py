@@ -20,14 +20,11 @@ and crop_min_scale are ours.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
 
-import torch
 from torch import Tensor
 
 from attar.config import Config
-from attar.errors import ConfigError
-from attar.methods.base import Distillate, Generators, Method, Metrics, RealImages, Synthetic, whole_pixels
+from attar.methods.base import Distillate, Generators, RealImages, Selector, Synthetic, Teacher, whole_pixels
 from attar.methods.patches import Patches, PatchSettings
 from attar.methods.protocol import SOFT_LABELS
 from attar.models.resnet import resnet18_for
@@ -38,7 +35,7 @@ class RdedSettings(PatchSettings):
     """Settings of RDED."""
 
 
-class Rded(Method):
+class Rded(Selector[RdedSettings, Teacher]):
     """Realistic and diverse patches, stitched."""
 
     name = "rded"
@@ -47,29 +44,20 @@ class Rded(Method):
     Settings = RdedSettings
     knowledge = "teacher"
     separable = True
+    hands_over_8bit = True
     defaults = {**SOFT_LABELS, "recover": {"iterations": 0, "chunk_size": 100}}
 
-    def __init__(self, settings: Config, task: Task, ipc: int) -> None:
+    def __init__(self, settings: RdedSettings, task: Task, ipc: int) -> None:
         super().__init__(settings, task, ipc)
-        self._patches = Patches(cast(RdedSettings, settings), task, self.labels())
+        self._patches = Patches(settings, task, self.labels())
 
     @classmethod
-    def problems(cls, sections: Mapping[str, Config]) -> list[str]:
+    def problems(cls, settings: RdedSettings, sections: Mapping[str, Config]) -> list[str]:
         """Stitched images are not optimised."""
-        if getattr(sections["recover"], "iterations", 0) == 0:
-            return []
-        return [
-            "rded stitches real patches and does not optimise them: recover.iterations must be 0; "
-            "sre2l can begin with them"
-        ]
+        return [f"{problem}; sre2l can begin with them" for problem in super().problems(settings, sections)]
 
     @classmethod
-    def hands_over_8bit(cls) -> bool:
-        """Images end as whole 8-bit pixels."""
-        return True
-
-    @classmethod
-    def keeps_pixels_valid(cls, settings: Config) -> bool:
+    def keeps_pixels_valid(cls, settings: RdedSettings) -> bool:
         """Images end as whole 8-bit pixels."""
         return True
 
@@ -78,18 +66,12 @@ class Rded(Method):
         """ResNet-18, its stem by the resolution."""
         return resnet18_for(task.height_px, task.width_px)
 
-    def init(self, picked: Tensor, real: RealImages, knowledge: Any, rngs: Generators) -> Synthetic:
+    def init(self, picked: Tensor, real: RealImages, knowledge: Teacher, rngs: Generators) -> Synthetic:
         """Choose the patches of each class and stitch them."""
         images = self._patches.images(picked, real, knowledge, rngs)
         return Synthetic(self.labels()[picked], {"images": images})
 
-    def gradient(
-        self, synthetic: Synthetic, picked: Tensor, knowledge: Any, rng: torch.Generator, done: float = 0.0
-    ) -> tuple[dict[str, Tensor], Metrics]:
-        """There is nothing to optimise."""
-        raise ConfigError("rded stitches real patches and does not optimise them", expected="recover.iterations=0")
-
-    def finish(self, synthetic: Synthetic, knowledge: Any) -> Distillate:
+    def finish(self, synthetic: Synthetic, knowledge: Teacher) -> Distillate:
         """Resizing leaves values between the pixels: round to whole ones, which is what is stored and trained on."""
         images = whole_pixels(synthetic.variables["images"], self.task.normalization)
         return Distillate(images, synthetic.labels.cpu(), exact_8bit=True)

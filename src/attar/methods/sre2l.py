@@ -16,15 +16,26 @@ stored as whole 8-bit values, losslessly; α may be given in the teacher's own u
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from attar.config import Config
 from attar.losses.statistics import Watched
-from attar.methods.base import Teacher
-from attar.methods.matching import Judge, MatchingSettings, StatisticsMatching
+from attar.methods import matching
+from attar.methods.base import (
+    Distillate,
+    Generators,
+    Metrics,
+    Optimised,
+    RealImages,
+    Synthetic,
+    Teacher,
+    clamp_pixels,
+)
+from attar.methods.matching import MatchingSettings
+from attar.methods.patches import Patches, PatchSettings
+from attar.models.norms import require_batch_norm
+from attar.models.resnet import resnet18_for
 from attar.task import Task
 
 
@@ -32,7 +43,7 @@ class Sre2lSettings(MatchingSettings):
     """Settings of SRe2L."""
 
 
-class Sre2l(StatisticsMatching):
+class Sre2l(Optimised[Sre2lSettings, Teacher]):
     """Squeeze, recover, relabel."""
 
     name = "sre2l"
@@ -40,18 +51,79 @@ class Sre2l(StatisticsMatching):
     source = "Yin et al., NeurIPS 2023, equations 7 to 10"
     Settings = Sre2lSettings
     knowledge = "teacher"
+    separable = True
+    mixed_precision = True
+    gains_from_bf16 = True
+    hands_over_8bit = True
+    defaults = matching.DEFAULTS
 
-    def __init__(self, settings: Config, task: Task, ipc: int) -> None:
+    def __init__(self, settings: Sre2lSettings, task: Task, ipc: int) -> None:
         super().__init__(settings, task, ipc)
+        self._patches = Patches(PatchSettings(), task, self.labels())
         self._watched: Watched | None = None
 
-    def judge(self, knowledge: Any, labels: Tensor, rng: torch.Generator, done: float) -> tuple[Judge, float]:
-        """The teacher, by the statistics that it has learnt."""
-        watched = self._watch(knowledge)
-        return watched, self.alpha(watched)
+    def init(self, picked: Tensor, real: RealImages, knowledge: Teacher, rngs: Generators) -> Synthetic:
+        """Unit noise, of each image its own, or real images, or patches of them."""
+        return matching.begin(self.settings.start, picked, real, knowledge, rngs, self._patches)
 
-    def _watch(self, knowledge: Any) -> Watched:
+    def gradient(
+        self,
+        synthetic: Synthetic,
+        picked: Tensor,
+        real: RealImages,
+        knowledge: Teacher,
+        rng: torch.Generator,
+        done: float = 0.0,
+    ) -> tuple[dict[str, Tensor], Metrics]:
+        """One look of the teacher at the chunk, through one draw of the crops."""
+        settings, teacher = self.settings, self._watch(knowledge)
+        picked = matching.class_by_class(synthetic.labels, picked)
+        labels = synthetic.labels[picked]
+        images = synthetic.variables["images"][picked].detach().requires_grad_()
+
+        views = matching.look(settings, self.task, images, rng, done)
+        logits, statistics = teacher(views)  # Σ_l w_l ( ||μ_l - mean_l||₂ + ||σ²_l - var_l||₂ )
+        classification = F.cross_entropy(logits, labels)
+        loss = classification + matching.alpha_of(settings, teacher) * statistics
+        for prior in matching.priors(settings, views):
+            loss = loss + prior
+
+        gradient = matching.by_images(loss, images, picked, synthetic)
+        return gradient, matching.metrics(loss, classification, statistics, logits, labels)
+
+    def learning_rates(self) -> dict[str, float]:
+        """Of the images."""
+        return {"images": self.settings.lr_images}
+
+    def project(self, synthetic: Synthetic) -> None:
+        """Clamp to valid pixels."""
+        clamp_pixels(synthetic.variables["images"], self.task.normalization)
+
+    def finish(self, synthetic: Synthetic, knowledge: Teacher) -> Distillate:
+        """Round to whole 8-bit pixels."""
+        return matching.rounded(synthetic, self.task)
+
+    @classmethod
+    def starts_from_real(cls, settings: Sre2lSettings) -> bool:
+        """Unless the start is noise."""
+        return settings.start != "noise"
+
+    @classmethod
+    def keeps_pixels_valid(cls, settings: Sre2lSettings) -> bool:
+        """Images end as whole 8-bit pixels."""
+        return True
+
+    @classmethod
+    def require_teacher(cls, model: nn.Module, name: str) -> None:
+        """Without BatchNorm there is nothing to match."""
+        require_batch_norm(model, name)
+
+    @classmethod
+    def default_model(cls, task: Task) -> str:
+        """ResNet-18, its stem by the resolution."""
+        return resnet18_for(task.height_px, task.width_px)
+
+    def _watch(self, knowledge: Teacher) -> Watched:
         if self._watched is None:
-            teacher: Teacher = knowledge
-            self._watched = Watched(teacher.model, self.options.first_weight)
+            self._watched = Watched(knowledge.model, self.settings.first_weight)
         return self._watched

@@ -21,17 +21,30 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from functools import partial
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from attar.config import Config
 from attar.losses.statistics import Watched
-from attar.methods.base import Pool
-from attar.methods.matching import Judge, MatchingSettings, StatisticsMatching
+from attar.methods import matching
+from attar.methods.base import (
+    Distillate,
+    Generators,
+    Metrics,
+    Optimised,
+    Pool,
+    RealImages,
+    Synthetic,
+    clamp_pixels,
+)
+from attar.methods.matching import MatchingSettings
+from attar.methods.patches import Patches, PatchSettings
+from attar.models.norms import require_batch_norm
+from attar.models.resnet import resnet18_for
 from attar.task import Task
 
 FEWEST_OF_A_CLASS = 5
@@ -55,7 +68,7 @@ class TeddySettings(MatchingSettings):
     there, else 0."""
 
 
-class Teddy(StatisticsMatching):
+class Teddy(Optimised[TeddySettings, Pool]):
     """Taylor-approximated matching with a pool of weak teachers."""
 
     name = "teddy"
@@ -63,53 +76,109 @@ class Teddy(StatisticsMatching):
     source = "Yu et al., ECCV 2024"
     Settings = TeddySettings
     knowledge = "pool"
+    separable = True
+    mixed_precision = True
+    gains_from_bf16 = True
+    hands_over_8bit = True
+    defaults = matching.DEFAULTS
 
-    def __init__(self, settings: Config, task: Task, ipc: int) -> None:
+    def __init__(self, settings: TeddySettings, task: Task, ipc: int) -> None:
         super().__init__(settings, task, ipc)
+        self._patches = Patches(PatchSettings(), task, self.labels())
         self._watched: OrderedDict[int, Watched] = OrderedDict()
 
-    @property
-    def options(self) -> TeddySettings:
-        """The settings, typed."""
-        return cast(TeddySettings, self.settings)
+    def init(self, picked: Tensor, real: RealImages, knowledge: Pool, rngs: Generators) -> Synthetic:
+        """Unit noise, of each image its own, or real images, or patches of them."""
+        return matching.begin(self.settings.start, picked, real, knowledge, rngs, self._patches)
 
-    @classmethod
-    def problems(cls, sections: Mapping[str, Config]) -> list[str]:
-        """A member that the pool will not have."""
-        members: tuple[int, ...] | None = getattr(sections["method"], "members", None)
-        if members == ():
-            return ["method.members is empty: name some, or leave it out for all"]
-        num: int = getattr(sections["squeeze"], "num_networks", 0)
-        if unknown := [k for k in members or () if not -num <= k < num]:
-            return [f"method.members names {unknown[0]}, and the pool will have {num} members: 0 to {num - 1}"]
-        return []
+    def gradient(
+        self,
+        synthetic: Synthetic,
+        picked: Tensor,
+        real: RealImages,
+        knowledge: Pool,
+        rng: torch.Generator,
+        done: float = 0.0,
+    ) -> tuple[dict[str, Tensor], Metrics]:
+        """One look of the member whose turn it is at the chunk, through one draw of the crops."""
+        settings = self.settings
+        picked = matching.class_by_class(synthetic.labels, picked)
+        labels = synthetic.labels[picked]
+        images = synthetic.variables["images"][picked].detach().requires_grad_()
 
-    def judge(self, knowledge: Any, labels: Tensor, rng: torch.Generator, done: float) -> tuple[Judge, float]:
-        """The member whose turn it is, by the real images' statistics."""
-        pool: Pool = knowledge
-        watched = self._watch(pool, self.pick(pool.num_members, rng, done))
-        return partial(watched, labels=labels, class_share=self.class_share(labels)), self.alpha(watched)
+        member = self._watch(knowledge, self.pick(knowledge.num_members, rng, done))
+        views = matching.look(settings, self.task, images, rng, done)
+        logits, statistics = member(views, labels=labels, class_share=self.class_share(labels))
+        classification = F.cross_entropy(logits, labels)
+        loss = classification + matching.alpha_of(settings, member) * statistics
+        for prior in matching.priors(settings, views):
+            loss = loss + prior
+
+        gradient = matching.by_images(loss, images, picked, synthetic)
+        return gradient, matching.metrics(loss, classification, statistics, logits, labels)
 
     def class_share(self, labels: Tensor) -> float:
         """Part of the distance that is class-wise for a chunk of images of these classes (b,)."""
-        if self.options.class_share != "auto":
-            return self.options.class_share
+        if self.settings.class_share != "auto":
+            return self.settings.class_share
         counts = labels.bincount()
         return float(bool((counts[counts > 0] >= FEWEST_OF_A_CLASS).all()))
 
     def pick(self, num: int, rng: torch.Generator, done: float) -> int:
         """Number of the member, of `num`, for a step that has the part `done` of all iterations behind it."""
-        members = sorted({k % num for k in self.options.members or range(num)})
-        if self.options.pick == "uniform":
+        members = sorted({k % num for k in self.settings.members or range(num)})
+        if self.settings.pick == "uniform":
             return members[int(torch.randint(len(members), (), generator=rng))]
-        turn = int(done * self.options.sweeps * len(members)) % len(members)
-        return members[turn if self.options.pick == "weak_to_strong" else -1 - turn]
+        turn = int(done * self.settings.sweeps * len(members)) % len(members)
+        return members[turn if self.settings.pick == "weak_to_strong" else -1 - turn]
+
+    def learning_rates(self) -> dict[str, float]:
+        """Of the images."""
+        return {"images": self.settings.lr_images}
+
+    def project(self, synthetic: Synthetic) -> None:
+        """Clamp to valid pixels."""
+        clamp_pixels(synthetic.variables["images"], self.task.normalization)
+
+    def finish(self, synthetic: Synthetic, knowledge: Pool) -> Distillate:
+        """Round to whole 8-bit pixels."""
+        return matching.rounded(synthetic, self.task)
+
+    @classmethod
+    def problems(cls, settings: TeddySettings, sections: Mapping[str, Config]) -> list[str]:
+        """A member that the pool will not have."""
+        if settings.members == ():
+            return ["method.members is empty: name some, or leave it out for all"]
+        num: int = getattr(sections["squeeze"], "num_networks", 0)
+        if unknown := [k for k in settings.members or () if not -num <= k < num]:
+            return [f"method.members names {unknown[0]}, and the pool will have {num} members: 0 to {num - 1}"]
+        return []
+
+    @classmethod
+    def starts_from_real(cls, settings: TeddySettings) -> bool:
+        """Unless the start is noise."""
+        return settings.start != "noise"
+
+    @classmethod
+    def keeps_pixels_valid(cls, settings: TeddySettings) -> bool:
+        """Images end as whole 8-bit pixels."""
+        return True
+
+    @classmethod
+    def require_teacher(cls, model: nn.Module, name: str) -> None:
+        """Without BatchNorm there is nothing to match."""
+        require_batch_norm(model, name)
+
+    @classmethod
+    def default_model(cls, task: Task) -> str:
+        """ResNet-18, its stem by the resolution."""
+        return resnet18_for(task.height_px, task.width_px)
 
     def _watch(self, pool: Pool, k: int) -> Watched:
         if k not in self._watched:
             while len(self._watched) >= pool.num_in_memory:
                 self._watched.popitem(last=False)
-            member = pool.member(k, classes=self.options.class_share != 0)
-            self._watched[k] = Watched(member.model, self.options.first_weight, member.statistics)
+            member = pool.member(k, classes=self.settings.class_share != 0)
+            self._watched[k] = Watched(member.model, self.settings.first_weight, member.statistics)
         self._watched.move_to_end(k)
         return self._watched[k]

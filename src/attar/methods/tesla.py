@@ -18,13 +18,13 @@ the published formula leaves out, so that it equals mtt's gradient; the factor 2
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from attar.config import Config, parse_bytes
+from attar.config import parse_bytes
 from attar.losses.trajectory import Matching, MatchingGradient
 from attar.methods.trajectory import TrajectoryMatching, TrajectorySettings
 from attar.task import Task
@@ -51,7 +51,7 @@ class TeslaSettings(TrajectorySettings):
         return text
 
 
-class Tesla(TrajectoryMatching):
+class Tesla(TrajectoryMatching[TeslaSettings]):
     """Trajectory matching at constant memory."""
 
     name = "tesla"
@@ -59,13 +59,12 @@ class Tesla(TrajectoryMatching):
     source = "Cui et al., ICML 2023, section 3.2; adjoint recursion"
     Settings = TeslaSettings
 
-    def __init__(self, settings: Config, task: Task, ipc: int) -> None:
+    def __init__(self, settings: TeslaSettings, task: Task, ipc: int) -> None:
         super().__init__(settings, task, ipc)
         self._graph_bytes = 0
 
     def matching_gradient(self, problem: Matching, images: Tensor, targets: Tensor, rate: Tensor) -> MatchingGradient:
         """Sweep forward without graphs, then backward with one."""
-        settings = cast(TeslaSettings, self.settings)
         if not self._graph_bytes:
             self._graph_bytes = graph_bytes(problem, images, targets)
         return adjoint(
@@ -73,9 +72,9 @@ class Tesla(TrajectoryMatching):
             images,
             targets,
             rate,
-            exact=settings.gradient == "exact",
-            checkpoint_every=settings.checkpoint_every,
-            keep_graphs=parse_bytes(settings.graph_memory) // self._graph_bytes,
+            exact=self.settings.gradient == "exact",
+            checkpoint_every=self.settings.checkpoint_every,
+            keep_graphs=parse_bytes(self.settings.graph_memory) // self._graph_bytes,
         )
 
 

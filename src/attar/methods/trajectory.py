@@ -12,7 +12,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -26,12 +26,13 @@ from attar.losses.trajectory import Matching, MatchingGradient, soft_cross_entro
 from attar.methods.base import (
     Distillate,
     Generators,
-    Method,
     Metrics,
+    Optimised,
     RealImages,
     Segment,
     Synthetic,
     Trajectories,
+    clamp_pixels,
     random_members,
 )
 
@@ -105,7 +106,10 @@ class TrajectorySettings(Config):
         return self.min_start_epoch, min(before - 1, num_epochs - self.expert_epochs)
 
 
-class TrajectoryMatching(Method):
+TrajectorySettingsT = TypeVar("TrajectorySettingsT", bound=TrajectorySettings)
+
+
+class TrajectoryMatching(Optimised[TrajectorySettingsT, Trajectories]):
     """Base of the trajectory methods; `matching_gradient` is theirs."""
 
     Settings: ClassVar[type[Config]] = TrajectorySettings
@@ -118,9 +122,8 @@ class TrajectoryMatching(Method):
         """Loss L and gradients by images, targets and step size."""
 
     @classmethod
-    def problems(cls, sections: Mapping[str, Config]) -> list[str]:
+    def problems(cls, settings: TrajectorySettingsT, sections: Mapping[str, Config]) -> list[str]:
         """An expert must train at least T- + M epochs, starts need a range, and float16 is too narrow."""
-        settings = cast(TrajectorySettings, sections["method"])
         found, trained = [], getattr(sections["squeeze"], "epochs", 1)
         wanted, low, first = settings.expert_epochs, settings.min_start_epoch, settings.initial_max_start_epoch
         if wanted > trained:
@@ -145,21 +148,21 @@ class TrajectoryMatching(Method):
         return found
 
     @classmethod
-    def starts_from_real(cls, settings: Config) -> bool:
+    def starts_from_real(cls, settings: TrajectorySettingsT) -> bool:
         """Unless the start is noise."""
-        return cast(TrajectorySettings, settings).start == "real"
+        return settings.start == "real"
 
-    @property
-    def options(self) -> TrajectorySettings:
-        """The settings, typed."""
-        return cast(TrajectorySettings, self.settings)
+    @classmethod
+    def keeps_pixels_valid(cls, settings: TrajectorySettingsT) -> bool:
+        """Where lossless."""
+        return settings.lossless
 
     def learning_rates(self) -> dict[str, float]:
         """Rates of the images, of log β and of the label logits."""
         return {
-            "images": self.options.lr_images,
-            "log_rate": self.options.lr_rate,
-            "label_logits": self.options.lr_labels,
+            "images": self.settings.lr_images,
+            "log_rate": self.settings.lr_rate,
+            "label_logits": self.settings.lr_labels,
         }
 
     def limits(self) -> dict[str, tuple[float, float]]:
@@ -167,7 +170,7 @@ class TrajectoryMatching(Method):
         low, high = RATE_RANGE
         return {"log_rate": (math.log(low), math.log(high))}
 
-    def doubts(self, metrics: Metrics) -> str:
+    def doubts(self, metrics: Mapping[str, float]) -> str:
         """A loss far above 1: the steps lead away from the expert."""
         loss = float(metrics["loss"])
         if loss <= DOUBTFUL_LOSS:
@@ -183,35 +186,39 @@ class TrajectoryMatching(Method):
             return super().calmer(synthetic, num_taken)
         return [f"method.initial_rate={float(synthetic.variables['log_rate'].exp()) / 3:.3g}"]
 
-    def init(self, picked: Tensor, real: RealImages, knowledge: Any, rngs: Generators) -> Synthetic:
+    def init(self, picked: Tensor, real: RealImages, knowledge: Trajectories, rngs: Generators) -> Synthetic:
         """Start from random real images of each class (or noise) and the experts' learning rate."""
-        experts: Trajectories = knowledge
         labels, rng = self.labels()[picked], rngs()
-        if self.options.start == "real":
+        if self.settings.start == "real":
             images = real.images(random_members(real.labels, self.labels(), picked, rng)).clone()
         else:
             images = torch.randn((len(labels), *self.task.shape), generator=rng)
-        rate = self.options.initial_rate or experts.learning_rate
+        rate = self.settings.initial_rate or knowledge.learning_rate
         variables = {"images": images, "log_rate": torch.tensor(math.log(rate))}
-        if self.options.labels == "learnt":
+        if self.settings.labels == "learnt":
             variables["label_logits"] = _sure_logits(labels, self.task.num_classes)
         return Synthetic(labels, variables)
 
     def gradient(
-        self, synthetic: Synthetic, picked: Tensor, knowledge: Any, rng: torch.Generator, done: float = 0.0
+        self,
+        synthetic: Synthetic,
+        picked: Tensor,
+        real: RealImages,
+        knowledge: Trajectories,
+        rng: torch.Generator,
+        done: float = 0.0,
     ) -> tuple[dict[str, Tensor], Metrics]:
         """Match one random segment of one random expert; raises ArtifactError where the expert is no good."""
-        experts: Trajectories = knowledge
         images = synthetic.variables["images"]
         lower = _asked_precision(images.device.type)
         with torch.autocast(images.device.type, enabled=False):
-            segment = self._draw_segment(experts, rng, done)
-            problem = self._problem(experts, segment, picked, images, rng, lower)
+            segment = self._draw_segment(knowledge, rng, done)
+            problem = self._problem(knowledge, segment, picked, images, rng, lower)
             rate = synthetic.variables["log_rate"].exp()
-            targets = self._targets(synthetic, experts, segment.target)
+            targets = self._targets(synthetic, knowledge, segment.target)
             found = self.matching_gradient(problem, images, targets, rate)
             gradients = {"images": found.images, "log_rate": found.rate * rate}
-            if self.options.labels == "learnt":
+            if self.settings.labels == "learnt":
                 gradients["label_logits"] = _through_softmax(targets, found.targets)
         loss = float(found.loss)
         if not math.isfinite(loss):
@@ -220,18 +227,16 @@ class TrajectoryMatching(Method):
 
     def project(self, synthetic: Synthetic) -> None:
         """Clamp to valid pixels where asked."""
-        if self.options.lossless:
-            images = synthetic.variables["images"]
-            low, high = self.task.normalization.valid_range(images)
-            images.copy_(images.clamp(low, high))
+        if self.settings.lossless:
+            clamp_pixels(synthetic.variables["images"], self.task.normalization)
 
-    def finish(self, synthetic: Synthetic, knowledge: Any) -> Distillate:
+    def finish(self, synthetic: Synthetic, knowledge: Trajectories) -> Distillate:
         """Images, learnt step size, and the labels of the chosen mode."""
         images = synthetic.variables["images"].detach()
         soft = None
-        if self.options.labels == "learnt":
+        if self.settings.labels == "learnt":
             soft = synthetic.variables["label_logits"].detach().softmax(dim=1).cpu()
-        elif self.options.labels == "expert":
+        elif self.settings.labels == "expert":
             soft = knowledge.soft_labels(images).cpu()
         return Distillate(
             images=images.float().cpu(),
@@ -242,9 +247,9 @@ class TrajectoryMatching(Method):
 
     def _draw_segment(self, experts: Trajectories, rng: torch.Generator, done: float) -> Segment:
         expert = int(torch.randint(experts.num_experts, (), generator=rng))
-        low, high = self.options.window(done, experts.num_epochs)
+        low, high = self.settings.window(done, experts.num_epochs)
         first = low + int(torch.randint(high - low + 1, (), generator=rng))
-        return experts.segment(expert, first, first + self.options.expert_epochs)
+        return experts.segment(expert, first, first + self.settings.expert_epochs)
 
     def _problem(
         self,
@@ -255,8 +260,8 @@ class TrajectoryMatching(Method):
         rng: torch.Generator,
         lower: torch.dtype | None,
     ) -> Matching:
-        augmentation, per = Augmentation(self.options.augment), self.options.augment_per
-        batches = epochs_of_batches(picked.cpu(), self.options.batch_size, self.options.num_steps, rng)
+        augmentation, per = Augmentation(self.settings.augment), self.settings.augment_per
+        batches = epochs_of_batches(picked.cpu(), self.settings.batch_size, self.settings.num_steps, rng)
         draws = [augmentation.draw(rng, len(batch), self.task.shape, per) for batch in batches]
 
         def loss(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -275,9 +280,9 @@ class TrajectoryMatching(Method):
 
     def _targets(self, synthetic: Synthetic, experts: Trajectories, target: Tensor) -> Tensor:
         images = synthetic.variables["images"]
-        if self.options.labels == "learnt":
+        if self.settings.labels == "learnt":
             return synthetic.variables["label_logits"].softmax(dim=1)
-        if self.options.labels == "expert":
+        if self.settings.labels == "expert":
             with torch.no_grad():
                 return experts.flat(target.to(images.device, images.dtype), images).softmax(dim=1)
         return F.one_hot(synthetic.labels, self.task.num_classes).to(images.device, images.dtype)
