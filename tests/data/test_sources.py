@@ -273,7 +273,8 @@ def test_settings_are_checked() -> None:
 def test_sources_are_listed() -> None:
     names = [name for name, _ in sources()]
     by_name = {"digits", "cifar10", "cifar100", "tiny-imagenet", "imagenet-1k"}
-    assert {*by_name, "FOLDER", "PARQUET", "wds:PATTERN", "hf:OWNER/NAME"} == set(names)
+    subsets = {f"imagenet-{name}" for name in ("nette", "woof", "fruit", "meow", "squawk", "yellow")}
+    assert {*by_name, *subsets, "FOLDER", "PARQUET", "wds:PATTERN", "hf:OWNER/NAME"} == set(names)
 
 
 @pytest.mark.slow

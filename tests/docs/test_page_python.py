@@ -36,7 +36,8 @@ def blocks(page: Path) -> list[str]:
 def test_every_page_with_python_on_it_is_run_by_some_test():
     with_python = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") if blocks(page)}
     history = {page for page in with_python if page.startswith(("decisions/", "notebooks/"))}
-    assert with_python - history == {*PAGES, *ELSEWHERE}
+    made = {"reference/python.md"}  # for each build, so that it may not be there
+    assert with_python - history - made == {*PAGES, *ELSEWHERE} - made
 
 
 @pytest.fixture
