@@ -163,7 +163,7 @@ def evaluate(
             records.append(best_state(last, {step: record(model, state) for step, state in states.items()}))
         if subject.test_every:
             tested = [trials.tested(model, subject, one, judge, judged_by) for one in seeds]
-            records.append(best_epochs(last, tested))
+            records += [best_epochs(last, tested)] if len(tested[0]) > 1 else []
     own: Labels = "hard" if distilled.label_kind == "hard" else "soft"
     evaluation = Evaluation(tuple(records), verdict(records), scores(records, own))
     if engine.leads:

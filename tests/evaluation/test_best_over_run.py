@@ -119,6 +119,7 @@ def test_the_best_epoch_of_each_training_is_the_highest_that_was_tested(tmp_path
         assert all(one <= other for one, other in zip(last.values, best.values, strict=True))
     plain = judge(distilled, tmp_path / "plain")
     assert result.records[:2] == plain.records, "tests on the way leave the training alone"
+    assert len(judge(distilled, tmp_path / "once", test_every=6).records) == 2, "of one there is no best"
 
 
 def test_the_epochs_are_those_of_each_seed() -> None:
