@@ -21,7 +21,6 @@ TOY = {
 }
 PAGES = {
     "start.md": "attar.load",
-    "reference/python.md": "attar.evaluate",
     "reference/errors.md": "ConfigError",
 }
 """Pages with blocks that stand alone, and what is in them. Those of formats.md are run by tests/test_formats.py, the
