@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from attar.losses.class_statistics import Grouping, LayerStatistics, class_distance
 from attar.losses.moments import NormAndMoments, of_all, precise
+from attar.losses.winograd import FrozenConv, suits
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.SyncBatchNorm
 
@@ -89,7 +90,7 @@ class Watched:
     def __init__(
         self, model: nn.Module, first_weight: float = 1.0, targets: Sequence[LayerStatistics] | None = None
     ) -> None:
-        frozen = _replace_norms(copy.deepcopy(model)).eval().requires_grad_(False)
+        frozen = _replaced(copy.deepcopy(model)).eval().requires_grad_(False)
         self.model: nn.Module = frozen.to(memory_format=torch.channels_last)
         self.norms = [module for module in self.model.modules() if isinstance(module, WatchedNorm)]
         self.weights = [first_weight] + [1.0] * (len(self.norms) - 1)
@@ -136,9 +137,12 @@ def _apart(mean: Tensor, var: Tensor, aim: LayerStatistics) -> Tensor:
     return distance
 
 
-def _replace_norms(model: Any) -> Any:
+def _replaced(model: Any) -> Any:
+    """The network with a watched norm for each that has statistics, and convolutions that need not learn."""
     if isinstance(model, BatchNorm) and model.running_mean is not None:
         return nn.Sequential(WatchedNorm(model), *model.children())  # timm's norms have their activation inside
+    if suits(model):
+        return FrozenConv(model)
     for name, child in model.named_children():
-        setattr(model, name, _replace_norms(child))
+        setattr(model, name, _replaced(child))
     return model
