@@ -157,17 +157,6 @@ def test_a_stopped_training_remembers_its_tests(tmp_path: Path, monkeypatch: pyt
     assert not list((tmp_path / "broken" / "evaluation").glob("*.tested.json"))
 
 
-def test_tests_on_the_way_are_of_the_averaged_weights(tmp_path: Path) -> None:
-    """With an average the last epoch tested on the way is what is left there."""
-    distilled = make_run(tmp_path, {}, last=1.0)
-    found: dict[bool, dict[str, float]] = {}
-    for shorter in (True, False):
-        training = TRAINING.model_copy(update={"ema": 0.9, "schedule": "constant", "epochs": 4 if shorter else 6})
-        (last, best) = judge(distilled, tmp_path / str(shorter), training, test_every=4, seeds=1, baselines=[]).records
-        found[shorter] = {**best.protocol["best_of"], "last": last.mean}
-    assert found[True]["last"] == found[False]["epoch 4"]
-
-
 def test_no_headline_verdict_or_comparison_takes_a_best() -> None:
     records = [record("distilled", 40), record("random", 30)]
     best = record("distilled, best over the run", 90, "best_test_accuracy")

@@ -31,8 +31,10 @@ def make_data() -> TensorSet:
     return TensorSet(torch.randn(24, 1, 8, 8, generator=rng), torch.arange(24) % 3)
 
 
-def train(ema: float, path: Path | None = None, after: Callable[[int], None] | None = None) -> dict[str, Tensor]:
-    model = make_net()
+def train(
+    ema: float, path: Path | None = None, after: Callable[[int], None] | None = None, model: nn.Module | None = None
+) -> dict[str, Tensor]:
+    model = model or make_net()
     settings: dict[str, Any] = {"epochs": 4, "batch_size": 8, "learning_rate": 0.1, "augment": "none", "ema": ema}
     fit(model, make_data(), TrainSettings(**settings), seed=2, engine=ENGINE, checkpoint=path, after_epoch=after)
     return {key: value.clone() for key, value in model.state_dict().items()}
@@ -57,6 +59,20 @@ def test_training_leaves_averaged_weights_and_batch_norm_statistics() -> None:
     for key in ("classifier.weight", "features.1.running_var"):
         assert not torch.equal(plain[key], averaged[key])
     assert int(averaged["features.1.num_batches_tracked"]) == int(plain["features.1.num_batches_tracked"]) == 12
+
+
+def test_between_epochs_the_network_has_the_average_and_goes_on_with_its_own_weights() -> None:
+    model = make_net()
+    lent: list[dict[str, Tensor]] = []
+
+    def look(epoch: int) -> None:
+        lent.append({key: value.clone() for key, value in model.state_dict().items()})
+
+    left = train(0.9, after=look, model=model)
+    assert len(lent) == 4
+    for key, value in train(0.9).items():
+        assert torch.equal(left[key], value), "looking changes nothing"
+        assert torch.equal(lent[-1][key], value), "the last look is at what is left"
 
 
 def test_a_decay_of_almost_nothing_is_the_last_step() -> None:
