@@ -219,3 +219,10 @@ def test_what_is_no_list_of_such_things_is_told():
         config.build({"lists": Lists}, placed, problems)
     assert "lists.numbers.0: Input should be a valid integer" in str(told.value)
     assert "lists.either: Input should be all | list of int (found strongest)" in str(told.value)
+
+
+@pytest.mark.parametrize(("num", "last"), [(config.MOST_SHOWN, "wrong 19"), (config.MOST_SHOWN + 8, "and 8 more")])
+def test_a_long_list_of_problems_is_cut_and_counted(num, last):
+    error = config.not_valid([f"wrong {k}" for k in range(num)], "look")
+    assert error.found.startswith(f"{num} settings are not valid")
+    assert error.found.splitlines()[-1].strip(" -") == last

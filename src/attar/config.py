@@ -21,6 +21,10 @@ from attar.errors import ConfigError, nearest
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
+MOST_SHOWN = 20
+"""Of what is wrong with settings this much is listed; a file with more is damaged, or of another kind."""
+
+
 class Config(BaseModel):
     """A frozen group of settings; unknown fields are errors."""
 
@@ -107,7 +111,10 @@ def not_valid(problems: Sequence[str], fix: str) -> ConfigError:
     """The one error for all that is wrong with settings; `fix` where one of them does not say its own way out."""
     count = "a setting is" if len(problems) == 1 else f"{len(problems)} settings are"
     told = all("to fix: " in problem for problem in problems)
-    found = f"{count} not valid:\n" + "\n".join(f"  - {problem}" for problem in problems)
+    shown = [f"  - {problem}" for problem in problems[:MOST_SHOWN]]
+    if more := len(problems) - len(shown):
+        shown.append(f"  and {more} more")
+    found = f"{count} not valid:\n" + "\n".join(shown)
     return ConfigError(found, fix="" if told else fix)
 
 
