@@ -316,11 +316,12 @@ def start(
         engine.barrier()
         events = Events(folder.events_path, quiet=quiet or not engine.leads)
         if engine.leads:
-            for line in filter(None, (*prepared.why, engine.advice())):
+            for line in prepared.why:
                 events.say(line)
                 events.emit("distill", "why", message=line)
             if prepared.source.skipped:
                 events.emit("distill", "skipped", images=prepared.source.skipped)
+        engine.warn(events.say)
         yield Run(folder, settings, _whitened(prepared.source, settings, folder, engine, events), engine, events)
 
 
@@ -342,6 +343,7 @@ def resume(
     folder = RunFolder(path, settings.rules)
     with _engine(settings, workers) as engine, _locked(folder, engine):
         events = Events(folder.events_path, quiet=quiet or not engine.leads)
+        engine.warn(events.say)
         source = open_source(str(settings.run.source), settings.source, events=events)
         if redo or assignments:
             _check_models(settings, source)

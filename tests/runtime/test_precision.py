@@ -45,8 +45,11 @@ def test_a_processor_with_the_instructions_uses_them_where_that_gains(monkeypatc
 def test_without_the_instructions_it_is_float32_and_bfloat16_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "slowdown", lambda: 17.4)
     assert precision.auto_precision(CPU, gains=True) == "32-true"
-    assert "17 times as long" in Engine("cpu", "bf16-mixed").advice()
-    assert Engine("cpu", "32-true").advice() == ""
+    said: list[str] = []
+    Engine("cpu", "32-true").warn(said.append)
+    assert not said
+    Engine("cpu", "bf16-mixed").warn(said.append)
+    assert "17 times as long" in said[0]
 
 
 def test_the_slowdown_is_measured_within_seconds() -> None:
@@ -71,3 +74,25 @@ def test_hardware_names_the_processor_and_its_flags() -> None:
     described = hardware(CPU)
     assert described["processor"]
     assert set(described["processor_flags"]) <= set(precision.SHOWN_FLAGS)
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "continual", "resume"])
+def test_every_command_that_trains_says_it(
+    command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(precision, "slowdown", lambda: 17.4)
+    monkeypatch.setattr(precision, "processor_flags", lambda: ())
+    few = {"train.epochs": 1, "evaluate.seeds": 1, "evaluate.models": ["convnet-d1-w4"]}
+    run = tmp_path / "run"
+    how = {"recipe": "none", "out": run, "until": "relabel", "settings": few}
+    attar.distill("digits", "random", 1, precision="bf16-mixed", **how)
+    slow = {"precision": "bf16-mixed", "quiet": False}
+    if command == "train":
+        attar.train(run / "distilled", "convnet-d1-w4", settings={"epochs": 1}, **slow)
+    elif command == "evaluate":
+        attar.evaluate(run, "digits", baselines=[], **slow)
+    elif command == "continual":
+        attar.continual(run, "digits", model="convnet-d1-w4", steps=2, baseline=False, **slow)
+    else:
+        attar.resume(run, until="relabel", quiet=False)
+    assert "17 times as long as 32-true" in capsys.readouterr().err

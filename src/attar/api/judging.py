@@ -21,6 +21,7 @@ from attar.options import given
 from attar.pipeline import sharing_engine, teacher_of
 from attar.records import Record
 from attar.runtime.events import Events
+from attar.runtime.processes import launched
 from attar.settings import default_model
 from attar.training.loop import TrainSettings
 
@@ -44,6 +45,7 @@ def evaluate(asked: EvaluateOptions) -> Evaluation:
     assert isinstance(training, TrainSettings)
     names = tuple(judged.network(name) for name in judging.models)
     with sharing_engine(asked.device, asked.precision, asked.workers) as engine:
+        engine.warn(judged.events.say)
         evaluation = evaluate_set(
             judged.distilled,
             judged.real,
@@ -80,6 +82,7 @@ def continual(asked: ContinualOptions) -> tuple[Record, ...]:
     settled = build({"continual": ContinualSettings}, {"continual": arriving})["continual"]
     assert isinstance(settled, ContinualSettings)
     with sharing_engine(asked.device, asked.precision, asked.workers) as engine:
+        engine.warn(judged.events.say)
         records = learn_continually(
             judged.distilled,
             judged.real,
@@ -168,7 +171,7 @@ def _open(asked: JudgedOptions, kinds: Mapping[str, type[Config]]) -> _Judged:
     defaults = merge({name: _made_with(opened, name) for name in kinds}, flags)
     settled = sections(kinds, foreign.assignments if foreign else asked.assigned, defaults)
     folder = Path(asked.out) if asked.out else _judged_in(opened)
-    events = Events(folder / "events.jsonl", quiet=asked.quiet)
+    events = Events(folder / "events.jsonl", quiet=asked.quiet or launched().rank > 0)
     how = settled["source"]
     assert isinstance(how, SourceSettings)
     real = foreign.source if foreign else open_source(str(asked.source), how, events=events)

@@ -76,6 +76,7 @@ def train(asked: TrainOptions) -> Training:
         raise ConfigError("loggers have nowhere to write to", expected="a folder", fix="--out FOLDER")
     with sharing_engine(asked.device, asked.precision, asked.workers) as engine:
         events = Events(out / "events.jsonl" if out and engine.leads else None, quiet=asked.quiet or not engine.leads)
+        engine.warn(events.say)
         title = f"{source_name(str(asked.data))} {asked.model} {training.strategy} seed {asked.seed}"
         followers = asked.loggers if engine.leads else ()
         with tracked(events, followers, out or Path(), title, dump(training)):

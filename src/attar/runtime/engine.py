@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -65,9 +65,10 @@ class Engine:
         """Wait until all processes have come here."""
         self.processes.barrier()
 
-    def advice(self) -> str:
-        """A sentence where this machine is slow at the precision, with the measured factor; else empty."""
-        return advice(self.device, self.precision)
+    def warn(self, say: Callable[[str], None]) -> None:
+        """Say where this machine is slow at the precision, with the measured factor; the process that leads does."""
+        if self.leads and (sentence := advice(self.device, self.precision)):
+            say(sentence)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Context in which a forward pass runs in the chosen precision; weights and losses stay float32."""

@@ -72,7 +72,9 @@ def run_study(settings: StudySettings, folder: Path, machine: Machine, *, quiet:
         sharing_engine(machine.device, machine.precision, threads) as engine,
         RunFolder(folder).locked() if engine.leads else nullcontext(),
     ):
-        return _run(settings, folder, machine, engine, Events(folder / "events.jsonl", quiet=quiet))
+        events = Events(folder / "events.jsonl", quiet=quiet)
+        engine.warn(events.say)
+        return _run(settings, folder, machine, engine, events)
 
 
 def plan_study(settings: StudySettings, folder: Path, machine: Machine, *, quiet: bool = False) -> StudyPlan:
