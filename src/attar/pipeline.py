@@ -136,9 +136,7 @@ class Run:
 
     def _network_precision(self) -> dict[str, str]:
         """Precision that recovered images depend on."""
-        precision = self.settings.run.precision
-        said = precision != "32-true" or self.settings.knowledge.states_float32
-        return {"precision": precision} if said and self.settings.method.mixed_precision else {}
+        return {"precision": self.settings.run.precision} if self.settings.method.mixed_precision else {}
 
     def _relabel(self, squeezed: Stage, recovered: Stage) -> Stage:
         settings = self.settings.relabel

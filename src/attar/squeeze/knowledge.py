@@ -42,9 +42,6 @@ class Knowledge(ABC, Generic[SettingsT, OpenedT]):
     """What to do where memory does not suffice to make it."""
     gives_labels: ClassVar[bool] = True
     """Does `labeller` find somebody to label images?"""
-    states_float32: ClassVar[bool] = True
-    """Does the key of recover name the precision where it is 32-true too? Methods that came to mixed precision only
-    later leave it out there, so that their older run folders may be gone on with."""
 
     @abstractmethod
     def make(

@@ -225,7 +225,6 @@ class PoolKnowledge(Knowledge[PoolSettings, TrainedPool]):
 
     name = "pool"
     Settings = PoolSettings
-    states_float32 = False
 
     def make(
         self, source: Source, settings: PoolSettings, *, seed: int, folder: Path, engine: Engine, events: Events

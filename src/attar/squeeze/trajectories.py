@@ -89,7 +89,6 @@ class TrajectoryKnowledge(Knowledge[ExpertSettings, Experts]):
 
     name = "trajectories"
     Settings = ExpertSettings
-    states_float32 = False
 
     def make(
         self, source: Source, settings: ExpertSettings, *, seed: int, folder: Path, engine: Engine, events: Events
