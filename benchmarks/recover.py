@@ -8,6 +8,9 @@ of the loss in every step. Both take turns on the same teacher and chunk, and th
 thread is the default, of which the processor's time is taken, so that other work on the machine disturbs little. The
 teacher's weights are random and its statistics those of noise: what it has learnt doesn't change the time of a step.
 
+A third row is the network alone, norms folded and nothing measured: below it only other convolutions help.
+ONEDNN_MAX_CPU_ISA=AVX2 (or AVX512_CORE) before the command holds a newer processor to older instructions.
+
 The losses are those of a teacher trained on CIFAR-10 (or, without ATTAR_DATA, on digits): both loops make the same
 number of steps from the same noise with the same draws, and their last images are judged alike, in float32 over 20
 draws that no loop has seen. A second run of the published loop with other draws shows what chance does.
@@ -34,6 +37,7 @@ import torch
 from kept import peak_bytes
 from table import Checks, Rows, arguments, finish
 from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as vision
 
@@ -129,6 +133,22 @@ class Ours:
         self.loop._step(number)
 
 
+class Alone:
+    """The network alone, forward and back to its input, its norms folded into the convolutions before them.
+
+    What a step would take without statistics, crops and Adam, by the convolutions of torch: the floor for those.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        folded = fuse(problem.teacher.eval()).requires_grad_(False)
+        self.network = folded.to(memory_format=torch.channels_last)
+        self.images = problem.start.contiguous(memory_format=torch.channels_last)
+
+    def step(self, _: int) -> None:
+        images = self.images.detach().requires_grad_()
+        torch.autograd.grad(self.network(images).sum(), images)
+
+
 def view(images: Tensor, task: Task, seed: int, step: int) -> Tensor:
     """One look at the images, by torchvision; of the seed 0, it is the look that ours takes in this step."""
     drawn = MultiCrop().draw(generator(seed, "recover", "chunk", 0, "step", step), task.shape)
@@ -163,6 +183,7 @@ def time_one(name: str, num_images: int, options: argparse.Namespace) -> tuple[R
         sides: dict[str, Any] = {"published": Published(problem)}
         for precision in options.precisions:
             sides[f"ours, {precision}"] = Ours(problem, precision, Path(folder))
+        sides["the network alone, 32-true"] = Alone(problem)
         keeps = {side: peak_bytes(partial(step.step, 0)) for side, step in sides.items()}  # and so warm up
         seconds: dict[str, list[float]] = {side: [] for side in sides}
         peaks: dict[str, int] = dict.fromkeys(sides, 0)

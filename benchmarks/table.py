@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -53,5 +54,7 @@ def finish(rows: Rows, checks: Checks, path: Path | None) -> None:
             "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
             "hardware": hardware(Engine().device),
         }
+        if held := os.environ.get("ONEDNN_MAX_CPU_ISA"):
+            note["ONEDNN_MAX_CPU_ISA"] = held
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({**note, "rows": rows, "checks": checks}, indent=2) + "\n")
