@@ -284,8 +284,8 @@ def at_learnt_rate(distilled: Distilled, training: TrainSettings, events: Events
     if rate is None or rate == training.learning_rate:
         return training
     events.say(
-        f"students of small sets train at the learnt rate {rate:.4g} (train.learning_rate is "
-        f"{training.learning_rate:g}; --set evaluate.use_learned_rate=false takes that)"
+        f"students of small sets train at the learnt rate {rate:.4g}, which came with the images; "
+        f"train.learning_rate is {training.learning_rate:g}"
     )
     return training.model_copy(update={"learning_rate": rate})
 

@@ -12,6 +12,7 @@ from attar import catalogue
 from attar.cli import app
 from attar.errors import ConfigError
 from attar.runtime.checkpoint import read_tensors
+from attar.runtime.events import read_events
 from attar.training.strategies import strategies
 
 SMALL: dict[str, Any] = {"epochs": 1, "source.train_per_class": 5, "batch_size": 16}
@@ -85,3 +86,25 @@ def test_every_strategy_is_explained(name: str) -> None:
     told = CliRunner().invoke(app, ["show", name])
     assert told.exit_code == 0
     assert kind.summary in told.output
+
+
+def test_images_that_carry_a_learnt_rate_are_trained_on_at_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    few = {"squeeze.epochs": 3, "squeeze.num_experts": 1, "squeeze.model": "convnet-d1-w4", "method.num_steps": 2}
+    how = {"recipe": "none", "out": run, "until": "relabel"}
+    attar.distill("digits", "tesla", 1, settings={**few, "recover.iterations": 1, "method.initial_rate": 0.05}, **how)
+    learnt = attar.load(run).learning_rate
+    assert learnt is not None
+
+    def rate(**settings: float) -> float:
+        out = tmp_path / f"trained-{len(settings)}"
+        attar.train(run, "convnet-d1-w4", out=out, settings={"epochs": 1, **settings}, quiet=False)
+        return next(e["learning_rate"] for e in read_events(out / "events.jsonl") if e["event"] == "epoch")
+
+    assert rate() == pytest.approx(learnt)
+    assert f"the learnt rate {learnt:.4g}" in capsys.readouterr().err.replace("\n", " ")
+    assert rate(learning_rate=0.02) == pytest.approx(0.02)
+    said = attar.continual(run, "digits", model="convnet-d1-w4", steps=2, settings={"epochs": 1})
+    assert {record.protocol["learning_rate"] for record in said} == {learnt}

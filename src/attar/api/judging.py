@@ -15,7 +15,7 @@ from attar.artifacts.distilled import Distilled, load_distilled
 from attar.artifacts.run import CONFIG
 from attar.config import Config, build, merge
 from attar.data.sources import Source, SourceSettings, open_source
-from attar.evaluation import EvaluateSettings, Evaluation
+from attar.evaluation import EvaluateSettings, Evaluation, at_learnt_rate
 from attar.evaluation import evaluate as evaluate_set
 from attar.options import given
 from attar.pipeline import sharing_engine, teacher_of
@@ -68,7 +68,8 @@ def evaluate(asked: EvaluateOptions) -> Evaluation:
 def continual(asked: ContinualOptions) -> tuple[Record, ...]:
     """Class-incremental learning: at each step train from scratch on the distilled images of all classes seen.
 
-    The settings are those of the sections `train` and `source`; and `foreign` for another program's images.
+    The settings are those of the sections `train` and `source`; and `foreign` for another program's images. Images that
+    carry a learnt rate are trained on at it, and real ones too, where they are judged so.
     """
     from attar.continual_learning import ContinualSettings
     from attar.continual_learning import continual as learn_continually
@@ -83,6 +84,8 @@ def continual(asked: ContinualOptions) -> tuple[Record, ...]:
     assert isinstance(settled, ContinualSettings)
     with sharing_engine(asked.device, asked.precision, asked.workers) as engine:
         engine.warn(judged.events.say)
+        if judged.made_with("evaluate").get("use_learned_rate", True):
+            training = at_learnt_rate(judged.distilled, training, judged.events)
         records = learn_continually(
             judged.distilled,
             judged.real,

@@ -18,6 +18,7 @@ from attar.data.loading import RealSet, TrainingSet
 from attar.data.sources import SourceSettings, open_source, whitened
 from attar.data.whitening import measure_whitening
 from attar.errors import ArtifactError, ConfigError
+from attar.evaluation import at_learnt_rate
 from attar.options import PathLike, given
 from attar.pipeline import sharing_engine, teacher_of
 from attar.runtime.engine import Engine
@@ -96,7 +97,7 @@ def _train(
     from attar.training.loop import accuracy, fit
 
     together = team(engine.processes, engine.processes.num, engine.device)
-    task, images, real = _training_images(asked.data, asked.source, opening, engine, events)
+    task, images, real, training = _training_images(asked.data, asked.source, training, opening, engine, events)
     name = default_model(task) if asked.model == "auto" else asked.model
     network = build_model(name, task, seed=asked.seed)
     fitted = fit(
@@ -124,20 +125,30 @@ def _train(
 
 
 def _training_images(
-    data: PathLike, source: PathLike | None, opening: SourceSettings, engine: Engine, events: Events
-) -> tuple[Task, TrainingSet, Source | None]:
-    """What is trained on, and the source whose validation split judges, where there is one."""
+    data: PathLike,
+    source: PathLike | None,
+    training: TrainSettings,
+    opening: SourceSettings,
+    engine: Engine,
+    events: Events,
+) -> tuple[Task, TrainingSet, Source | None, TrainSettings]:
+    """What is trained on, the source whose validation split judges, where there is one, and how it is trained.
+
+    A distilled dataset that carries a learnt rate is trained on at it, unless another was given.
+    """
     if is_distilled(data):
         distilled = load_distilled(Path(data))
+        if "learning_rate" not in training.model_fields_set:
+            training = at_learnt_rate(distilled, training, events)
         images = soft_set(distilled, teacher_of(distilled, engine), engine.device)
         real = open_source(str(source), opening, events=events) if source else None
         if real:
             real.task.require_same(distilled.task, "the source", "the distilled dataset")
-        return distilled.task, images, real
+        return distilled.task, images, real, training
     real = open_source(str(data), opening, events=events)
     if opening.zca:
         real = whitened(real, measure_whitening(real.train, real.task.shape, opening.zca_epsilon, events))
-    return real.task, RealSet(real.train, real.task.normalization), real
+    return real.task, RealSet(real.train, real.task.normalization), real, training
 
 
 def _store(made: Training, out: Path, note: dict[str, Any], task: Task) -> None:
