@@ -82,7 +82,7 @@ def recovered(
     real = RealSet(source.train, source.task.normalization)
     state = method.init(picked, real, knowledge, rngs)
     images = state.variables["images"]
-    optimizer = torch.optim.Adam([images], betas=(0.5, 0.999))
+    optimizer = torch.optim.Adam([images], betas=(0.5, 0.9))
     last: list[dict[str, float]] = []
     for step in range(options.iterations):
         with engine.autocast():
