@@ -31,7 +31,8 @@ from attar.methods.sre2l import Sre2l, Sre2lSettings
 from attar.models.catalog import build
 from attar.runtime.engine import Engine
 from attar.runtime.seeding import generator
-from attar.training.loop import TrainSettings, accuracy, fit
+from attar.training.loop import accuracy, fit
+from attar.training.section import TrainSection
 
 STUDENT = "convnet-d2-w32-batch"
 FIRST_WEIGHT, LR_IMAGES, MIN_SCALE, ROLL_PX = 10.0, 0.1, 0.5, 2
@@ -42,7 +43,7 @@ class Knowledge:
 
     def __init__(self, name: str, source: Source, epochs: int, engine: Engine) -> None:
         self.model = build(name, source.task)
-        settings = TrainSettings(
+        settings = TrainSection(
             epochs=epochs,
             batch_size=64,
             nesterov=True,
@@ -113,7 +114,7 @@ def student(
 ) -> float:
     """Accuracy of a student trained with the teacher's labels on crops, or with the classes."""
     model = build(STUDENT, source.task, seed=seed)
-    settings = TrainSettings(
+    settings = TrainSection(
         epochs=epochs,
         batch_size=25,
         optimizer="adamw",

@@ -36,11 +36,12 @@ from attar.models.catalog import build
 from attar.runtime.engine import Engine
 from attar.runtime.seeding import generator
 from attar.task import Task
-from attar.training.loop import TrainSettings, accuracy, fit
+from attar.training.loop import accuracy, fit
+from attar.training.section import TrainSection
 
 SIZE_PX, FINER, IPC, EPOCHS, BATCH = 16, 10, 5, 80, 50
 TEACHER, STUDENT = "convnet-d3-w64-batch", "convnet-d3-w32-batch"
-TEACHING = TrainSettings(
+TEACHING = TrainSection(
     epochs=8,
     batch_size=128,
     learning_rate=0.1,
@@ -49,7 +50,7 @@ TEACHING = TrainSettings(
     augment="flip_crop",
     augment_per="image",
 )
-LEARNING = TrainSettings(
+LEARNING = TrainSection(
     epochs=EPOCHS,
     batch_size=BATCH,
     optimizer="adamw",

@@ -43,7 +43,8 @@ from attar.runtime.events import Events
 from attar.runtime.files import read_json, write_json
 from attar.runtime.seeding import generator
 from attar.task import Normalization, Task
-from attar.training.loop import TrainSettings, fit
+from attar.training.loop import fit
+from attar.training.section import TrainSection
 from attar.training.trials import distilled_subject
 
 KEEPS_NOTHING, KEEPS_PIXELS = 0.05, 0.3
@@ -105,7 +106,7 @@ def stage_verify(folder: Path) -> None:
 
 def stage_train(folder: Path) -> None:
     distilled, engine = load_distilled(folder / "distilled"), Engine("cpu")
-    settings = TrainSettings(epochs=1, warmup_epochs=0, batch_size=64)
+    settings = TrainSection(epochs=1, warmup_epochs=0, batch_size=64)
     subject = distilled_subject(distilled, settings, "soft", engine)
     fit(build(NETWORK, TASK, seed=0), subject.make(0), settings, seed=0, engine=engine)
 

@@ -25,8 +25,9 @@ from attar.data.loading import MemorySplit, RealSet
 from attar.models.catalog import build
 from attar.runtime.engine import Engine
 from attar.task import Normalization, Task
-from attar.training.loop import TrainSettings, fit
-from attar.training.strategies import strategies
+from attar.training.loop import fit
+from attar.training.section import TrainSection
+from attar.training.strategies import STRATEGIES
 
 TASK = Task(tuple("abcdefghij"), 3, 32, 32, Normalization((0.49, 0.48, 0.45), (0.25, 0.24, 0.26)))
 SUMS = ("dlb+ddgsd",)
@@ -55,7 +56,7 @@ class Bench:
         self.teacher = Teacher(build(options.model, TASK, seed=1).to(self.engine.device))
 
     def train(self, name: str, model: nn.Module) -> None:
-        settings = TrainSettings(
+        settings = TrainSection(
             epochs=1 if set(name.split("+")) & set(TWICE) else 2,  # so that all see as many images
             batch_size=self.options.batch,
             strategy=name,
@@ -98,7 +99,7 @@ class Bench:
 def main() -> None:
     options = arguments(__doc__ or "", _add)
     torch.set_num_threads(options.threads)
-    bench, names = Bench(options), [*strategies(), *SUMS]
+    bench, names = Bench(options), [*STRATEGIES.all(), *SUMS]
     peaks = {name: bench.peak_bytes(name) for name in names}  # and all code is warm
     times: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(options.rounds):

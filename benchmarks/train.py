@@ -35,7 +35,8 @@ from attar.data.sources import open_source
 from attar.models.catalog import build
 from attar.runtime.engine import Engine
 from attar.task import Normalization, Task
-from attar.training.loop import TrainSettings, fit
+from attar.training.loop import fit
+from attar.training.section import TrainSection
 
 NORMALIZATION = Normalization((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616))
 TASK = Task(tuple("abcdefghij"), 3, 32, 32, NORMALIZATION)
@@ -128,7 +129,7 @@ def main() -> None:
 
 
 def _attar(real: RealSet, make: Callable[[], nn.Module], batch: int, layout: str, engine: Engine) -> None:
-    settings = TrainSettings(
+    settings = TrainSection(
         epochs=1,
         batch_size=batch,
         learning_rate=0.05,

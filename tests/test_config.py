@@ -6,7 +6,7 @@ from pydantic import Field
 from attar import config
 from attar.config import Config
 from attar.errors import ConfigError, nearest
-from attar.training.settings import TrainSettings
+from attar.training.section import TrainSection
 
 
 class Loop(Config):
@@ -116,7 +116,7 @@ def test_a_part_that_is_wrong_is_told_and_not_the_whole_again():
 
 def test_an_error_within_an_error_is_told_once_with_one_way_out():
     with pytest.raises(ConfigError) as caught:
-        config.build({"train": TrainSettings}, {"train": {"strategy": "dbl"}})
+        config.build({"train": TrainSection}, {"train": {"strategy": "dbl"}})
     assert str(caught.value).splitlines()[1:] == [
         "  - train.strategy: unknown strategy 'dbl'",
         "    expected: one of ce, label-smoothing, dlb, ddgsd, ps-kd, tf-kd, byot, kd; did you mean dlb?",

@@ -24,7 +24,7 @@ from attar.methods import methods
 from attar.options import given, section_of
 from attar.settings import sections_of
 from attar.squeeze.kinds import kinds
-from attar.training.settings import TrainSettings
+from attar.training.section import TrainSection
 
 COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 FUNCTIONS = {
@@ -94,7 +94,7 @@ def test_every_option_is_documented_and_its_own_words_are_in_the_docstring() -> 
 SECTIONS: dict[str, list[type[Config]]] = {
     **{name: [kind] for name, kind in sections_of(methods()["random"]).items()},
     "squeeze": [kind.Settings for kind in kinds().values()],
-    "train.kd": [type(TrainSettings().kd)],
+    "train.kd": [type(TrainSection().kd)],
     "continual": [ContinualSettings],
 }
 

@@ -189,9 +189,9 @@ def settings_page() -> str:
     from attar.methods import methods
     from attar.settings import sections_of
     from attar.squeeze.kinds import kinds as kinds_of_knowledge
-    from attar.training.settings import TrainSettings
+    from attar.training.section import TrainSection
 
-    training = {(option.name, option.default) for option in options(TrainSettings)}
+    training = {(option.name, option.default) for option in options(TrainSection)}
     named = sections_of(methods()["random"]) | {"foreign": ForeignSettings}
     named = {name: kind for name, kind in named.items() if name not in ("squeeze", "method")}
     kinds = list(named.items())
@@ -201,7 +201,7 @@ def settings_page() -> str:
     kinds += [(f"method: {name}", kind.Settings) for name, kind in methods().items()]
     parts = [SETTINGS_HEAD]
     for title, kind in kinds:
-        also = issubclass(kind, TrainSettings) and kind is not TrainSettings
+        also = issubclass(kind, TrainSection) and kind is not TrainSection
         fields = [one for one in options(kind) if not (also and (one.name, one.default) in training)]
         about = _cell_text((kind.__doc__ or "").splitlines()[0]) + also * " And all of [train](#train), as there:"
         head = "| setting | default | meaning |\n|---|---|---|\n" if fields else ""

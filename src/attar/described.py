@@ -18,8 +18,8 @@ from attar.models import catalog
 from attar.settings import sections_of
 from attar.studies.settings import StudySettings
 from attar.task import Normalization, Task
-from attar.training.settings import TrainSettings
-from attar.training.strategies import Strategy, strategies
+from attar.training.section import TrainSection
+from attar.training.strategies import STRATEGIES, Strategy
 
 EXAMPLE, IMAGENET = (
     Task(tuple(map(str, range(num))), 3, size, size, Normalization((0.5,) * 3, (0.25,) * 3))
@@ -38,7 +38,7 @@ def contents() -> dict[str, Any]:
         "sections": {
             name: {"summary": _summary(kind), "settings": _key(kind, kinds)} for name, kind in sections.items()
         },
-        "strategies": {name: strategy(kind) for name, kind in strategies().items()},
+        "strategies": {name: strategy(kind) for name, kind in STRATEGIES.all().items()},
         "study": [vars(option) for option in study_options()],
         "datasets": [list(row) for row in sources()],
         "models": {"examples": catalog.names("attar"), "patterns": catalog.patterns()},
@@ -54,8 +54,8 @@ def study_options() -> list[Option]:
 def strategy(kind: type[Strategy]) -> dict[str, Any]:
     """A strategy's objective, as its file states it, and the fields that are its own."""
     objective, _, _ = (sys.modules[kind.__module__].__doc__ or "").partition("\n\nSource")
-    fields = options(TrainSettings)
-    mine = [option for option in fields if kind.group and option.name.startswith(f"{kind.group}.")]
+    fields = options(TrainSection)
+    mine = [option for option in fields if option.name.startswith(f"{kind.group()}.")]
     return {
         "name": kind.name,
         "summary": kind.summary,

@@ -6,13 +6,15 @@ says where a value that is given to a command belongs among the settings. Needs 
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import BeforeValidator, Field
 
 from attar.config import Config
 from attar.marks import DecidedFor, Flag, Mark
+from attar.registry import handed_over
 from attar.runtime.machine import Device, Precision
 
 T = TypeVar("T")
@@ -24,10 +26,17 @@ if TYPE_CHECKING:  # what callers may give is wider than what validation makes o
     Several = Sequence[T]
     PathLike = str | Path
     Assignments = Mapping[str, Any] | Iterable[str]
+    # a class, a function or a network may be given; a name is what is kept
+    MethodLike: TypeAlias = Any
+    ModelLike: TypeAlias = Any
+    StrategyLike: TypeAlias = Any
 else:
     Several = tuple[T, ...]
     PathLike = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
     Assignments = Annotated[tuple[str, ...], BeforeValidator(lambda value: assignments(value))]
+    MethodLike = Annotated[str, BeforeValidator(partial(handed_over, "attar.methods"))]
+    ModelLike = Annotated[str, BeforeValidator(partial(handed_over, "attar.models"))]
+    StrategyLike = Annotated[str, BeforeValidator(partial(handed_over, "attar.strategies"))]
 
 Baseline = Literal["random", "herding", "kcenter", "kmeans", "full"]
 LabelKind = Literal["stored", "hard"]
@@ -43,7 +52,9 @@ class Wanted(Config):
 
     source: Annotated[PathLike, DecidedFor("squeeze"), Flag(completes="datasets")] = Field(kw_only=False)
     """The real images: a name from `attar list datasets`, a folder, parquet shards, wds:PATTERN or hf:OWNER/NAME."""
-    method: Annotated[str, DecidedFor("recover"), Flag(completes="methods")] = Field(default="auto", kw_only=False)
+    method: Annotated[MethodLike, DecidedFor("recover"), Flag(completes="methods")] = Field(
+        default="auto", kw_only=False
+    )
     """A name from `attar list methods`; auto chooses by resolution, classes and images per class, and says why."""
     ipc: Annotated[int, DecidedFor("recover"), Flag(default="the recipe's, or 1")] = Field(
         default=1, ge=1, kw_only=False
@@ -108,7 +119,7 @@ class Network(Config):
 
     section: ClassVar[str] = "squeeze"
 
-    model: Annotated[str, Flag(completes="models", default="the recipe's, or the method's")] = "auto"
+    model: Annotated[ModelLike, Flag(completes="models", default="the recipe's, or the method's")] = "auto"
     """The network that learns the real images, a name from `attar list models`; auto: a ResNet-18 for methods that need
     BatchNorm, else a ConvNet, its stem or depth by the resolution."""
 
@@ -152,7 +163,7 @@ class Supervision(Config):
 
     section: ClassVar[str] = "train"
 
-    strategy: Annotated[str, Flag(completes="strategies")] = "ce"
+    strategy: Annotated[StrategyLike, Flag(completes="strategies")] = "ce"
     """How batches are made and what the loss is; `attar list strategies` lists them. Several are joined by '+', such as
     dlb+ddgsd."""
 
@@ -183,7 +194,7 @@ class Judging(Config):
 
     section: ClassVar[str] = "evaluate"
 
-    models: Annotated[Several[str], Flag(completes="models")] = Field(default=("auto",), min_length=1)
+    models: Annotated[Several[ModelLike], Flag(completes="models")] = Field(default=("auto",), min_length=1)
     """Networks that are trained, names from `attar list models`; auto: the one used for distillation, or a ConvNet for
     the resolution."""
     seeds: int = Field(default=3, ge=1)
@@ -201,7 +212,7 @@ class Arriving(Config):
 
     section: ClassVar[str] = "continual"
 
-    model: Annotated[str, Flag(completes="models")] = "auto"
+    model: Annotated[ModelLike, Flag(completes="models")] = "auto"
     """Network that is trained at each step, a name from `attar list models`; auto: the one used for distillation, or a
     ConvNet for the resolution."""
     steps: int = Field(default=5, ge=1)

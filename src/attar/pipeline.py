@@ -398,11 +398,11 @@ def _resolve(
 def _meant_by_squeeze(sections: Mapping[str, Mapping[str, Any]], assignments: Sequence[str]) -> tuple[str, str] | None:
     """The method that what the user gave for squeeze can only be meant for, and why, if there is one.
 
-    It is the first method that needs the kind of knowledge which says that the values are its own.
+    It is the typical method of the kind of knowledge which says that the values are its own.
     """
-    for kind in reversed(kinds().values()):
-        name = next((name for name, method in methods().items() if method.knowledge == kind.name), None)
-        if name is not None:
+    for kind in kinds().values():
+        fitting = [name for name, method in methods().items() if method.knowledge == kind.name]
+        for name in sorted(fitting, key=lambda name: not methods()[name].typical)[:1]:
             placed, _ = place(sections_of(methods()[name]), assignments)
             if why := kind.meant_by(merge(sections, placed).get("squeeze", {})):
                 return name, why

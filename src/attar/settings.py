@@ -28,6 +28,7 @@ from attar.squeeze.kinds import Kind
 from attar.squeeze.kinds import knowledge as knowledge_named
 from attar.task import Task
 from attar.training.loop import TrainSettings
+from attar.training.section import TrainSection
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
@@ -262,7 +263,7 @@ def _sections(kind: type[Method], values: Mapping[str, Mapping[str, Any]]) -> di
         "method": kind.Settings,
         "recover": RecoverSettings,
         "relabel": RelabelSettings,
-        "train": TrainSettings,
+        "train": TrainSection,
         "evaluate": EvaluateSettings,
     }
 

@@ -30,7 +30,7 @@ from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.seeding import generator
 from attar.task import Task
-from attar.training.loop import TrainSettings
+from attar.training.section import TrainSection
 from attar.training.trials import distilled_subject
 
 CHUNK = 3
@@ -131,7 +131,7 @@ def test_what_is_read_back_is_what_a_small_set_holds(
         assert torch.equal(found, expected)
     picked = picked % len(eager)
     for labels in ("soft", "hard"):
-        small, large = (distilled_subject(d, TrainSettings(), labels, Engine("cpu")) for d in (eager, lazy))
+        small, large = (distilled_subject(d, TrainSection(), labels, Engine("cpu")) for d in (eager, lazy))
         assert small.identity == large.identity
         monkeypatch.setattr(loading, "KEPT_BYTES", 1 << 20)
         expected_set = small.make(0)

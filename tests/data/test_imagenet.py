@@ -4,8 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from attar.data import imagenet
-from attar.data.named import NAMED
+from attar.data.named import NAMED, imagenet
 from attar.data.sources import SourceSettings, open_source
 from attar.errors import DataError
 from attar.runtime.events import Events

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision import datasets
 
-from attar.data import named
+from attar.data.named import digits
 from attar.data.sources import SourceSettings, open_source
 from attar.errors import DataError
 
@@ -102,8 +102,8 @@ def test_the_digits_split_is_the_same_for_everyone() -> None:
 
 
 def test_digits_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    direct = named._bundled_digits()
-    monkeypatch.setattr(named, "_DIGITS_FILE", tmp_path / "gone")
-    for ours, theirs in zip(direct, named._bundled_digits(), strict=True):
+    direct = digits._bundled_digits()
+    monkeypatch.setattr(digits, "_DIGITS_FILE", tmp_path / "gone")
+    for ours, theirs in zip(direct, digits._bundled_digits(), strict=True):
         assert np.array_equal(ours, theirs)
         assert ours.dtype == theirs.dtype

@@ -26,12 +26,13 @@ from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.task import Normalization, Task
 from attar.training import trials
-from attar.training.loop import TrainSettings, fit
+from attar.training.loop import fit
+from attar.training.section import TrainSection
 from attar.verdict import best_lines, pairs, verdict
 
 TASK = Task(("dark", "bright"), 1, 4, 4, Normalization((0.5,), (0.25,)))
 LABELS = torch.tensor([0, 1])
-TRAINING = TrainSettings(epochs=6, batch_size=2, learning_rate=0.05, augment="none")
+TRAINING = TrainSection(epochs=6, batch_size=2, learning_rate=0.05, augment="none")
 MODEL = "convnet-d1-w4"
 
 
@@ -58,7 +59,7 @@ def make_run(folder: Path, contrasts: dict[int, float], last: float, soft: bool 
     return write_distilled(folder / "distilled", Distillate(images(last), LABELS, probabilities, 0.05), TASK)
 
 
-def judge(distilled: Distilled, folder: Path, training: TrainSettings = TRAINING, **settings: Any) -> Evaluation:
+def judge(distilled: Distilled, folder: Path, training: TrainSection = TRAINING, **settings: Any) -> Evaluation:
     chosen = {"models": [MODEL], "seeds": 2, "baselines": ["random"], **settings}
     engine, events = Engine("cpu"), Events(quiet=True)
     return evaluate(

@@ -19,7 +19,7 @@ from attar.runtime.engine import Engine
 from attar.runtime.events import Events, read_events
 from attar.task import Normalization, Task
 from attar.training import trials
-from attar.training.loop import TrainSettings
+from attar.training.section import TrainSection
 
 TASK = Task(tuple("abcde"), 1, 4, 4, Normalization((0.5,), (0.25,)))
 
@@ -49,7 +49,7 @@ def run(folder: Path, soft: bool = False, kind: str = "hard", **settings: Any) -
         Distilled(Path(), TASK, images, labels, soft_labels, None, info, sizes),
         MadeSource(TASK, make_split(20), make_split(5), test, "f"),
         ContinualSettings(**{"model": "convnet-d1-w4", "steps": 2} | settings),
-        TrainSettings(epochs=2, augment="none"),
+        TrainSection(epochs=2, augment="none"),
         engine=Engine("cpu"),
         events=events,
         folder=folder,
@@ -178,7 +178,7 @@ def test_views_are_made_anew_of_what_has_arrived_and_labelled_by_the_teacher() -
     views = Views(ViewSettings(min_scale=1, flip=False), 0, 10, TASK.shape)
     images, labels, teacher = torch.randn(10, 1, 4, 4), torch.arange(10) % 5, Knowing()
     whole = ReplayedSet(lambda indices: images[indices], labels, views, teacher.logits)
-    subject = trials.Subject("distilled", "soft", lambda seed: whole, TrainSettings(), 10, 1000, "x")
+    subject = trials.Subject("distilled", "soft", lambda seed: whole, TrainSection(), 10, 1000, "x")
     seen = torch.tensor([4, 1])
     part = part_of(subject, seen, TASK, teacher)
     assert (part.num_images, part.size_bytes) == (4, 400)

@@ -26,11 +26,11 @@ from attar.scores import ARS, HLR, IOR, LRS
 from attar.subjects import Subjects
 from attar.task import Normalization, Task
 from attar.training import trials
-from attar.training.loop import TrainSettings
+from attar.training.section import TrainSection
 
 MODEL = "convnet-d1-w4"
 TASK = Task(("dark", "middling", "bright"), 1, 4, 4, Normalization((0.5,), (0.25,)))
-TRAINING = TrainSettings(epochs=3, batch_size=8, learning_rate=0.05, augment="none")
+TRAINING = TrainSection(epochs=3, batch_size=8, learning_rate=0.05, augment="none")
 
 
 @dataclass

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 import attar
-from attar import methods
 from attar.config import Config
 from attar.data.loading import SubsetSplit
 from attar.data.sources import Source, open_source
 from attar.errors import ConfigError
+from attar.methods import METHODS
 from attar.methods.coreset import Random
 from attar.models.catalog import build
 from attar.pipeline import prepare
@@ -24,8 +24,7 @@ from attar.runtime.checkpoint import read_tensors, write_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.settings import resolve
-from attar.squeeze import kinds as registry
-from attar.squeeze.kinds import Kind, kinds, knowledge, register
+from attar.squeeze.kinds import KINDS, Kind, kinds, knowledge
 from attar.squeeze.knowledge import Knowledge, Members
 from attar.squeeze.rehearsal import Estimate, Rehearsal
 from attar.task import Task
@@ -199,11 +198,10 @@ class Nearest(Random):
 
 @pytest.fixture
 def outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_KINDS", kinds())
-    register(MeanKnowledge())
-    ours = methods.methods()
-    monkeypatch.setattr(methods, "methods", lambda: {**ours, "nearest": Nearest})
-    monkeypatch.setattr("attar.pipeline.methods", methods.methods)
+    monkeypatch.setattr(KINDS, "_added", {})
+    monkeypatch.setattr(METHODS, "_added", {})
+    KINDS.add(MeanKnowledge)
+    METHODS.add(Nearest)
 
 
 TOY = {
@@ -233,13 +231,14 @@ def test_a_kind_from_outside_is_squeezed_planned_and_labels(tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("outside")
 def test_a_name_is_given_once() -> None:
-    register(MeanKnowledge())
+    assert KINDS.add(MeanKnowledge()) == "means"
 
     class Other(MeanKnowledge):
         """Another of the same name."""
 
+    Other.name = "teacher"
     with pytest.raises(ConfigError, match="already"):
-        register(Other())
+        KINDS.add(Other)
 
 
 def test_no_kind_is_known_outside_its_room() -> None:

@@ -19,7 +19,8 @@ from attar.studies.grid import at_equal_images, cells_of, images_seen, showings
 from attar.studies.settings import read_study
 from attar.task import Normalization, Task
 from attar.training.loop import fit
-from attar.training.settings import TrainSettings, learning_rate
+from attar.training.section import TrainSection
+from attar.training.settings import learning_rate
 
 TASK = Task(("a", "b", "c"), 1, 8, 8, Normalization((0.5,), (0.5,)))
 
@@ -111,7 +112,7 @@ def test_sets_that_do_not_go_together_are_named_both(study_file: Callable[..., P
 
 @pytest.mark.parametrize("strategy", ["ce", "ps-kd", "dlb", "ddgsd", "dlb+ddgsd"])
 def test_images_seen_are_those_that_go_through_the_network(strategy: str) -> None:
-    settings = TrainSettings(epochs=3, batch_size=8, strategy=strategy, augment="none")
+    settings = TrainSection(epochs=3, batch_size=8, strategy=strategy, augment="none")
     model, seen = build("convnet-d1-w4", TASK), 0
 
     def count(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -128,11 +129,11 @@ def test_images_seen_are_those_that_go_through_the_network(strategy: str) -> Non
     ("strategy", "times"), [("ce", 1), ("dlb", 2), ("ddgsd", 2), ("dlb+ddgsd", 4), ("byot+dlb", 2)]
 )
 def test_equal_images_seen_keep_the_schedule(strategy: str, times: int) -> None:
-    settings = TrainSettings(epochs=240, strategy=strategy, milestones=(150, 180, 210), warmup_epochs=4)
+    settings = TrainSection(epochs=240, strategy=strategy, milestones=(150, 180, 210), warmup_epochs=4)
     equal = at_equal_images(settings)
     assert images_seen(equal, 100) == 100 * 240
     assert equal.epochs == 240 // times
-    plain = TrainSettings(epochs=240, milestones=(150, 180, 210), warmup_epochs=4)
+    plain = TrainSection(epochs=240, milestones=(150, 180, 210), warmup_epochs=4)
     for done in (0, 0.01, 0.3, 0.624, 0.626, 0.8, 0.99):
         assert learning_rate(equal, done * equal.epochs) == pytest.approx(learning_rate(plain, done * 240))
 

@@ -23,7 +23,7 @@ from attar.runtime.checkpoint import read_tensors
 from attar.runtime.events import Events, read_events
 from attar.studies.trainings import Clock, Training
 from attar.training import loop
-from attar.training.settings import TrainSettings
+from attar.training.section import TrainSection
 
 TOLD = "run the same command again"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
@@ -227,7 +227,7 @@ def test_time_is_estimated_from_images_seen() -> None:
 def cells_like() -> Any:
     from attar.studies.grid import Cell
 
-    return Cell("net", "ce", "plain", 0.0, (0, 1, 2), TrainSettings())
+    return Cell("net", "ce", "plain", 0.0, (0, 1, 2), TrainSection())
 
 
 def test_typed_it_prints_a_table_and_json(study_file: Callable[..., Path], tmp_path: Path) -> None:

@@ -22,8 +22,9 @@ from attar.runtime.seeding import scoped
 from attar.runtime.team import Team, shared_device, team
 from attar.training import loop
 from attar.training.distributed import Gradients, average_statistics, unused_parameters
-from attar.training.loop import FitResult, TrainSettings, accuracy, fit
-from attar.training.strategies import Batch, Part, find
+from attar.training.loop import FitResult, accuracy, fit
+from attar.training.section import TrainSection
+from attar.training.strategies import Batch, Part, make_strategy
 from attar.training.strategies.ce import CrossEntropy
 from attar.training.strategies.dlb import LastBatch
 
@@ -82,7 +83,7 @@ def train(scene: str, members: Team, checkpoint: Path, **options: Any) -> tuple[
     """Train as the scene says; what `fit` gives, and the network's state."""
     norm, changes = (SCENES | OTHERS)[scene]
     basis: dict[str, Any] = {"epochs": 4, "batch_size": 8, "learning_rate": 0.1, "augment": "flip_crop_scale"}
-    settings = TrainSettings(**basis | {"augment_per": "image"} | changes)
+    settings = TrainSection(**basis | {"augment_per": "image"} | changes)
     data, model, engine = make_data(NUM_IMAGES.get(scene, 24)), make_net(norm), Engine("cpu", processes=launched())
     found = fit(model, data, settings, seed=2, engine=engine, checkpoint=checkpoint, team=members, **options)
     percent = accuracy(model, data, engine, batch_size=4, team=members)
@@ -106,9 +107,9 @@ def play_all(folder: Path, members: Team, scenes: Iterable[str] = SCENES) -> Non
 
 
 def watched(folder: Path, members: Team) -> str:
-    loop.find = lambda name, known: Watched if name == "dlb" else find(name, known)
+    loop.make_strategy = Watched
     train("dlb", members, folder / "watched.safetensors")
-    loop.find = find
+    loop.make_strategy = make_strategy
     return f"{Watched.num_seen} steps"
 
 
@@ -190,7 +191,7 @@ def gone(folder: Path, members: Team) -> str:
                 raise StopError
             return super().loss(model, batch)
 
-    loop.find = lambda name, known: Leaving
+    loop.make_strategy = Leaving
     train("ce", members, folder / "gone.safetensors")
     return "went on"
 

@@ -20,8 +20,8 @@ from attar.runtime.events import read_events
 from attar.runtime.processes import Processes
 from attar.runtime.team import Team, form_team, split_ranks
 from attar.training.distributed import most_processes, synchronize_norms
-from attar.training.loop import TrainSettings
-from attar.training.strategies import find, strategies
+from attar.training.section import TrainSection
+from attar.training.strategies import STRATEGIES, find
 from launching import launch, start
 
 AGREE = ("ce", "dlb", "ps-kd", "dlb+ddgsd", "dlb+ps-kd")
@@ -128,7 +128,7 @@ def pretended_gpu() -> Any:
 def test_synchronised_norms_share_their_tensors_with_those_that_come_back() -> None:
     model, team = crew.make_net("batch"), Team(0, 2)
     before = dict(model.named_modules())
-    restore = synchronize_norms(model, TrainSettings(sync_batch_norm=True), pretended_gpu(), team)
+    restore = synchronize_norms(model, TrainSection(sync_batch_norm=True), pretended_gpu(), team)
     replaced = [name for name, module in model.named_modules() if isinstance(module, nn.SyncBatchNorm)]
     assert replaced == [name for name, module in before.items() if isinstance(module, nn.BatchNorm2d)] != []
     for name in replaced:
@@ -145,7 +145,7 @@ def test_norms_that_do_more_than_normalise_are_refused() -> None:
         pass
 
     with pytest.raises(ConfigError, match="Active cannot be synchronised"):
-        synchronize_norms(nn.Sequential(Active(4)), TrainSettings(sync_batch_norm=True), pretended_gpu(), Team(0, 2))
+        synchronize_norms(nn.Sequential(Active(4)), TrainSection(sync_batch_norm=True), pretended_gpu(), Team(0, 2))
 
 
 @pytest.mark.parametrize(
@@ -164,8 +164,8 @@ def test_norms_that_do_more_than_normalise_are_refused() -> None:
     ],
 )
 def test_as_many_share_a_training_as_leave_it_what_it_is(changes: dict[str, Any], norm: str, expected: int) -> None:
-    settings = TrainSettings(**{"batch_size": 8} | changes)
-    strategy = find(settings.strategy, strategies())(settings, 20)
+    settings = TrainSection(**{"batch_size": 8} | changes)
+    strategy = find(settings.strategy, STRATEGIES.all())(settings, 20)
     assert most_processes(crew.make_net(norm), strategy) == expected
 
 
@@ -174,7 +174,7 @@ def test_as_many_share_a_training_as_leave_it_what_it_is(changes: dict[str, Any]
     [(nn.Dropout(0.5), 1), (nn.Dropout(0.0), 4), (StochasticDepth(0.1, "row"), 1), (nn.LayerNorm(4), 4)],
 )
 def test_a_network_that_draws_is_not_shared(layer: nn.Module, expected: int) -> None:
-    strategy = find("ce", strategies())(TrainSettings(batch_size=8), 20)
+    strategy = find("ce", STRATEGIES.all())(TrainSection(batch_size=8), 20)
     assert most_processes(nn.Sequential(nn.Linear(4, 4), layer), strategy) == expected
 
 

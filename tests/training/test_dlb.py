@@ -14,7 +14,8 @@ from attar.models.convnet import ConvNet
 from attar.runtime.engine import Engine
 from attar.runtime.seeding import scoped
 from attar.training import loop
-from attar.training.loop import TrainSettings, fit
+from attar.training.loop import fit
+from attar.training.section import TrainSection
 from attar.training.strategies import Batch
 from attar.training.strategies.dlb import LastBatch
 
@@ -30,15 +31,15 @@ def make_data(num: int = 21) -> TensorSet:
     return TensorSet(torch.randn(num, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(num) % 3)
 
 
-def make_settings(**changes: Any) -> TrainSettings:
+def make_settings(**changes: Any) -> TrainSection:
     basis: dict[str, Any] = {"epochs": 3, "batch_size": 8, "learning_rate": 0.1, "augment": "scale_rotate"}
-    return TrainSettings(**basis | {"strategy": "dlb"} | changes)
+    return TrainSection(**basis | {"strategy": "dlb"} | changes)
 
 
 class Watched(LastBatch):
     """DLB that keeps every batch, its logits, its loss, and what it remembered before."""
 
-    def __init__(self, settings: TrainSettings, num_images: int) -> None:
+    def __init__(self, settings: TrainSection, num_images: int) -> None:
         super().__init__(settings, num_images)
         self.seen: list[tuple[Batch, Tensor, Tensor, dict[str, Tensor]]] = []
 
@@ -55,11 +56,11 @@ class Watched(LastBatch):
 def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Watched]]:
     made: list[Watched] = []
 
-    def make(settings: TrainSettings, num_images: int) -> Watched:
+    def make(settings: TrainSection, num_images: int) -> Watched:
         made.append(Watched(settings, num_images))
         return made[-1]
 
-    monkeypatch.setattr(loop, "find", lambda name, known: make)
+    monkeypatch.setattr(loop, "make_strategy", make)
     return made
 
 
@@ -139,7 +140,7 @@ def test_alpha_0_is_cross_entropy_on_the_same_batches() -> None:
             return F.cross_entropy(logits, batch.targets)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "find", lambda name, known: SameBatches)
+        patch.setattr(loop, "make_strategy", SameBatches)
         assert fit(plain, data, settings, seed=4, engine=ENGINE).losses == pytest.approx(result.losses, abs=1e-7)
     for key, value in plain.state_dict().items():
         assert torch.allclose(model.state_dict()[key], value, atol=1e-7)

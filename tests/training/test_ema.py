@@ -12,7 +12,8 @@ from attar.runtime.engine import Engine
 from attar.runtime.seeding import scoped
 from attar.training import loop
 from attar.training.averaging import Average
-from attar.training.loop import TrainSettings, fit
+from attar.training.loop import fit
+from attar.training.section import TrainSection
 
 ENGINE = Engine("cpu")
 
@@ -36,7 +37,7 @@ def train(
 ) -> dict[str, Tensor]:
     model = model or make_net()
     settings: dict[str, Any] = {"epochs": 4, "batch_size": 8, "learning_rate": 0.1, "augment": "none", "ema": ema}
-    fit(model, make_data(), TrainSettings(**settings), seed=2, engine=ENGINE, checkpoint=path, after_epoch=after)
+    fit(model, make_data(), TrainSection(**settings), seed=2, engine=ENGINE, checkpoint=path, after_epoch=after)
     return {key: value.clone() for key, value in model.state_dict().items()}
 
 

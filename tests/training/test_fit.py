@@ -16,7 +16,8 @@ from attar.runtime.events import Events, read_events
 from attar.runtime.seeding import scoped
 from attar.task import Normalization
 from attar.training import loop
-from attar.training.loop import TrainSettings, accuracy, fit
+from attar.training.loop import accuracy, fit
+from attar.training.section import TrainSection
 
 ENGINE = Engine("cpu")
 
@@ -36,8 +37,8 @@ def make_data(num: int = 24) -> TensorSet:
     return TensorSet(torch.randn(num, 1, 8, 8, generator=rng), torch.arange(num) % 3)
 
 
-def make_settings(**changes: Any) -> TrainSettings:
-    return TrainSettings(**{"epochs": 6, "batch_size": 8, "learning_rate": 0.1, "augment": "dsa"} | changes)
+def make_settings(**changes: Any) -> TrainSection:
+    return TrainSection(**{"epochs": 6, "batch_size": 8, "learning_rate": 0.1, "augment": "dsa"} | changes)
 
 
 def weights(model: nn.Module) -> Tensor:

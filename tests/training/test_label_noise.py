@@ -12,7 +12,8 @@ from attar.options import NoiseKind
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events, read_events
 from attar.training.label_noise import corrupt
-from attar.training.loop import TrainSettings, fit
+from attar.training.loop import fit
+from attar.training.section import TrainSection
 
 LABELS = torch.arange(1000) % 7
 
@@ -58,7 +59,7 @@ def make_data() -> TensorSet:
 
 
 def test_a_training_learns_the_wrong_labels_records_them_and_leaves_the_set_clean(tmp_path: Path) -> None:
-    data, settings = make_data(), TrainSettings(epochs=60, learning_rate=0.1, augment="none", label_noise=0.25)
+    data, settings = make_data(), TrainSection(epochs=60, learning_rate=0.1, augment="none", label_noise=0.25)
     noise = corrupt(data.labels, 0.25, "symmetric", 9)
     model, events = ConvNet(3, 1, 8, 8, depth=1, width=8), Events(tmp_path / "events.jsonl", quiet=True)
     result = fit(model, data, settings, seed=9, engine=Engine("cpu"), events=events, name="net")
@@ -72,4 +73,4 @@ def test_a_training_learns_the_wrong_labels_records_them_and_leaves_the_set_clea
 def test_soft_labels_have_no_wrong_classes() -> None:
     soft = TensorSet(make_data().images(torch.arange(24)), torch.full((24, 3), 1 / 3))
     with pytest.raises(ConfigError, match="soft labels"):
-        fit(ConvNet(3, 1, 8, 8, depth=1), soft, TrainSettings(label_noise=0.1), seed=0, engine=Engine("cpu"))
+        fit(ConvNet(3, 1, 8, 8, depth=1), soft, TrainSection(label_noise=0.1), seed=0, engine=Engine("cpu"))

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from attar.training.distortion import Distortion, cut_out
-from attar.training.loop import TrainSettings
 from attar.training.mixing import Mix, Mixed, draw_mixed
+from attar.training.section import TrainSection
 from attar.training.strategies import Batch, Part
 from attar.training.strategies.ce import CrossEntropy
 
@@ -19,7 +19,7 @@ LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
 
 
 def drawn(num: int = 200, **changes: Any) -> list[Mixed]:
-    settings = TrainSettings(**changes)
+    settings = TrainSection(**changes)
     return [draw_mixed(settings, torch.Generator().manual_seed(seed), 6, 8, 10) for seed in range(num)]
 
 
@@ -60,11 +60,11 @@ def test_as_many_batches_are_mixed_as_asked_for() -> None:
     assert boxed == pytest.approx(0.3, abs=0.04)
     assert blended == pytest.approx(0.2, abs=0.04)
     with pytest.raises(ValidationError, match="together at most 1"):
-        TrainSettings(cutmix=0.7, mixup=0.4)
+        TrainSection(cutmix=0.7, mixup=0.4)
 
 
 def test_groups_are_mixed_among_themselves_and_again_when_they_come_back() -> None:
-    distortion = Distortion(TrainSettings(mixup=1.0, augment="none"), 3, None)
+    distortion = Distortion(TrainSection(mixup=1.0, augment="none"), 3, None)
     first = distortion.mix([(2, 0, 0), (4, 0, 1)], 8, 10)
     again = distortion.mix([(4, 0, 1), (3, 0, 2)], 8, 10)
     assert first is not None
@@ -78,14 +78,14 @@ def test_ce_on_a_mix_is_the_mix_of_two_cross_entropies() -> None:
     (mixed,) = drawn(1, mixup=1)
     mix = Mix((mixed,))
     shown = mix.images(IMAGES)
-    loss = CrossEntropy(TrainSettings(), 6).loss(model, Batch(0, 0, torch.arange(6), LABELS, lambda _: shown, mix=mix))
+    loss = CrossEntropy(TrainSection(), 6).loss(model, Batch(0, 0, torch.arange(6), LABELS, lambda _: shown, mix=mix))
     logits = model(shown)
     own, partners = F.cross_entropy(logits, LABELS), F.cross_entropy(logits, LABELS[mixed.partner])
     assert torch.allclose(loss, mixed.share * own + (1 - mixed.share) * partners)
 
 
 def test_all_views_of_a_batch_are_of_one_mixture() -> None:
-    distortion = Distortion(TrainSettings(mixup=1.0, augment="none"), 3, None)
+    distortion = Distortion(TrainSection(mixup=1.0, augment="none"), 3, None)
     mix = distortion.mix([(6, 0, 0)], 8, 10)
     first, second = (distortion.view(IMAGES, 0, 0, which, mix, Part.whole(torch.arange(6))) for which in (0, 1))
     assert torch.equal(first, second)

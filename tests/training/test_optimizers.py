@@ -17,8 +17,9 @@ from attar.runtime.seeding import scoped
 from attar.task import Normalization, Task
 from attar.training import loop
 from attar.training.feeding import ResidentPixels
-from attar.training.loop import TrainSettings, fit
+from attar.training.loop import fit
 from attar.training.optimizers import make_optimizer
+from attar.training.section import TrainSection
 from attar.training.settings import learning_rate
 
 ENGINE = Engine("cpu")
@@ -35,9 +36,9 @@ def make_data(num: int = 24) -> TensorSet:
     return TensorSet(torch.randn(num, 1, 4, 4, generator=torch.Generator().manual_seed(1)), torch.arange(num) % 3)
 
 
-def make_settings(**changes: Any) -> TrainSettings:
+def make_settings(**changes: Any) -> TrainSection:
     basis: dict[str, Any] = {"epochs": 4, "batch_size": 8, "learning_rate": 0.01, "augment": "none"}
-    return TrainSettings(**basis | changes)
+    return TrainSection(**basis | changes)
 
 
 @pytest.mark.parametrize("name", [*OF_TORCH, *OF_TIMM])
@@ -196,15 +197,15 @@ def test_the_published_schedule_of_dlb_can_be_said() -> None:
         "augment": "crop_flip",
         "augment_per": "image",
     }
-    whole = TrainSettings(**published, milestones=(150, 180, 210))
-    parts = TrainSettings(**published, milestones=(0.625, 0.75, 0.875))
+    whole = TrainSection(**published, milestones=(150, 180, 210))
+    parts = TrainSection(**published, milestones=(0.625, 0.75, 0.875))
     assert (whole.momentum, whole.weight_decay, whole.dlb.tau, whole.dlb.alpha) == (0.9, 5e-4, 3.0, 1.0)
     for epoch, rate in ((0, 0.05), (149.9, 0.05), (150, 0.005), (180, 0.0005), (239, 0.00005)):
         assert learning_rate(whole, epoch) == learning_rate(parts, epoch) == pytest.approx(rate)
 
 
 def test_one_cycle_rises_and_falls_as_torchs() -> None:
-    settings = TrainSettings(epochs=10, learning_rate=0.5, schedule="one-cycle")
+    settings = TrainSection(epochs=10, learning_rate=0.5, schedule="one-cycle")
     optimizer = torch.optim.SGD(make_net().parameters(), 0.1)
     theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.5, total_steps=1001, cycle_momentum=False)
     for step in range(0, 1000, 50):
@@ -219,4 +220,4 @@ def test_one_cycle_rises_and_falls_as_torchs() -> None:
 
 def test_one_cycle_takes_no_warm_up() -> None:
     with pytest.raises(ValidationError, match="rises by itself"):
-        TrainSettings(schedule="one-cycle", warmup_epochs=2)
+        TrainSection(schedule="one-cycle", warmup_epochs=2)

@@ -14,8 +14,8 @@ from attar.runtime.team import Team
 from attar.task import Normalization
 from attar.training.distortion import Distortion
 from attar.training.distributed import require_enough, share
-from attar.training.loop import TrainSettings
-from attar.training.strategies import Batch, Part, Strategy, find, strategies
+from attar.training.section import TrainSection
+from attar.training.strategies import STRATEGIES, Batch, Part, Strategy, find
 from attar.training.strategies.base import shard_batch
 
 NUM = 27
@@ -23,9 +23,9 @@ IMAGES = torch.randn(NUM, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(NUM) % 5
 
 
-def make_settings(strategy: str = "dlb", **changes: Any) -> TrainSettings:
+def make_settings(strategy: str = "dlb", **changes: Any) -> TrainSection:
     basis: dict[str, Any] = {"epochs": 4, "batch_size": 12, "augment": "flip_crop_scale", "augment_per": "image"}
-    return TrainSettings(**basis | {"strategy": strategy, "ddgsd": {"mu": 0}} | changes)
+    return TrainSection(**basis | {"strategy": strategy, "ddgsd": {"mu": 0}} | changes)
 
 
 class Teacher:
@@ -38,8 +38,8 @@ class Teacher:
 class Process:
     """One of `num` processes that train with a strategy."""
 
-    def __init__(self, settings: TrainSettings, rank: int, num: int) -> None:
-        self.strategy: Strategy = find(settings.strategy, strategies())(settings, NUM)
+    def __init__(self, settings: TrainSection, rank: int, num: int) -> None:
+        self.strategy: Strategy = find(settings.strategy, STRATEGIES.all())(settings, NUM)
         self.strategy.join(Team(rank, num))
         self.settings, self.num = settings, num
         self.distortion = Distortion(settings, 7, Normalization((0.5,) * 3, (0.25,) * 3))
@@ -146,11 +146,11 @@ def test_each_process_of_dlb_sees_its_own_last_images_again_and_remembers_its_ow
 
 
 def test_images_must_go_round() -> None:
-    strategy = find("dlb", strategies())(make_settings(batch_size=12), NUM)
+    strategy = find("dlb", STRATEGIES.all())(make_settings(batch_size=12), NUM)
     require_enough(strategy, Team(0, 3))
     with pytest.raises(ConfigError, match="4 processes share 6 new images") as caught:
         require_enough(strategy, Team(0, 4))
     assert "train.batch_size=16" in caught.value.fix
-    require_enough(find("dlb", strategies())(make_settings(batch_size=16), NUM), Team(0, 4))
+    require_enough(find("dlb", STRATEGIES.all())(make_settings(batch_size=16), NUM), Team(0, 4))
     with pytest.raises(ConfigError, match="14 processes train on 27 images"):
         require_enough(strategy, Team(0, 14))

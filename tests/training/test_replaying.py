@@ -18,7 +18,8 @@ from attar.models.convnet import ConvNet
 from attar.runtime.engine import Engine
 from attar.runtime.seeding import scoped
 from attar.training import loop
-from attar.training.loop import TrainSettings, fit
+from attar.training.loop import fit
+from attar.training.section import TrainSection
 from attar.training.strategies import Batch
 from attar.training.strategies.ce import CrossEntropy
 from attar.training.strategies.dlb import LastBatch
@@ -44,8 +45,8 @@ def make_net() -> nn.Module:
         return ConvNet(3, 1, 8, 8, depth=1, width=4, norm="batch")
 
 
-def make_settings(strategy: str = "dlb", **changes: Any) -> TrainSettings:
-    return TrainSettings(**{"epochs": 4, "batch_size": 8, "learning_rate": 0.1, "strategy": strategy} | changes)
+def make_settings(strategy: str = "dlb", **changes: Any) -> TrainSection:
+    return TrainSection(**{"epochs": 4, "batch_size": 8, "learning_rate": 0.1, "strategy": strategy} | changes)
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Batch, Tensor, Tensor]]:
             found.append((batch, logits.detach(), loss.detach()))
             return loss
 
-    monkeypatch.setattr(loop, "find", lambda name, known: Watched)
+    monkeypatch.setattr(loop, "make_strategy", Watched)
     return found
 
 

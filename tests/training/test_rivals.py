@@ -19,8 +19,9 @@ from attar.runtime.engine import Engine
 from attar.runtime.seeding import scoped
 from attar.task import Normalization, Task
 from attar.training import loop
-from attar.training.loop import TrainSettings, fit
-from attar.training.strategies import Batch, Strategy, find, strategies
+from attar.training.loop import fit
+from attar.training.section import TrainSection
+from attar.training.strategies import STRATEGIES, Batch, Strategy, find
 from attar.training.strategies.byot import Exit, stages
 
 ENGINE = Engine("cpu")
@@ -49,13 +50,13 @@ def make_data(num: int = 22) -> TensorSet:
     return TensorSet(torch.randn(num, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(num) % 3)
 
 
-def make_settings(strategy: str, **changes: Any) -> TrainSettings:
+def make_settings(strategy: str, **changes: Any) -> TrainSection:
     basis: dict[str, Any] = {"epochs": 4, "batch_size": 8, "learning_rate": 0.05, "augment": "scale_rotate"}
-    return TrainSettings(**basis | {"strategy": strategy} | changes)
+    return TrainSection(**basis | {"strategy": strategy} | changes)
 
 
-def loss_of(name: str, model: nn.Module, settings: TrainSettings, targets: Tensor = LABELS, **fields: Any) -> Tensor:
-    strategy = strategies()[name](settings, 6)
+def loss_of(name: str, model: nn.Module, settings: TrainSection, targets: Tensor = LABELS, **fields: Any) -> Tensor:
+    strategy = STRATEGIES.all()[name](settings, 6)
     strategy.prepare(model, lambda: IMAGES[:1], Teacher(4, 5))
     batch = Batch(0, 0, torch.arange(6), targets, lambda k: (IMAGES, OTHERS)[k], **fields)
     try:
@@ -96,7 +97,7 @@ def test_tf_kd_is_its_formula() -> None:
 
 def test_ddgsd_agrees_with_itself_where_both_views_are_one() -> None:
     model = nn.Linear(4, 5)
-    strategy = strategies()["ddgsd"](make_settings("ddgsd"), 6)
+    strategy = STRATEGIES.all()["ddgsd"](make_settings("ddgsd"), 6)
     strategy.prepare(model, lambda: IMAGES[:1], None)
     loss = strategy.loss(model, Batch(0, 0, torch.arange(6), LABELS, lambda _: IMAGES))
     strategy.release()
@@ -115,13 +116,13 @@ def test_ddgsd_is_its_formula() -> None:
 
 
 def test_ddgsd_counts_views_in_the_batch_size() -> None:
-    batches = strategies()["ddgsd"](make_settings("ddgsd"), 22).batches(0, torch.Generator())
+    batches = STRATEGIES.all()["ddgsd"](make_settings("ddgsd"), 22).batches(0, torch.Generator())
     assert [part.num for part in batches] == [4, 4, 4, 4, 4, 2]
 
 
 def test_ps_kd_refines_targets_by_what_it_predicted_last() -> None:
     model, settings = nn.Linear(4, 5), make_settings("ps-kd")
-    strategy = strategies()["ps-kd"](settings, 6)
+    strategy = STRATEGIES.all()["ps-kd"](settings, 6)
 
     def take(epoch: int) -> Tensor:
         return strategy.loss(model, Batch(epoch, 0, torch.arange(6), LABELS, lambda _: IMAGES))
@@ -141,11 +142,11 @@ def test_ps_kd_forgets_what_was_mixed_and_needs_some_that_is_not() -> None:
     kept: list[Tensor] = []
     with pytest.MonkeyPatch.context() as patch:
 
-        class Watched(strategies()["ps-kd"]):  # type: ignore[misc]
+        class Watched(STRATEGIES.all()["ps-kd"]):  # type: ignore[misc]
             def release(self) -> None:
                 kept.append(self.common()["past"])
 
-        patch.setattr(loop, "find", lambda name, known: Watched)
+        patch.setattr(loop, "make_strategy", Watched)
         fit(make_net(), data, settings, seed=0, engine=ENGINE)
     predicted = kept[0].any(1)
     assert 0 < int(predicted.sum()) < 22
@@ -162,7 +163,7 @@ def deep_net() -> nn.Module:
 def byot_of(model: nn.Module, num_images: int = 22, **own: Any) -> tuple[Strategy, Callable[[], Batch]]:
     """The strategy, ready for `model`, and what makes its batch of all images."""
     data = make_data(num_images)
-    strategy = strategies()["byot"](make_settings("byot", byot=own), num_images)
+    strategy = STRATEGIES.all()["byot"](make_settings("byot", byot=own), num_images)
     with scoped(0, "strategy"):
         strategy.prepare(model, lambda: data.images(torch.tensor([0])), None)
     images = data.images(torch.arange(num_images))
@@ -254,12 +255,12 @@ def test_byot_brings_features_near_by_moving_exits_and_adaptations_but_not_the_e
     for epochs in (1, 5):
         with pytest.MonkeyPatch.context() as patch:
 
-            class Watched(strategies()["byot"]):  # type: ignore[misc]
+            class Watched(STRATEGIES.all()["byot"]):  # type: ignore[misc]
                 def release(self) -> None:
                     trained.append(exits_of(self)[0].state_dict())
                     super().release()
 
-            patch.setattr(loop, "find", lambda name, known: Watched)
+            patch.setattr(loop, "make_strategy", Watched)
             settings = make_settings("byot", epochs=epochs, learning_rate=1e-9 if epochs == 1 else 0.05)
             fit(deep_net(), make_data(), settings, seed=0, engine=ENGINE)
     start, end = trained
@@ -296,7 +297,7 @@ def test_what_the_network_is_shown_between_two_steps_is_no_part_of_either() -> N
         losses = []
         for between in (False, True):
             model = deep_net()
-            strategy = strategies()[name](make_settings(name), 6)
+            strategy = STRATEGIES.all()[name](make_settings(name), 6)
             with scoped(0, "strategy"):
                 strategy.prepare(model, lambda: make_data().images(torch.tensor([0])), None)
             images = make_data().images(torch.arange(6))
@@ -336,7 +337,7 @@ def test_networks_without_stages_or_features_are_refused_before_training() -> No
 )
 def test_sums_that_cannot_be_are_refused(name: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        find(name, strategies())
+        find(name, STRATEGIES.all())
     with pytest.raises(ValidationError, match=says):
         make_settings(name)
 
@@ -344,7 +345,7 @@ def test_sums_that_cannot_be_are_refused(name: str, says: str) -> None:
 def test_a_sum_of_terms_without_weight_is_cross_entropy() -> None:
     nothing: dict[str, Any] = {"dlb": {"alpha": 0}, "ddgsd": {"alpha": 0, "mu": 0}}
     settings = make_settings("dlb+ddgsd", **nothing)
-    strategy, model = find("dlb+ddgsd", strategies())(settings, 6), nn.Linear(4, 5)
+    strategy, model = find("dlb+ddgsd", STRATEGIES.all())(settings, 6), nn.Linear(4, 5)
     strategy.prepare(model, lambda: IMAGES[:1], None)
     for step in range(2):
         indices = torch.arange(3 * (1 + step)) if step == 0 else torch.arange(6)

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from attar.data.loading import TensorSet
 from attar.runtime.engine import Engine
 from attar.training import loop
-from attar.training.loop import TrainSettings, fit
-from attar.training.strategies import Batch, Part, Strategy, find, num_batches, strategies
+from attar.training.loop import fit
+from attar.training.section import TrainSection
+from attar.training.strategies import STRATEGIES, Batch, Part, Strategy, find, num_batches
 from attar.training.strategies.ce import CrossEntropy
 
 RNG = torch.Generator().manual_seed(0)
@@ -26,12 +27,12 @@ def make_batch(targets: Tensor) -> Batch:
 
 
 def ce(targets: Tensor, smoothing: float = 0.0) -> Tensor:
-    return CrossEntropy(TrainSettings(label_smoothing=smoothing), 6).loss(LOGITS, make_batch(targets))
+    return CrossEntropy(TrainSection(label_smoothing=smoothing), 6).loss(LOGITS, make_batch(targets))
 
 
 def test_every_strategy_has_its_name_and_a_summary() -> None:
-    assert strategies()["ce"] is CrossEntropy
-    assert all(name == kind.name and kind.summary for name, kind in strategies().items())
+    assert STRATEGIES.all()["ce"] is CrossEntropy
+    assert all(name == kind.name and kind.summary for name, kind in STRATEGIES.all().items())
 
 
 def test_ce_on_hard_labels_is_torchs() -> None:
@@ -52,7 +53,7 @@ def test_ce_on_soft_labels_is_kl_plus_their_entropy() -> None:
 
 
 def test_batches_show_every_image_once() -> None:
-    strategy = CrossEntropy(TrainSettings(batch_size=4), 10)
+    strategy = CrossEntropy(TrainSection(batch_size=4), 10)
     batches = strategy.batches(0, torch.Generator().manual_seed(0))
     assert [part.num for part in batches] == [4, 4, 2]
     indices = torch.cat([part.indices for part in batches])
@@ -61,11 +62,11 @@ def test_batches_show_every_image_once() -> None:
     assert not torch.equal(indices, torch.cat([part.indices for part in again]))
 
 
-@pytest.mark.parametrize("name", [*strategies(), "dlb+ddgsd"])
+@pytest.mark.parametrize("name", [*STRATEGIES.all(), "dlb+ddgsd"])
 @pytest.mark.parametrize("num_images", [1, 2, 8, 17, 33])
 def test_batches_are_counted_before_they_are_made(name: str, num_images: int) -> None:
-    settings = TrainSettings(batch_size=8, strategy=name)
-    made = find(name, strategies())(settings, num_images).batches(0, torch.Generator())
+    settings = TrainSection(batch_size=8, strategy=name)
+    made = find(name, STRATEGIES.all())(settings, num_images).batches(0, torch.Generator())
     assert num_batches(settings, num_images) == len(made)
 
 
@@ -75,7 +76,7 @@ class Remembering(Strategy):
     name = "remembering"
     summary = "a strategy with a memory, as DLB will have"
 
-    def __init__(self, settings: TrainSettings, num_images: int) -> None:
+    def __init__(self, settings: TrainSection, num_images: int) -> None:
         super().__init__(settings, num_images)
         self.last = torch.zeros(num_images, 3)
 
@@ -101,9 +102,9 @@ def test_a_strategy_with_a_memory_overlapping_batches_and_two_views_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
-    monkeypatch.setattr(loop, "strategies", lambda: {"ce": Remembering})
+    monkeypatch.setattr(loop, "make_strategy", Remembering)
     data = TensorSet(torch.randn(12, 1, 4, 4, generator=RNG), torch.arange(12) % 3)
-    settings = TrainSettings(epochs=4, augment="scale_rotate")
+    settings = TrainSection(epochs=4, augment="scale_rotate")
     common: dict[str, Any] = {"seed": 0, "engine": Engine("cpu")}
 
     def make_net() -> nn.Module:

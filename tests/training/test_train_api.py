@@ -13,7 +13,7 @@ from attar.cli import app
 from attar.errors import ConfigError
 from attar.runtime.checkpoint import read_tensors
 from attar.runtime.events import read_events
-from attar.training.strategies import strategies
+from attar.training.strategies import STRATEGIES
 
 SMALL: dict[str, Any] = {"epochs": 1, "source.train_per_class": 5, "batch_size": 16}
 MODEL = "convnet-d1-w4"
@@ -73,15 +73,15 @@ def test_the_command_line_trains_with_wrong_labels_and_says_so(tmp_path: Path) -
     assert found["label_noise"]["flipped"] == 10
 
 
-@pytest.mark.parametrize("name", list(strategies()))
+@pytest.mark.parametrize("name", list(STRATEGIES.all()))
 def test_every_strategy_is_explained(name: str) -> None:
     shown = catalogue.describe(name)
-    kind = strategies()[name]
+    kind = STRATEGIES.all()[name]
     assert shown["summary"] == kind.summary
     assert "L " in shown["objective"]
     fields = [field["name"] for section in shown["sections"].values() for field in section]
-    assert all(field.startswith(f"{kind.group}.") for field in fields)
-    assert bool(fields) == (kind.group is not None)
+    assert all(field.startswith(f"{kind.group()}.") for field in fields)
+    assert bool(fields) == (kind.Settings is not None)
     assert (kind.source == "") == (name == "ce")
     told = CliRunner().invoke(app, ["show", name])
     assert told.exit_code == 0

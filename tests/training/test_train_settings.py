@@ -7,11 +7,12 @@ from pydantic import ValidationError
 from torch import nn
 
 from attar.config import options
-from attar.training.settings import TrainSettings, learning_rate, make_optimizer
+from attar.training.section import TrainSection
+from attar.training.settings import learning_rate, make_optimizer
 
 
 def test_the_defaults_are_the_published_protocol() -> None:
-    settings = TrainSettings()
+    settings = TrainSection()
     assert (settings.optimizer, settings.learning_rate, settings.momentum) == ("sgd", 0.01, 0.9)
     assert (settings.weight_decay, settings.batch_size, settings.epochs) == (5e-4, 256, 1000)
     assert (settings.augment, settings.augment_per, settings.strategy) == ("dsa", "operation", "ce")
@@ -21,16 +22,16 @@ def test_the_defaults_are_the_published_protocol() -> None:
 
 
 def test_every_option_is_described() -> None:
-    assert all(option.meaning for option in options(TrainSettings))
+    assert all(option.meaning for option in options(TrainSection))
 
 
 def test_several_milestones() -> None:
-    settings = TrainSettings(epochs=10, learning_rate=1.0, milestones=(0.5, 0.75))
+    settings = TrainSection(epochs=10, learning_rate=1.0, milestones=(0.5, 0.75))
     assert [learning_rate(settings, epoch) for epoch in (4, 5, 7, 8)] == pytest.approx([1, 0.1, 0.1, 0.01])
 
 
 def test_cosine_goes_from_the_rate_to_zero() -> None:
-    settings = TrainSettings(epochs=8, learning_rate=2.0, schedule="cosine")
+    settings = TrainSection(epochs=8, learning_rate=2.0, schedule="cosine")
     assert learning_rate(settings, 0) == 2.0
     assert learning_rate(settings, 4) == pytest.approx(1.0)
     assert learning_rate(settings, 2) == pytest.approx(1 + math.cos(math.pi / 4))
@@ -38,7 +39,7 @@ def test_cosine_goes_from_the_rate_to_zero() -> None:
 
 
 def test_warm_up_rises_and_the_cosine_starts_behind_it() -> None:
-    settings = TrainSettings(epochs=12, learning_rate=1.0, schedule="cosine", warmup_epochs=4)
+    settings = TrainSection(epochs=12, learning_rate=1.0, schedule="cosine", warmup_epochs=4)
     assert [learning_rate(settings, epoch) for epoch in (0, 1, 2.5, 4, 8)] == pytest.approx([0, 0.25, 0.625, 1, 0.5])
 
 
@@ -48,7 +49,7 @@ def test_warm_up_and_cosine_by_epoch_are_those_of_torch() -> None:
     rise = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters=5)
     fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=15)
     schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, fall], milestones=[5])
-    settings = TrainSettings(
+    settings = TrainSection(
         epochs=20, learning_rate=0.2, schedule="cosine", warmup_epochs=5, warmup_start=0.01, schedule_by="epoch"
     )
     for epoch in range(20):
@@ -60,14 +61,14 @@ def test_warm_up_and_cosine_by_epoch_are_those_of_torch() -> None:
 
 def test_half_a_cosine_ends_at_half_the_rate() -> None:
     """Source: RDED's validation/main.py, 0.5 (1 + cos(pi e / E / 2)) in epoch e of E."""
-    settings = TrainSettings(epochs=6, learning_rate=2.0, schedule="cosine", cosine_part=0.5, schedule_by="epoch")
+    settings = TrainSection(epochs=6, learning_rate=2.0, schedule="cosine", cosine_part=0.5, schedule_by="epoch")
     for epoch in range(6):
         assert learning_rate(settings, epoch + 0.5) == pytest.approx(1 + math.cos(math.pi * epoch / 6 / 2))
     assert learning_rate(settings, 6) == pytest.approx(1.0)
 
 
 def test_constant_stays() -> None:
-    settings = TrainSettings(schedule="constant", learning_rate=0.3)
+    settings = TrainSection(schedule="constant", learning_rate=0.3)
     assert {learning_rate(settings, epoch) for epoch in (0, 1, 999.9)} == {0.3}
 
 
@@ -89,7 +90,7 @@ def test_constant_stays() -> None:
 )
 def test_values_that_cannot_be_are_refused(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
-        TrainSettings(**changes)
+        TrainSection(**changes)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_values_that_cannot_be_are_refused(changes: dict[str, Any], says: str) -
     [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)],
 )
 def test_optimizers(name: Any, kind: type[torch.optim.Optimizer]) -> None:
-    optimizer = make_optimizer(nn.Linear(2, 2), TrainSettings(optimizer=name, learning_rate=0.5))
+    optimizer = make_optimizer(nn.Linear(2, 2), TrainSection(optimizer=name, learning_rate=0.5))
     assert isinstance(optimizer, kind)
     assert optimizer.param_groups[0]["lr"] == 0.5
     assert optimizer.param_groups[0]["weight_decay"] == 5e-4
@@ -106,7 +107,7 @@ def test_optimizers(name: Any, kind: type[torch.optim.Optimizer]) -> None:
 def test_sgd_is_the_textbooks() -> None:
     model = nn.Linear(2, 1, bias=False)
     before = model.weight.detach().clone()
-    settings = TrainSettings(learning_rate=0.1, momentum=0.5, weight_decay=0.01)
+    settings = TrainSection(learning_rate=0.1, momentum=0.5, weight_decay=0.01)
     optimizer = make_optimizer(model, settings)
     momentum = torch.zeros_like(before)
     for _ in range(2):

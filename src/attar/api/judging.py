@@ -24,6 +24,7 @@ from attar.runtime.events import Events
 from attar.runtime.processes import launched
 from attar.settings import default_model
 from attar.training.loop import TrainSettings
+from attar.training.section import TrainSection
 
 if TYPE_CHECKING:
     from attar.interop.opening import Opened
@@ -38,7 +39,7 @@ def evaluate(asked: EvaluateOptions) -> Evaluation:
     """
     from attar.artifacts.card import update_card
 
-    kinds: dict[str, type[Config]] = {"evaluate": EvaluateSettings, "train": TrainSettings, "source": SourceSettings}
+    kinds: dict[str, type[Config]] = {"evaluate": EvaluateSettings, "train": TrainSection, "source": SourceSettings}
     judged = _open(asked, kinds)
     judging, training = judged.sections["evaluate"], judged.sections["train"]
     assert isinstance(judging, EvaluateSettings)
@@ -74,7 +75,7 @@ def continual(asked: ContinualOptions) -> tuple[Record, ...]:
     from attar.continual_learning import ContinualSettings
     from attar.continual_learning import continual as learn_continually
 
-    kinds: dict[str, type[Config]] = {"train": TrainSettings, "source": SourceSettings}
+    kinds: dict[str, type[Config]] = {"train": TrainSection, "source": SourceSettings}
     judged = _open(asked, kinds)
     training = judged.sections["train"]
     assert isinstance(training, TrainSettings)
@@ -112,7 +113,7 @@ def compare(asked: CompareOptions) -> tuple[Group, ...]:
     from attar.report.compare import write_comparison
     from attar.report.several import grouped, read_judged
 
-    judged = read_judged([Path(run) for run in asked.runs], TrainSettings().model_dump(mode="json"))
+    judged = read_judged([Path(run) for run in asked.runs], TrainSection().model_dump(mode="json"))
     if asked.out is not None:
         write_comparison(judged, Path(asked.out))
     return grouped(judged)

@@ -19,6 +19,7 @@ from attar.options import (
     Judging,
     LabelNoise,
     Machine,
+    ModelLike,
     Network,
     PathLike,
     PoolKind,
@@ -81,7 +82,7 @@ class TrainOptions(Quiet, Machine, Reading, Seeded, Assigned, LabelNoise, GivenT
 
     data: Annotated[PathLike, Flag(completes="datasets")] = Field(kw_only=False)
     """A source of real images, a distilled dataset, or a run folder that holds one."""
-    model: Annotated[str, Flag(completes="models")] = Field(default="auto", kw_only=False)
+    model: Annotated[ModelLike, Flag(completes="models")] = Field(default="auto", kw_only=False)
     """A name from `attar list models`; auto: a ConvNet for the resolution."""
     source: Annotated[PathLike | None, Flag(completes="datasets")] = None
     """For distilled data, the real images whose validation split judges the network."""

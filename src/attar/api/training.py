@@ -26,6 +26,7 @@ from attar.runtime.events import Events
 from attar.settings import default_model, source_name
 from attar.squeeze.teacher_files import load_teacher
 from attar.training.loop import TrainSettings
+from attar.training.section import TrainSection
 from attar.training.soft import soft_set
 
 if TYPE_CHECKING:
@@ -58,14 +59,14 @@ def train(asked: TrainOptions) -> Training:
     """
     from attar.models.catalog import require_known
     from attar.runtime.trackers import tracked
-    from attar.training.strategies.kd import require_teacher
+    from attar.training.strategies.kd import teacher_file
 
-    kinds: dict[str, type[Config]] = {"train": TrainSettings, "source": SourceSettings}
+    kinds: dict[str, type[Config]] = {"train": TrainSection, "source": SourceSettings}
     settled = sections(kinds, asked.assigned, given(asked))
     training, opening = settled["train"], settled["source"]
     assert isinstance(training, TrainSettings)
     assert isinstance(opening, SourceSettings)
-    require_teacher(training)
+    teacher_file(training)
     if asked.model != "auto":
         require_known(asked.model)
     out = Path(asked.out) if asked.out else None
@@ -95,11 +96,12 @@ def _train(
     from attar.models.catalog import build as build_model
     from attar.runtime.team import team
     from attar.training.loop import accuracy, fit
+    from attar.training.strategies.kd import teacher_file
 
     together = team(engine.processes, engine.processes.num, engine.device)
     task, images, real, training = _training_images(asked.data, asked.source, training, opening, engine, events)
     name = default_model(task) if asked.model == "auto" else asked.model
-    network = build_model(name, task, seed=asked.seed)
+    network, taught_by = build_model(name, task, seed=asked.seed), teacher_file(training)
     fitted = fit(
         network,
         images,
@@ -109,7 +111,7 @@ def _train(
         events=events,
         name=name,
         checkpoint=out / "checkpoint.safetensors" if out else None,
-        teacher=load_teacher([Path(training.kd.teacher)], task, engine) if training.kd.teacher else None,
+        teacher=load_teacher([taught_by], task, engine) if taught_by else None,
         team=together,
     )
     accuracies = {"train": accuracy(network, images, engine, team=together)}

@@ -22,7 +22,7 @@ from attar.data.decoding import Decoded, Form, choose_form, decode
 from attar.data.examples import Examples, Found, check, quoted
 from attar.data.folders import read_folder
 from attar.data.loading import Split, limit_indices, stratified_split
-from attar.data.named import NAMED, read_named
+from attar.data.named import NAMED
 from attar.data.shards import PREFIX, read_shards
 from attar.data.tables import parquet_files, read_hub, read_parquet
 from attar.data.whitening import require_whitenable
@@ -39,6 +39,13 @@ CUT_SEED = 0
 TEST_FRACTION = 0.2
 """Part of the training images that becomes the test split where a source has no other."""
 _GIB = 1 << 30
+_PLACES = (
+    ("FOLDER", "a folder of class folders, with or without train/, val/ and test/ above them"),
+    ("PARQUET", "a file or folder of parquet shards with the columns image and label"),
+    ("wds:PATTERN", "WebDataset shards, such as 'wds:shards/{train,val}-{000..146}.tar', or their folder"),
+    ("hf:OWNER/NAME", "a data set of the Hugging Face hub; hf:OWNER/NAME:CONFIG for one of its configurations"),
+)
+"""What can stand for a source beside names."""
 
 
 class SourceSettings(Reading):
@@ -113,14 +120,8 @@ class Source:
 def sources() -> list[tuple[str, str]]:
     """What can stand for SOURCE, with a line of explanation each."""
     return [
-        *NAMED.items(),
-        ("FOLDER", "a folder of class folders, with or without train/, val/ and test/ above them"),
-        ("PARQUET", "a file or folder of parquet shards with the columns image and label"),
-        (
-            "wds:PATTERN",
-            "WebDataset shards, such as 'wds:shards/{train,val}-{000..146}.tar', or their folder",
-        ),
-        ("hf:OWNER/NAME", "a data set of the Hugging Face hub; hf:OWNER/NAME:CONFIG for one of its configurations"),
+        *((source.name, source.summary) for source in NAMED.all().values()),
+        *_PLACES,
     ]
 
 
@@ -195,7 +196,7 @@ class _Part:
 
 def _find(name: str, settings: SourceSettings, events: Events) -> Found:
     if name in NAMED:
-        return read_named(name, Path(settings.data_dir) if settings.data_dir else None, settings.download)
+        return NAMED[name].read(Path(settings.data_dir) if settings.data_dir else None, settings.download)
     if name.startswith("hf:"):
         return read_hub(name.removeprefix("hf:"))
     if name.startswith(PREFIX):
@@ -214,7 +215,7 @@ def _find(name: str, settings: SourceSettings, events: Events) -> Found:
             expected="a folder of class folders, a file or folder of parquet shards, or wds: before tar files",
             fix="check the path",
         )
-    known = [kind for kind, _ in sources()]
+    known = [*NAMED, *(kind for kind, _ in _PLACES)]
     raise unknown("source", name, known, fix=f"to read a folder of this name, write ./{name}")
 
 

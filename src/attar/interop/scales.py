@@ -16,7 +16,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from attar.data.imagenet import IMAGENETS
+from attar.data.named.imagenet import IMAGENETS
 from attar.errors import ArtifactError, ConfigError
 from attar.normalizations import parse_normalization
 from attar.task import Normalization

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from attar.errors import ArtifactError
 from attar.labels.codec import Codec, Codes, Floats, Records, centred
-from attar.labels.transform import Transform
+from attar.registry import Registry, classes_in, require_class
 
 TAIL_TEMPERATURE = 4.0
 """At which topk keeps the probability of all classes outside the k: 1 doubles the error at 20 of what it halves at 1,
@@ -136,8 +136,15 @@ class TopK(Codec):
         return centred(logits)
 
 
-CODECS: dict[str, type[Codec]] = {kind.name: kind for kind in (Half, Eight, Four, TopK, Transform)}
-"""Codecs by name."""
+def _accepted(thing: Any, name: str) -> type[Codec]:
+    found: type[Codec] = require_class(thing, Codec, "label codec")
+    return found
+
+
+CODECS: Registry[type[Codec]] = Registry(
+    "attar.codecs", "label codec", lambda: classes_in("attar.labels", Codec), _accepted
+)
+"""Codecs by name. A new one is a file in this room, or in another package that names it as an entry point."""
 
 
 def pack_nibbles(codes: Codes) -> Codes:

@@ -1,26 +1,29 @@
-"""The methods by name. A new method is one file here and one line in this table."""
+"""The methods by name. A new one is a file here, or in another package that names it as an entry point."""
 
 from __future__ import annotations
 
-from attar.errors import unknown
-from attar.methods.base import Method
+from typing import Any
+
+from attar.methods.base import Method, Selector
+from attar.registry import Registry, classes_in, require_class
+
+_MUST_HAVE = ("name", "summary", "source", "Settings", "knowledge", "separable")
+
+
+def _accepted(thing: Any, name: str) -> type[Method]:
+    found: type[Method] = require_class(thing, Selector, "method", _MUST_HAVE)
+    return found
+
+
+METHODS: Registry[type[Method]] = Registry("attar.methods", "method", lambda: classes_in(__name__, Selector), _accepted)
+"""Every method by the name that is typed after `--method`."""
 
 
 def methods() -> dict[str, type[Method]]:
-    """Every method by the name that is typed after `--method`."""
-    from attar.methods.coreset import Herding, KCenter, KMeans, Random
-    from attar.methods.mtt import MTT
-    from attar.methods.rded import Rded
-    from attar.methods.sre2l import Sre2l
-    from attar.methods.teddy import Teddy
-    from attar.methods.tesla import Tesla
-
-    return {kind.name: kind for kind in (Sre2l, Teddy, Rded, Tesla, MTT, Random, Herding, KCenter, KMeans)}
+    """Every method by its name."""
+    return METHODS.all()
 
 
 def method(name: str) -> type[Method]:
     """The method of this name, or an error with the nearest names."""
-    known = methods()
-    if name not in known:
-        raise unknown("method", name, ["auto", *known])
-    return known[name]
+    return METHODS.find(name, beside=("auto",))

@@ -176,6 +176,8 @@ class Selector(ABC, Generic[SettingsT, KnowledgeT]):
     """May networks run in the lower precision that is asked for while images are optimised?"""
     gains_from_bf16: ClassVar[bool] = False
     """Is `precision: auto` bf16-mixed on a processor that has bfloat16, for images of some size? It was measured."""
+    typical: ClassVar[bool] = False
+    """Is it the one to take where settings can only be meant for its kind of knowledge?"""
     hands_over_8bit: ClassVar[bool] = False
     """Are the images handed over whole 8-bit pixels, so that no float images are stored beside them?"""
 

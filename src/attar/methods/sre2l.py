@@ -47,6 +47,7 @@ class Sre2l(Optimised[Sre2lSettings, Teacher]):
     """Squeeze, recover, relabel."""
 
     name = "sre2l"
+    typical = True
     summary = "images from a teacher's BatchNorm statistics, at any resolution; soft labels for every epoch"
     source = "Yin et al., NeurIPS 2023, equations 7 to 10"
     Settings = Sre2lSettings

@@ -72,6 +72,7 @@ class Teddy(Optimised[TeddySettings, Pool]):
     """Taylor-approximated matching with a pool of weak teachers."""
 
     name = "teddy"
+    typical = True
     summary = "images that match the real ones' statistics under a pool of weak networks; soft labels of all of them"
     source = "Yu et al., ECCV 2024"
     Settings = TeddySettings

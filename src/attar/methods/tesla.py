@@ -55,6 +55,7 @@ class Tesla(TrajectoryMatching[TeslaSettings]):
     """Trajectory matching at constant memory."""
 
     name = "tesla"
+    typical = True
     summary = "trajectory matching at constant memory, with the exact gradient (or as published)"
     source = "Cui et al., ICML 2023, section 3.2; adjoint recursion"
     Settings = TeslaSettings

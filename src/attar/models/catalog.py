@@ -16,15 +16,19 @@
                                          and bnvit-dD-wW[-pP] for any depth and width
     torchvision:NAME, timm:NAME, NAME    a bare name is looked up in torchvision first, then in timm
 
-A name means the same network at every resolution: `resnet18` is torchvision's, even at 32 px. Weights
-are random; released and foreign ones are read by `models/weights.py`.
+A name means the same network at every resolution: `resnet18` is torchvision's, even at 32 px. Weights are random;
+released and foreign ones are read by `models/weights.py`. Other packages bring networks as entry points, and programs
+hand them over (`NETWORKS`).
 """
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -39,16 +43,63 @@ from attar.models.resnet import DEPTHS, small_resnet
 from attar.models.vgg import SmallVgg
 from attar.models.vit import PATTERN as _VIT
 from attar.models.vit import require_whole_patches, vit
+from attar.registry import Registry
 from attar.runtime.seeding import scoped
 from attar.task import Task
 
 Family = Literal["attar", "torchvision", "timm"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network beside attar's own patterns and the libraries'."""
+
+    name: str
+    build: Callable[[Task], nn.Module]
+    """Makes one with random weights; whoever calls has seeded torch."""
+
 
 _OPTIONS: dict[str, dict[str, bool]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
 }
 """What torchvision's builders need to return plain logits in training too."""
+
+
+def _accepted(thing: Any, name: str) -> Network:
+    """What another package or a program calls a network: a function that makes one, or one to be made anew."""
+    if isinstance(thing, Network):
+        found = thing
+    elif isinstance(thing, nn.Module):
+        found = Network(name or type(thing).__name__, partial(_anew, thing))
+    elif callable(thing):
+        found = Network(name or getattr(thing, "__name__", type(thing).__name__), thing)
+    else:
+        raise ConfigError(f"{thing!r} is no network", expected="a name, an nn.Module, or a function that makes one")
+    if "<lambda>" in found.name:
+        raise ConfigError("a lambda has no name to store results by", fix="hand over a function made with def")
+    if any(_is_taken(family, found.name) for family in get_args(Family)):
+        raise ConfigError(f"there is a network {found.name!r} already", fix="give yours another name")
+    return found
+
+
+NETWORKS: Registry[Network] = Registry("attar.models", "model", lambda: (), _accepted)
+"""Networks that other packages bring, and that programs hand over."""
+
+
+def _anew(model: nn.Module, task: Task) -> nn.Module:
+    """A copy of a network with new weights."""
+    fresh = copy.deepcopy(model)
+    for path, module in fresh.named_modules():
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
+        elif any(True for _ in module.parameters(recurse=False)):
+            raise ConfigError(
+                f"{type(model).__name__}.{path} has parameters of its own, and no reset_parameters to draw them anew",
+                fix="hand over a function that makes the network instead: def my_network(task): return Mine(...)",
+            )
+    return fresh
 
 
 def build(name: str, task: Task, *, seed: int = 0) -> nn.Module:
@@ -96,7 +147,7 @@ def names(family: Family) -> list[str]:
             cifar = [f"resnet{depth}-cifar" for depth in (20, 32, 44, 56, 110)]
             cifar += ["resnet32-projected", "resnet110-bottleneck", "wrn-16-8", "wrn-20-8", "wrn-28-10"]
             cifar += ["densenet-40-12", "densenet-bc-40-12", "densenet-bc-100-12"]
-            return [*convnets, *resnets, *others, *cifar, "vit-tiny", "bnvit-tiny"]
+            return [*convnets, *resnets, *others, *cifar, "vit-tiny", "bnvit-tiny", *NETWORKS]
         case "torchvision":
             from torchvision import models
 
@@ -154,6 +205,10 @@ def num_parameters(model: nn.Module) -> int:
 
 
 def _has(family: Family, name: str) -> bool:
+    return (family == "attar" and name in NETWORKS) or _is_taken(family, name)
+
+
+def _is_taken(family: Family, name: str) -> bool:
     if family == "attar":
         return any(pattern.fullmatch(name) for pattern in _OWN)
     if family == "torchvision":
@@ -178,8 +233,22 @@ def _unknown_model(name: str, families: list[Family]) -> ConfigError:
 
 
 def _own(name: str, task: Task) -> nn.Module:
+    if name in NETWORKS:
+        return _made(NETWORKS[name], task)
     make, parts = next((make, parts) for pattern, make in _OWN.items() if (parts := pattern.fullmatch(name)))
     return make(parts, task)
+
+
+def _made(network: Network, task: Task) -> nn.Module:
+    try:
+        model = network.build(task)
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever another's code raises
+        raise _misfit(network.name, task, error) from error
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"{network.name} made no network but {type(model).__name__}", expected="an nn.Module")
+    return model
 
 
 def _convnet(parts: re.Match[str], task: Task) -> nn.Module:

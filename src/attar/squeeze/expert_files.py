@@ -29,12 +29,13 @@ from attar.runtime.seeding import derive
 from attar.squeeze.stacking import unheeded
 from attar.task import Task
 from attar.training.loop import TrainSettings
+from attar.training.section import TrainSection
 
 PARAMETERS = "parameters"
 ANEW = "choose another --out, or start over with --fresh"
 
 
-class ExpertSettings(TrainSettings, Weights, Network):
+class ExpertSettings(TrainSection, Weights, Network):
     """How experts are trained, for trajectory matching."""
 
     changed = {
@@ -65,7 +66,7 @@ class ExpertSettings(TrainSettings, Weights, Network):
     @property
     def training(self) -> TrainSettings:
         """How each of them is trained."""
-        return TrainSettings(**self.model_dump(include=set(TrainSettings.model_fields)))
+        return TrainSection(**self.model_dump(include=set(TrainSection.model_fields)))
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ class ExpertFile:
         if "training" not in self.note:
             return {}
         try:
-            return TrainSettings(**self.note["training"]).model_dump()
+            return TrainSection(**self.note["training"]).model_dump()
         except ValueError as error:
             raise ArtifactError(
                 f"{self.path} has settings that this version does not know: {error}",

@@ -40,6 +40,8 @@ class Knowledge(ABC, Generic[SettingsT, OpenedT]):
     """The section `squeeze`, each field with its docstring."""
     memory_advice: ClassVar[str] = "lower squeeze.batch_size, take a narrower squeeze.model, or lower --resolution"
     """What to do where memory does not suffice to make it."""
+    turn: ClassVar[int] = 0
+    """When it is asked what settings are `meant_by`: kinds of a lower number first."""
     gives_labels: ClassVar[bool] = True
     """Does `labeller` find somebody to label images?"""
 

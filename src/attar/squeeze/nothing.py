@@ -24,6 +24,7 @@ class NoKnowledge(Knowledge[NoSqueeze, None]):
     """Nothing is made, and nobody labels."""
 
     name = "none"
+    turn = 3
     Settings = NoSqueeze
     gives_labels = False
 

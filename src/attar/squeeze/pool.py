@@ -44,6 +44,7 @@ from attar.squeeze.teacher_files import TrainedTeacher, chosen, open_network
 from attar.squeeze.teachers import ONE_EPOCH, STAND_IN_IMAGES, Making, TeacherSettings, require_weights
 from attar.task import Task
 from attar.training.loop import TrainSettings, fit
+from attar.training.section import TrainSection
 
 ENDING = ".safetensors"
 
@@ -224,6 +225,7 @@ class PoolKnowledge(Knowledge[PoolSettings, TrainedPool]):
     """Weak networks with the real images' statistics under each."""
 
     name = "pool"
+    turn = 1
     Settings = PoolSettings
 
     def make(
@@ -365,7 +367,7 @@ class _Work:
             "warmup_epochs": 0,
             "milestones": (0.5,),
         }
-        return TrainSettings(**{**self.making.training.model_dump(), **changes})
+        return TrainSection(**{**self.making.training.model_dump(), **changes})
 
     def measure(self, places: Sequence[Place]) -> None:
         """Measure the real images under those of these members for which it was not done."""

@@ -21,6 +21,7 @@ from attar.data.sources import Source
 from attar.models.catalog import build
 from attar.runtime.engine import Engine
 from attar.training.loop import TrainSettings, fit
+from attar.training.section import TrainSection
 from attar.training.strategies import num_batches
 
 MEASURE_S, MOST = 0.5, 200
@@ -78,8 +79,8 @@ class Rehearsal:
 
     def step_s(self, settings: TrainSettings, model: str, make: Callable[[int], TrainingSet], batch: int) -> float:
         """Seconds of a training step of the network `model`; `make(n)` gives n images, in batches of `batch`."""
-        kept = settings.model_dump(include=set(TrainSettings.model_fields))
-        once = TrainSettings(**{**kept, "epochs": 1, "warmup_epochs": 0, "batch_size": batch})
+        kept = settings.model_dump(include=set(TrainSection.model_fields))
+        once = TrainSection(**{**kept, "epochs": 1, "warmup_epochs": 0, "batch_size": batch})
         network = build(model, self.source.task)
         each_s = self.unit_s(lambda num: fit(network, make(batch * num), once, seed=0, engine=self.engine))
         return each_s / num_batches(once, batch)

@@ -35,8 +35,9 @@ from attar.runtime.memory import enough_memory
 from attar.runtime.seeding import generator
 from attar.training.loop import CHECKPOINT_EVERY_S, MAX_EVENTS, TrainSettings
 from attar.training.optimizers import give_state, make_optimizer, take_state
+from attar.training.section import TrainSection
 from attar.training.settings import learning_rate
-from attar.training.strategies import strategies
+from attar.training.strategies import make_strategy
 
 HANDLED = frozenset(
     {
@@ -77,7 +78,7 @@ def unheeded(settings: TrainSettings) -> str | None:
     """The first setting that a stack would not heed, as `name=value`; None where there is none."""
     if settings.optimizer not in ELEMENTWISE:
         return f"optimizer={settings.optimizer}"
-    for name, field in TrainSettings.model_fields.items():
+    for name, field in TrainSection.model_fields.items():
         value = getattr(settings, name)
         if name not in HANDLED and value != field.get_default(call_default_factory=True):
             return f"{name}={value}"
@@ -186,7 +187,7 @@ class _Stack:
         self.networks = _Networks([member.model.train() for member in members], engine)
         self.optimizer = make_optimizer(nn.ParameterList(self.networks.parameters.values()), settings)
         self.augmentation = Augmentation(settings.augment, settings.augment_mode)
-        self.strategy = strategies()[settings.strategy](settings, len(data))
+        self.strategy = make_strategy(settings, len(data))
         self.losses: list[list[float]] = [[] for _ in members]
         self.epoch = 0
 

@@ -37,13 +37,14 @@ from attar.squeeze.rehearsal import Estimate, Rehearsal
 from attar.squeeze.teacher_files import TrainedTeacher, file_name
 from attar.task import Normalization, Task
 from attar.training.loop import TrainSettings, fit
+from attar.training.section import TrainSection
 
 BATCH = 256
 STAND_IN_IMAGES = 32
 """Real images that a rehearsal's teacher is trained on."""
 
 
-class TeacherSettings(TrainSettings, options.Weights, options.Network):
+class TeacherSettings(TrainSection, options.Weights, options.Network):
     """How a teacher is trained, or whose weights it has."""
 
     changed = {
@@ -140,6 +141,7 @@ class TeacherKnowledge(Knowledge[TeacherSettings, TrainedTeacher]):
     """Frozen networks, by the first of which images are made and by all of which they are labelled."""
 
     name = "teacher"
+    turn = 2
     Settings = TeacherSettings
 
     def make(
@@ -255,7 +257,7 @@ class Making:
     @property
     def training(self) -> TrainSettings:
         """How each of them is trained."""
-        return TrainSettings(**self.settings.model_dump(include=set(TrainSettings.model_fields)))
+        return TrainSection(**self.settings.model_dump(include=set(TrainSection.model_fields)))
 
     def checkpoint(self, name: str) -> Path:
         """Where the training of this file is resumed from."""

@@ -27,7 +27,7 @@ from attar.task import Task
 from attar.training.loop import check
 from attar.training.settings import TrainSettings
 from attar.training.strategies import Teaches
-from attar.training.strategies.kd import require_teacher
+from attar.training.strategies.kd import teacher_file
 from attar.training.trials import Labels, Subject, distilled_subject
 
 
@@ -50,8 +50,8 @@ class StudyData:
     def subject_of(self, cell: Cell) -> Subject:
         """What a cell is trained on. Its names in the study are no part of it, so that they may change."""
         teacher, identity = self._teacher(cell.settings), self.subject.identity
-        if path := cell.settings.kd.teacher:
-            identity = [identity, sha256(Path(path))]
+        if path := teacher_file(cell.settings):
+            identity = [identity, sha256(path)]
         return replace(
             self.subject, name=cell.settings.strategy, settings=cell.settings, identity=identity, teacher=teacher
         )
@@ -72,8 +72,8 @@ class StudyData:
             )
 
     def _teacher(self, settings: TrainSettings) -> Teaches | None:
-        require_teacher(settings)
-        return load_teacher([Path(settings.kd.teacher)], self.task, self.engine) if settings.kd.teacher else None
+        path = teacher_file(settings)
+        return load_teacher([path], self.task, self.engine) if path else None
 
 
 def open_data(study: StudySettings, engine: Engine, events: Events) -> StudyData:

@@ -9,8 +9,9 @@ from typing import Any
 
 from attar.config import Config, merge, not_valid, validated
 from attar.studies.settings import FIX, PartSettings, StudySettings, seeds_of
+from attar.training.section import TrainSection
 from attar.training.settings import TrainSettings
-from attar.training.strategies import find, strategies
+from attar.training.strategies import make_strategy
 
 OWN = {"strategy": "strategies", "label_noise": "noise"}
 """Train settings that are axes of the grid, and the fields that they are there."""
@@ -52,7 +53,7 @@ def cells_of(study: StudySettings) -> list[Cell]:
 
 def showings(settings: TrainSettings) -> int:
     """How often a strategy shows each image in an epoch."""
-    return find(settings.strategy, strategies())(settings, 2).showings
+    return make_strategy(settings, 2).showings
 
 
 def images_seen(settings: TrainSettings, num_images: int) -> int:
@@ -76,7 +77,7 @@ def at_equal_images(settings: TrainSettings) -> TrainSettings:
             )
     parts = tuple(place if place < 1 else place / settings.epochs for place in settings.milestones)
     fewer = {"epochs": settings.epochs // times, "warmup_epochs": settings.warmup_epochs // times, "milestones": parts}
-    return TrainSettings.model_validate({**settings.model_dump(), **fewer})
+    return type(settings).model_validate({**settings.model_dump(), **fewer})
 
 
 def _cells(study: StudySettings, part: PartSettings, problems: list[str]) -> Iterable[Cell]:
@@ -100,7 +101,7 @@ def _settings(
 ) -> tuple[TrainSettings | None, list[str]]:
     own = _merged({"strategy": strategy}, study.strategies[strategy])
     values = _merged(_given(study.train), study.variants[variant], own, {"label_noise": noise})
-    settings, problems = validated(TrainSettings, values, "")
+    settings, problems = validated(TrainSection, values, "")
     if settings is None or study.equal == "epochs" or "epochs" in own:
         return settings, problems
     try:
@@ -116,7 +117,7 @@ def _problems_of_sets(study: StudySettings) -> list[str]:
     for where, sets in (("strategies", study.strategies), ("variants", study.variants)):
         for name, values in sets.items():
             own = _merged({"strategy": name} if where == "strategies" else {}, values)
-            _, found = validated(TrainSettings, _merged(common, own), f"{where}.{name}")
+            _, found = validated(TrainSection, _merged(common, own), f"{where}.{name}")
             problems += found
             problems += _axes(f"{where}.{name}", values, () if where == "strategies" else ("strategy",))
     if study.baseline not in study.strategies:

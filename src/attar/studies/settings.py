@@ -26,7 +26,7 @@ from attar.data.sources import SourceSettings
 from attar.errors import ConfigError, unknown
 from attar.models.catalog import require_known
 from attar.recipes import study_names, study_text
-from attar.training.settings import TrainSettings
+from attar.training.section import TrainSection
 
 FIX = "`attar show study` lists every field with type, default and meaning"
 Split = Literal["test", "validation"]
@@ -91,7 +91,7 @@ class StudySettings(Config):
     dlb and ddgsd then see each image twice as often. A strategy that names its own epochs keeps them."""
     baseline: str = "ce"
     """The strategy that the others are compared with."""
-    train: TrainSettings = TrainSettings()
+    train: TrainSection = TrainSection()
     """Train settings of all trainings, see `attar show train`."""
     judge: JudgeSettings = JudgeSettings()
     """What judges a trained network."""

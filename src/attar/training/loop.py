@@ -47,7 +47,7 @@ from attar.training.losses import Losses, diverged
 from attar.training.optimizers import give_state, take_state
 from attar.training.replaying import require_replayable, view_epochs
 from attar.training.settings import TrainSettings, learning_rate, make_optimizer
-from attar.training.strategies import Batch, Part, Teaches, find, strategies
+from attar.training.strategies import Batch, Part, Teaches, make_strategy
 
 __all__ = ["FitResult", "TrainSettings", "TrainingSet", "accuracy", "check", "fit"]
 
@@ -184,7 +184,7 @@ class _Training:
         self.layout = _memory_format(settings.memory_format, model, engine)
         self.model = model.to(engine.device).to(memory_format=self.layout)
         self.teacher = teacher
-        self.strategy = find(settings.strategy, strategies())(settings, len(data))
+        self.strategy = make_strategy(settings, len(data))
         self.strategy.join(team)
         require_enough(self.strategy, team)
         require_replayable(data, self.strategy, settings.strategy)

@@ -7,16 +7,10 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from attar.config import ConfigT
 from attar.data.augment import Augmentation, Mode, Per
 from attar.options import LabelNoise, Supervision
 from attar.training.optimizers import make_optimizer, problem_with
-from attar.training.strategies import find, strategies
-from attar.training.strategies.byot import BYOTSettings
-from attar.training.strategies.ddgsd import DDGSDSettings
-from attar.training.strategies.dlb import DLBSettings
-from attar.training.strategies.kd import KDSettings
-from attar.training.strategies.ps_kd import PSKDSettings
-from attar.training.strategies.tf_kd import TfKDSettings
 
 __all__ = ["TrainSettings", "learning_rate", "make_optimizer"]
 
@@ -26,7 +20,7 @@ CYCLE_RISE, CYCLE_START, CYCLE_END = 0.3, 1 / 25, 1e-4 / 25
 
 
 class TrainSettings(LabelNoise, Supervision):
-    """How a network is trained from scratch.
+    """How a network is trained from scratch; `section.py` adds the settings of strategies.
 
     The defaults are the protocol by which trajectory matching (Cazenavette et al. 2022) judges distilled
     images; there too the rate falls once, just past half.
@@ -109,30 +103,12 @@ class TrainSettings(LabelNoise, Supervision):
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
     """Layout of images and weights; the last bits of results differ. auto is channels_last on a CUDA device, and on a
     processor for networks with BatchNorm, which take two thirds of the time so, or as long; others take longer."""
-    kd: KDSettings = KDSettings()
-    """Of the strategy kd."""
-    dlb: DLBSettings = DLBSettings()
-    """Of the strategy dlb."""
-    tf_kd: TfKDSettings = TfKDSettings()
-    """Of the strategy tf-kd."""
-    ps_kd: PSKDSettings = PSKDSettings()
-    """Of the strategy ps-kd."""
-    ddgsd: DDGSDSettings = DDGSDSettings()
-    """Of the strategy ddgsd."""
-    byot: BYOTSettings = BYOTSettings()
-    """Of the strategy byot."""
 
     @field_validator("augment")
     @classmethod
     def _known_augmentation(cls, spec: str) -> str:
         Augmentation(spec)
         return spec
-
-    @field_validator("strategy")
-    @classmethod
-    def _known_strategy(cls, name: str) -> str:
-        find(name, strategies())
-        return name
 
     @field_validator("optimizer")
     @classmethod
@@ -166,11 +142,11 @@ class TrainSettings(LabelNoise, Supervision):
             )
         if self.cutmix + self.mixup > 1:
             raise ValueError(f"cutmix {self.cutmix:g} and mixup {self.mixup:g} share the batches: together at most 1")
-        if self.cutmix + self.mixup == 1 and "ps-kd" in self.strategy.split("+"):
-            raise ValueError(
-                "ps-kd remembers predictions of images that are not mixed; cutmix and mixup together must be below 1"
-            )
         return self
+
+    def own(self, kind: type[ConfigT]) -> ConfigT:
+        """The settings of one strategy; as they are by default where these are none of its."""
+        return next((value for value in vars(self).values() if isinstance(value, kind)), None) or kind()
 
 
 def learning_rate(settings: TrainSettings, epoch: float) -> float:

@@ -36,7 +36,7 @@ from attar.task import Task
 from attar.training.distributed import most_processes
 from attar.training.loop import TrainSettings, accuracy, fit
 from attar.training.soft import Teacher, labelled_by, soft_set
-from attar.training.strategies import Teaches, find, strategies
+from attar.training.strategies import Teaches, make_strategy
 
 Labels = Literal["hard", "soft"]
 
@@ -243,7 +243,7 @@ class Trials:
     def most_processes(self, model: str, subject: Subject) -> int:
         """How many processes may share this training, so that it is that of one to rounding."""
         settings = subject.settings
-        strategy = find(settings.strategy, strategies())(settings, subject.num_images)
+        strategy = make_strategy(settings, subject.num_images)
         return most_processes(build(model, self.task), strategy)
 
     def finished(self, model: str, subject: Subject, seed: int, judge: TrainingSet, judged_by: str) -> float | None:

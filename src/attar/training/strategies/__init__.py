@@ -1,44 +1,44 @@
-"""Training strategies by name. A new one is a file here and a line in `strategies`."""
+"""Training strategies by name. A new one is a file here, or in another package that names it as an entry point."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 
+from attar.registry import Registry, classes_in, require_class
+from attar.training.settings import TrainSettings
 from attar.training.strategies.base import Batch, Part, Strategy, Teaches, split_batches
-from attar.training.strategies.byot import OwnTeacher
-from attar.training.strategies.ce import CrossEntropy
 from attar.training.strategies.composed import find
-from attar.training.strategies.ddgsd import TwoViews
-from attar.training.strategies.dlb import LastBatch
-from attar.training.strategies.kd import KnowledgeDistillation
-from attar.training.strategies.label_smoothing import LabelSmoothing
-from attar.training.strategies.ps_kd import ProgressiveTargets
-from attar.training.strategies.tf_kd import VirtualTeacher
 
-if TYPE_CHECKING:
-    from attar.training.settings import TrainSettings
+__all__ = ["STRATEGIES", "Batch", "Part", "Strategy", "Teaches", "kinds_of", "make_strategy", "num_batches"]
 
-__all__ = ["Batch", "Part", "Strategy", "Teaches", "find", "num_batches", "strategies"]
+
+def _accepted(thing: Any, name: str) -> type[Strategy]:
+    found: type[Strategy] = require_class(thing, Strategy, "strategy", ("name", "summary"))
+    return found
+
+
+STRATEGIES: Registry[type[Strategy]] = Registry(
+    "attar.strategies", "strategy", lambda: classes_in(__name__, Strategy), _accepted
+)
+"""Every strategy by the name that is typed after `--strategy`."""
+
+
+def make_strategy(settings: TrainSettings, num_images: int) -> Strategy:
+    """The strategy of a training on so many images, or the sum of several whose names are joined by '+'.
+
+    Raises ConfigError for a name that isn't known, and for a sum in which two would do the same.
+    """
+    return find(settings.strategy, STRATEGIES)(settings, num_images)
+
+
+def kinds_of(name: str) -> list[type[Strategy]]:
+    """The strategies of a name, one or several; raises as `make_strategy` does."""
+    find(name, STRATEGIES)
+    return [STRATEGIES[one] for one in name.split("+")]
 
 
 def num_batches(settings: TrainSettings, num_images: int) -> int:
     """Batches of an epoch over so many images, such as twice as many for dlb."""
-    strategy = find(settings.strategy, strategies())(settings, num_images)
-    return len(split_batches(torch.arange(num_images), strategy.num_fresh))
-
-
-def strategies() -> dict[str, type[Strategy]]:
-    """Every strategy by its name."""
-    kinds: tuple[type[Strategy], ...] = (
-        CrossEntropy,
-        LabelSmoothing,
-        LastBatch,
-        TwoViews,
-        ProgressiveTargets,
-        VirtualTeacher,
-        OwnTeacher,
-        KnowledgeDistillation,
-    )
-    return {kind.name: kind for kind in kinds}
+    return len(split_batches(torch.arange(num_images), make_strategy(settings, num_images).num_fresh))

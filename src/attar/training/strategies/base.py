@@ -12,17 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from attar.config import Config
 from attar.runtime.team import Team
 from attar.training.mixing import Mix
+from attar.training.settings import TrainSettings
 from attar.training.strategies.targets import cross_entropy
-
-if TYPE_CHECKING:
-    from attar.training.settings import TrainSettings
 
 
 class Teaches(Protocol):
@@ -102,8 +101,8 @@ class Strategy:
     """One line for `attar list strategies`."""
     source: ClassVar[str] = ""
     """The paper."""
-    group: ClassVar[str | None] = None
-    """Name of its group of fields in `train`."""
+    Settings: ClassVar[type[Config] | None] = None
+    """The class of its own settings, each field with its docstring; `self.settings.own(Settings)` gives them."""
     views: int = 1
     """Augmentations of each image in a batch; `batch_size` counts them all."""
     repeats: int = 1
@@ -124,6 +123,11 @@ class Strategy:
         self.settings, self.num_images = settings, num_images
         self.batch_size = max(1, settings.batch_size // self.views)
         """Images of a batch of all processes, each of which is shown in all views."""
+
+    @classmethod
+    def group(cls) -> str:
+        """The name of its own settings in the section `train`."""
+        return cls.name.replace("-", "_")
 
     @property
     def num_fresh(self) -> int:

@@ -73,7 +73,7 @@ class OwnTeacher(Strategy):
     name = "byot"
     summary = "extra exits behind each stage learn from the network's end (ResNets, ConvNets, VGG, AlexNet)"
     source = "Zhang et al. 2019, Be Your Own Teacher: Improve the Performance of CNNs via Self Distillation (ICCV)"
-    group = "byot"
+    Settings = BYOTSettings
     adds_up = False  # the exits have BatchNorm
     _hooks: tuple[RemovableHandle, ...] = ()
 
@@ -94,7 +94,7 @@ class OwnTeacher(Strategy):
 
     def _adapting(self, exits: list[Exit]) -> list[Exit]:
         """Exits whose features are to come near the network's."""
-        own = self.settings.byot
+        own = self.settings.own(BYOTSettings)
         if not own.lam:
             return []
         return exits[own.spares == "shallowest" : len(exits) - (own.spares == "deepest")]
@@ -114,7 +114,7 @@ class OwnTeacher(Strategy):
         return torch.stack([self._loss(exit_, found, features, logits, batch) for exit_, found in pairs]).sum()
 
     def _loss(self, exit_: nn.Module, found: Tensor, last: Tensor, logits: Tensor, batch: Batch) -> Tensor:
-        own = self.settings.byot
+        own = self.settings.own(BYOTSettings)
         early, adapted = exit_(found)
         kl = divergence(early.float(), logits, own.tau) / own.tau**2
         loss = (1 - own.alpha) * cross_entropy(early.float(), batch, self.settings) + own.alpha * kl

@@ -8,21 +8,16 @@ views as one of them needs. All look at the same logits, so that the sum costs o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from attar.errors import ConfigError, unknown
 from attar.runtime.team import Team
+from attar.training.settings import TrainSettings
 from attar.training.strategies.base import Batch, Part, Strategy, Teaches
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from attar.training.settings import TrainSettings
 
 Kinds = Mapping[str, type[Strategy]]
 

@@ -15,7 +15,6 @@ published no code: tau, alpha and mu are ours, not the paper's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field
@@ -25,11 +24,9 @@ from torch.utils.hooks import RemovableHandle
 from attar.config import Config
 from attar.errors import ConfigError
 from attar.models.catalog import last_linear
+from attar.training.settings import TrainSettings
 from attar.training.strategies.base import Batch, Strategy, Teaches
 from attar.training.strategies.targets import divergence
-
-if TYPE_CHECKING:
-    from attar.training.settings import TrainSettings
 
 
 class DDGSDSettings(Config):
@@ -49,13 +46,13 @@ class TwoViews(Strategy):
     name = "ddgsd"
     summary = "two augmented views of each image agree in predictions (KL) and mean features (MMD)"
     source = "Xu and Liu 2019, Data-Distortion Guided Self-Distillation for Deep Neural Networks (AAAI)"
-    group = "ddgsd"
+    Settings = DDGSDSettings
     views = 2
     _hook: RemovableHandle | None = None
 
     def __init__(self, settings: TrainSettings, num_images: int) -> None:
         super().__init__(settings, num_images)
-        self.adds_up = not settings.ddgsd.mu  # mean features are those of a process's own images
+        self.adds_up = not settings.own(DDGSDSettings).mu  # mean features are those of a process's own images
 
     def prepare(self, model: nn.Module, example: Callable[[], Tensor], teacher: Teaches | None) -> None:
         """Listen at the last linear layer; raises ConfigError where there is none."""
@@ -72,7 +69,7 @@ class TwoViews(Strategy):
 
     def term(self, logits: Tensor, batch: Batch) -> Tensor:
         """Divergence of each view from the other, and of their mean features."""
-        own = self.settings.ddgsd
+        own = self.settings.own(DDGSDSettings)
         first, second = logits.chunk(2)
         kl = (divergence(first, second, own.tau) + divergence(second, first, own.tau)) / 2
         features = self.whole(self._features).float().flatten(1)

@@ -68,7 +68,7 @@ class LastBatch(Strategy):
     name = "dlb"
     summary = "half of each batch is of the last one and agrees with what was predicted there; images are seen twice"
     source = "Shen et al. 2022, Self-Distillation from the Last Mini-Batch for Consistency Regularization (CVPR)"
-    group = "dlb"
+    Settings = DLBSettings
     repeats = 2
 
     _indices = torch.zeros(0, dtype=torch.int64)
@@ -117,7 +117,7 @@ class LastBatch(Strategy):
     def passes(self, num: int) -> list[slice]:
         """One pass for all; or one for the new half, then one for the shared half."""
         num_shared = len(self._indices)
-        if self.settings.dlb.apart and 0 < num_shared < num:
+        if self.settings.own(DLBSettings).apart and 0 < num_shared < num:
             return [slice(num_shared, num), slice(0, num_shared)]
         return [slice(0, num)]
 
@@ -131,7 +131,7 @@ class LastBatch(Strategy):
         self._born = torch.tensor([batch.epoch, batch.step])
         if not num_shared:
             return None
-        own = self.settings.dlb
+        own = self.settings.own(DLBSettings)
         term = own.alpha * divergence(logits[:num_shared], last, own.tau)
         if batch.num_of_all is None:
             return term

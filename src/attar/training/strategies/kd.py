@@ -12,18 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from attar.errors import ConfigError
 from attar.options import GivenTeacher
+from attar.training.settings import TrainSettings
 from attar.training.strategies.base import Batch, Strategy, Teaches
 from attar.training.strategies.targets import cross_entropy, divergence
-
-if TYPE_CHECKING:
-    from attar.training.settings import TrainSettings
 
 
 class KDSettings(GivenTeacher):
@@ -41,7 +38,7 @@ class KnowledgeDistillation(Strategy):
     name = "kd"
     summary = "match the softened predictions of a given teacher (train.kd.teacher)"
     source = "Hinton, Vinyals and Dean 2015, Distilling the Knowledge in a Neural Network"
-    group = "kd"
+    Settings = KDSettings
 
     def prepare(self, model: nn.Module, example: Callable[[], Tensor], teacher: Teaches | None) -> None:
         """Take the teacher; raises ConfigError where there is none."""
@@ -51,15 +48,18 @@ class KnowledgeDistillation(Strategy):
 
     def supervised(self, logits: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy and divergence from the teacher."""
-        own = self.settings.kd
+        own = self.settings.own(KDSettings)
         taught = self._teacher.logits(batch.seen(len(logits) // len(batch.indices))).to(logits)
         loss = cross_entropy(logits, batch, self.settings)
         return (1 - own.alpha) * loss + own.alpha * divergence(logits, taught, own.tau)
 
 
-def require_teacher(settings: TrainSettings) -> None:
-    """Raise ConfigError where kd has no teacher, or one that is no file, or a teacher is given to another strategy."""
-    taught, path = KnowledgeDistillation.name in settings.strategy.split("+"), settings.kd.teacher
+def teacher_file(settings: TrainSettings) -> Path | None:
+    """The file of kd's teacher; None where the strategy is another.
+
+    Raises ConfigError where kd has no teacher, or one that is no file, or a teacher is given to another strategy.
+    """
+    taught, path = KnowledgeDistillation.name in settings.strategy.split("+"), settings.own(KDSettings).teacher
     if taught and path is None:
         raise _no_teacher()
     if path is not None and not taught:
@@ -70,6 +70,7 @@ def require_teacher(settings: TrainSettings) -> None:
         )
     if path is not None and not Path(path).is_file():
         raise ConfigError(f"the teacher {path} is not a file", expected="the model.safetensors of another training")
+    return None if path is None else Path(path)
 
 
 def _no_teacher() -> ConfigError:

@@ -44,7 +44,7 @@ class ProgressiveTargets(Strategy):
     name = "ps-kd"
     summary = "targets are refined by the past epoch's own predictions, more and more"
     source = "Kim et al. 2021, Self-Knowledge Distillation with Progressive Refinement of Targets (ICCV)"
-    group = "ps_kd"
+    Settings = PSKDSettings
     remembers_images = True
 
     _past = torch.zeros(0, 0)
@@ -54,7 +54,7 @@ class ProgressiveTargets(Strategy):
 
     def supervised(self, logits: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy with refined targets; the predictions become those of the past."""
-        settings, own = self.settings, self.settings.ps_kd
+        settings, own = self.settings, self.settings.own(PSKDSettings)
         tau = settings.temperature if batch.targets.is_floating_point() else 1.0
         labels = probabilities(batch, settings, logits.shape[1])
         if not len(self._past):

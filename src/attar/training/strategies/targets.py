@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from torch.nn import functional as F
 
+from attar.training.settings import TrainSettings
+
 if TYPE_CHECKING:
-    from attar.training.settings import TrainSettings
     from attar.training.strategies.base import Batch
 
 

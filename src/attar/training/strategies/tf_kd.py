@@ -37,11 +37,11 @@ class VirtualTeacher(Strategy):
     name = "tf-kd"
     summary = "a virtual teacher that is right with 0.99 and alike to all other classes, beside the labels"
     source = "Yuan et al. 2020, Revisiting Knowledge Distillation via Label Smoothing Regularization (CVPR)"
-    group = "tf_kd"
+    Settings = TfKDSettings
 
     def supervised(self, logits: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy and divergence from the virtual teacher."""
-        own, num_classes = self.settings.tf_kd, logits.shape[1]
+        own, num_classes = self.settings.own(TfKDSettings), logits.shape[1]
         others = (1 - own.correct) / max(1, num_classes - 1)
         labels = mixed(probabilities(batch, self.settings, num_classes), batch)
         teacher = ((others + (own.correct - others) * labels) / own.tau).softmax(1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +19,7 @@ from typing import Any
 
 from attar.data.examples import Examples, Found, quoted
 from attar.data.folders import class_folders, of_files, read_split
+from attar.data.named.base import NamedSource
 from attar.errors import DataError
 from attar.task import Normalization
 
@@ -62,8 +63,8 @@ _ANNOTATIONS = "val_annotations.txt"
 _TABLES = Path("data", "_info")
 
 
-def read_imagenet(name: str, data_dir: Path | None) -> Found:
-    """List a data set of `IMAGENETS`; no image is opened.
+def read_imagenet(name: str, data_dir: Path | None, download: bool = False) -> Found:
+    """List a data set of `IMAGENETS`; no image is opened, and none is fetched.
 
     Raises DataError where the folder, a split or a class is missing, or the folders aren't this data set's.
     """
@@ -173,3 +174,21 @@ def _wordnet() -> tuple[frozenset[str], Mapping[str, str]]:
 
     info: Any = imagenet_info.ImageNetInfo
     return frozenset(info("imagenet-1k").label_names()), info("imagenet-22k").label_descriptions(as_dict=True)
+
+
+_ABOUT = {
+    "tiny-imagenet": "110,000 images of 64x64 px in 200 classes; tiny-imagenet-200/ as published, in --data-dir",
+    "imagenet-1k": "1.3 million photographs in 1,000 classes; train/ and val/ of class folders in --data-dir",
+    **{
+        f"imagenet-{name}": f"13,000 photographs of imagenet-1k in 10 classes ({what}), at 128 px; in its folders"
+        for name, what in (
+            ("nette", "tench, springer, church, ..."),
+            ("woof", "dogs"),
+            ("fruit", "fruit and vegetables"),
+            ("meow", "cats"),
+            ("squawk", "birds"),
+            ("yellow", "yellow things"),
+        )
+    },
+}
+SOURCES = tuple(NamedSource(name, _ABOUT[name], partial(read_imagenet, name)) for name in IMAGENETS)
