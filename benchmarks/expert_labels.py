@@ -4,9 +4,9 @@
 
 FOLDER of ATTAR_DATA holds cifar10/ as parquet shards. The recipe `tesla-cifar10-ipc1-cpu` with
 `method.labels=expert`: each step matches with the labels that its own θ* gives. The same images are then stored with
-the mean of what every θ* of the window says, with what one θ* says (as TESLA's code stores the last), with the mean
-of the finished experts, and with their classes. Numbers are over seeds of distillation times three students, at the
-last epoch.
+the mean of what every θ* of the window says, which is what the method hands over, with what one θ* says (as TESLA's
+code stores the last), with the mean of the finished experts, and with their classes. Numbers are over seeds of
+distillation times three students, at the last epoch.
 """
 
 from __future__ import annotations
@@ -84,16 +84,15 @@ def variants(run: Path, folder: Path) -> dict[str, Path]:
         )
     made = read_chunks(run / "recover")
     images = made.images[:]
-    first, last = method.window(1.0, experts.num_epochs)
-    epochs = [epoch + method.expert_epochs for epoch in range(first, last + 1)]
-
-    def says(expert: int, epoch: int) -> Tensor:
-        with torch.no_grad():
-            return experts.flat(experts.segment(expert, 0, epoch).target, images).softmax(dim=1)
-
-    window = torch.stack([says(expert, epoch) for expert in range(experts.num_experts) for epoch in epochs]).mean(0)
-    finished = torch.stack([says(expert, experts.num_epochs) for expert in range(experts.num_experts)]).mean(0)
-    kinds = {"mean of the window": window, "one θ*": says(0, epochs[-1]), "finished experts": finished, "classes": None}
+    epochs = method.target_epochs(experts.num_epochs)
+    with torch.no_grad():
+        one = experts.flat(experts.segment(0, 0, epochs[-1]).target, images).softmax(dim=1)
+    kinds: dict[str, Tensor | None] = {
+        "mean of the window": experts.labeller(epochs).soft_labels(images),
+        "one θ*": one,
+        "finished experts": experts.labeller((experts.num_epochs,)).soft_labels(images),
+        "classes": None,
+    }
     found = {}
     for name, labels in kinds.items():
         found[name] = folder / name.replace(" ", "-").replace("θ*", "target")

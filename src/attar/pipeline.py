@@ -473,9 +473,8 @@ def teacher_of(distilled: Distilled, engine: Engine) -> Teacher | None:
 
 def open_labeller(settings: Settings, task: Task, run: Path, engine: Engine) -> Teacher | None:
     """Who labels by what was squeezed in the run folder `run`; None where nobody can."""
-    kind = settings.knowledge
-    opened = kind.open(settings.sections["squeeze"], task, run / "squeeze", engine)
-    return kind.labeller(opened, settings.relabel.members)
+    opened = settings.knowledge.open(settings.sections["squeeze"], task, run / "squeeze", engine)
+    return settings.labeller(opened)
 
 
 def _default_folder(settings: Settings) -> Path:

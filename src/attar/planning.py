@@ -241,7 +241,7 @@ class _Stages:
 
     @cached_property
     def _labeller(self) -> Teacher | None:
-        return self.settings.knowledge.labeller(self._knowledge, self.settings.relabel.members)
+        return self.settings.labeller(self._knowledge)
 
     @property
     def _source(self) -> Source:

@@ -29,6 +29,7 @@ from attar.squeeze.kinds import knowledge as knowledge_named
 from attar.task import Task
 from attar.training.loop import TrainSettings
 from attar.training.section import TrainSection
+from attar.training.soft import Teacher
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
@@ -88,6 +89,11 @@ class Settings:
     def knowledge(self) -> Kind:
         """The kind of knowledge that the method needs by these settings."""
         return knowledge_named(self.method.needs(self.sections["method"]))
+
+    def labeller(self, opened: Any) -> Teacher | None:
+        """Who labels images by the opened knowledge: whom the method names, else all of it or `relabel.members`."""
+        named = self.method.labeller(self.sections["method"], opened)
+        return named or self.knowledge.labeller(opened, self.relabel.members)
 
     @property
     def rules(self) -> Rules:

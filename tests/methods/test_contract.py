@@ -44,8 +44,21 @@ class Experts:
         assert 0 <= first < last <= self.num_epochs
         return Segment(self._points[expert, first], self._points[expert, last], f"expert {expert}")
 
+    def labeller(self, epochs):
+        return Epoch(self.flat, self._points[0, epochs[-1]])
+
+
+class Epoch:
+    """One of these experts as it was after an epoch."""
+
+    def __init__(self, flat, theta):
+        self._flat, self._theta = flat, theta
+
+    def logits(self, images):
+        return self._flat(self._theta, images).detach()
+
     def soft_labels(self, images):
-        return self.flat(self._points[0, -1], images).softmax(1)
+        return self.logits(images).softmax(1)
 
 
 class Teacher:
@@ -152,6 +165,9 @@ def test_finish_hands_over_plain_tensors(kind, extra):
     if done.soft_labels is not None:
         assert done.soft_labels.shape == (6, 3)
         assert torch.allclose(done.soft_labels.sum(1), torch.ones(6))
+    labeller = kind.labeller(method.settings, knowledge)
+    if labeller is not None:
+        assert torch.equal(done.soft_labels, labeller.soft_labels(done.images)), "who is named made the labels"
     if "log_rate" in synthetic.variables:
         assert done.learning_rate == pytest.approx(Experts.learning_rate)
 

@@ -38,6 +38,24 @@ class Experts:
         self.drawn.append((expert, first))
         return Segment(self.points[expert, first], self.points[expert, last], f"expert {expert}")
 
+    def labeller(self, epochs):
+        return Mean(self, epochs)
+
+
+class Mean:
+    """What these experts say after these epochs, on average."""
+
+    def __init__(self, experts, epochs):
+        self._experts, self._epochs = experts, epochs
+
+    def soft_labels(self, images):
+        found = [says(self._experts, expert, epoch, images) for expert in range(2) for epoch in self._epochs]
+        return torch.stack(found).mean(0)
+
+
+def says(experts, expert, epoch, images):
+    return experts.flat(experts.points[expert, epoch], images).detach().softmax(1)
+
 
 def make(name, **settings):
     kind = methods()[name]
@@ -122,6 +140,37 @@ def test_without_growth_the_draws_are_those_of_a_fixed_window():
     for done in (0.0, 0.5, 1.0):
         found = [step(m, state(m), done=max(done, 0.5))[0]["images"] for m in (plain, grown)]
         assert torch.equal(*found)
+
+
+WINDOWS = [
+    ({}, [1, 2, 3, 4]),
+    ({"max_start_epoch": 2}, [1, 2]),
+    ({"max_start_epoch": 3, "min_start_epoch": 1}, [2, 3]),
+    ({"max_start_epoch": 3, "initial_max_start_epoch": 1}, [1, 2, 3]),
+    ({"max_start_epoch": 2, "expert_epochs": 2}, [2, 3]),
+]
+
+
+@pytest.mark.parametrize("name", ["tesla", "mtt"])
+@pytest.mark.parametrize(("window", "epochs"), WINDOWS)
+def test_what_is_stored_is_the_mean_of_every_target_that_a_step_may_match(name, window, epochs):
+    method, experts = make(name, labels="expert", **window), Experts(torch.float32)
+    synthetic = state(method, torch.float32)
+    stored = method.finish(synthetic, experts).soft_labels
+    images = synthetic.variables["images"]
+    wanted = sum(says(experts, expert, epoch, images) for expert in range(2) for epoch in epochs) / (2 * len(epochs))
+    assert torch.allclose(stored, wanted, atol=1e-6)
+    one = says(experts, 0, epochs[-1], images)
+    assert (stored - one).abs().max() > 1e-3, "no single one"
+    assert {first + method.settings.expert_epochs for first in starts(method, 1.0)} == set(epochs)
+
+
+@pytest.mark.parametrize("labels", ["hard", "learnt"])
+def test_other_labels_are_not_the_experts(labels):
+    method, experts = make("tesla", labels=labels), Experts(torch.float32)
+    assert method.labeller(method.settings, experts) is None
+    soft = method.finish(state(method, torch.float32), experts).soft_labels
+    assert (soft is None) == (labels == "hard")
 
 
 @pytest.mark.parametrize("name", ["tesla", "mtt"])

@@ -1,7 +1,8 @@
 """Experts: side by side or one by one, stopped and resumed, extended, and told apart by what made them."""
 
 import json
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from attar.runtime.checkpoint import read_tensors, write_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events, read_events
 from attar.runtime.processes import Processes
-from attar.squeeze import experts, stacking
+from attar.squeeze import experts, stacking, trajectories
 from attar.squeeze.expert_files import ExpertSettings, Making, list_experts, read_expert
 from attar.squeeze.experts import fastest, make_experts, measure
-from attar.squeeze.trajectories import Experts
+from attar.squeeze.trajectories import Experts, TrajectoryKnowledge
 from attar.task import Normalization, Task
 
 ENGINE = Engine("cpu")
@@ -329,6 +330,48 @@ def test_files_of_before_are_compared_by_what_they_say(tmp_path: Path) -> None:
     write_tensors(path, tensors, {"seed": note["seed"], "model": "convnet-d2-w4"})
     with pytest.raises(ArtifactError, match="is a convnet-d2-w4"):
         Experts(tmp_path, make_task(), make_settings(num_experts=1), ENGINE)
+
+
+def test_labels_are_the_mean_over_experts_and_epochs_in_any_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path, make_settings(num_experts=2, learning_rate=0.1))
+    experts = Experts(tmp_path, make_task(), make_settings(num_experts=2, learning_rate=0.1), ENGINE)
+    images = torch.randn(7, 2, 8, 8, generator=torch.Generator().manual_seed(1))
+
+    def mean(epochs: Sequence[int]) -> Tensor:
+        found = [experts.flat(rows[epoch], images).softmax(1) for rows in rows_of(tmp_path) for epoch in epochs]
+        return torch.stack(found).mean(0).detach()
+
+    for epochs in ([1, 2], [3], range(1, 4)):
+        labeller = experts.labeller(epochs)
+        soft = labeller.soft_labels(images)
+        assert torch.allclose(soft, mean(epochs), atol=1e-6)
+        assert torch.allclose(labeller.logits(images).softmax(1), soft, atol=1e-6)
+        with monkeypatch.context() as patched:
+            patched.setattr(trajectories, "BATCH", 3)
+            assert torch.allclose(labeller.soft_labels(images), soft, atol=1e-6)
+    assert (mean([1, 2]) - mean([3])).abs().max() > 1e-3
+    finished = TrajectoryKnowledge().labeller(experts, "all").soft_labels(images)
+    assert torch.allclose(finished, mean([3]), atol=1e-6)
+
+
+def test_experts_that_label_are_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, make_settings())
+    experts = Experts(tmp_path, make_task(), make_settings(), ENGINE)
+    read, alive, real = list[weakref.ref[Tensor]](), list[int](), experts.rows
+
+    def watched(expert: int, epochs: Iterable[int]) -> Iterator[Tensor]:
+        rows = real(expert, epochs)
+        while (row := next(rows, None)) is not None:
+            read.append(weakref.ref(row))
+            alive.append(sum(ref() is not None for ref in read))
+            yield row
+
+    monkeypatch.setattr(experts, "rows", watched)
+    experts.labeller(range(4)).soft_labels(torch.zeros(2, 2, 8, 8))
+    assert len(read) == 3 * 4
+    assert max(alive) <= 2, "the one that is read, and the one before until it is there"
 
 
 def test_a_missing_or_foreign_file_is_told_when_experts_are_opened(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ A method is one file: a frozen config, its objective on one screen, no files, no
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
@@ -41,20 +41,27 @@ class RealImages(Protocol):
         """Normalised images (b, c, h, w), float32, on the CPU, of these indices (b,)."""
 
 
-class Teacher(Protocol):
-    """Knowledge of the kind `teacher`: one frozen network trained on the real set, or several."""
+class Labeller(Protocol):
+    """Who labels images."""
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (b, classes), float32, for normalised images (b, c, h, w); several networks speak as one."""
+
+    def soft_labels(self, images: Tensor) -> Tensor:
+        """Probabilities (b, classes) for normalised images (b, c, h, w): softmax of the logits."""
+
+
+class Teacher(Labeller, Protocol):
+    """Knowledge of the kind `teacher`: one frozen network trained on the real set, or several.
+
+    It labels by the mean of all networks' logits.
+    """
 
     model: nn.Module
     """The first network, in evaluation mode: logits (b, classes) for normalised images (b, c, h, w)."""
 
     def features(self, images: Tensor) -> Tensor:
         """Input (b, d) of the first network's last linear layer for normalised images (b, c, h, w)."""
-
-    def logits(self, images: Tensor) -> Tensor:
-        """Mean of all networks' logits (b, classes), float32, for normalised images (b, c, h, w)."""
-
-    def soft_labels(self, images: Tensor) -> Tensor:
-        """Probabilities (b, classes) for normalised images (b, c, h, w)."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +108,8 @@ class Trajectories(Protocol):
     def segment(self, expert: int, first: int, last: int) -> Segment:
         """Parameters of an expert after epoch `first` and after epoch `last` (0 is the start)."""
 
-    def soft_labels(self, images: Tensor) -> Tensor:
-        """Mean of the finished experts' probabilities (b, classes) for normalised images (b, c, h, w)."""
+    def labeller(self, epochs: Sequence[int]) -> Labeller:
+        """All experts as they were after each of these epochs: who labels by the mean of their probabilities."""
 
 
 @dataclass
@@ -200,6 +207,14 @@ class Selector(ABC, Generic[SettingsT, KnowledgeT]):
     def starts_from_real(cls, settings: SettingsT) -> bool:
         """Whether `init` takes ipc real images of each class."""
         return True
+
+    @classmethod
+    def labeller(cls, settings: SettingsT, knowledge: KnowledgeT) -> Labeller | None:
+        """Who makes the soft labels that images are handed over with, where by these settings the knowledge does.
+
+        Real images that they are compared with are labelled by the same. None leaves it to the kind of knowledge.
+        """
+        return None
 
     @classmethod
     def keeps_pixels_valid(cls, settings: SettingsT) -> bool:

@@ -13,6 +13,7 @@ differentiation with recomputation) for `gradient=exact`.
 
 Differs from the authors' code: `exact`, the default, keeps the dependence of θ_i on earlier batches, which
 the published formula leaves out, so that it equals mtt's gradient; the factor 2 of λ_N is kept; log β is learnt.
+With labels=expert the mean of what all θ* say that a step may draw is stored; theirs are those of the last step's.
 """
 
 from __future__ import annotations

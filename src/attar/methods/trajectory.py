@@ -26,6 +26,7 @@ from attar.losses.trajectory import Matching, MatchingGradient, soft_cross_entro
 from attar.methods.base import (
     Distillate,
     Generators,
+    Labeller,
     Metrics,
     Optimised,
     RealImages,
@@ -70,8 +71,9 @@ class TrajectorySettings(Config):
     operation, and each has its own parameters of it, as published; image: each image has its own. On ten images of
     CIFAR-10 the three are within a point (python benchmarks/draws.py)."""
     labels: Literal["hard", "expert", "learnt"] = "hard"
-    """What the images are labelled with. hard: their class; expert: what the expert aimed at says of the images as they
-    are, good with many classes; learnt: probabilities, 0.9 for the class at first, optimised with the images."""
+    """What the images are labelled with. hard: their class; expert: in each step what the expert aimed at says of the
+    images as they are, good with many classes, and at the end the mean of what all experts say at every epoch that may
+    be aimed at; learnt: probabilities, 0.9 for the class at first, optimised with the images."""
     start: Literal["real", "noise"] = "real"
     """What the images begin as: random real images of their class, or unit noise."""
     initial_rate: float | None = Field(None, gt=0)
@@ -104,6 +106,11 @@ class TrajectorySettings(Config):
             grown = (self.max_start_epoch - self.initial_max_start_epoch) * done / self.growth
             before = self.initial_max_start_epoch + int(grown)
         return self.min_start_epoch, min(before - 1, num_epochs - self.expert_epochs)
+
+    def target_epochs(self, num_epochs: int) -> range:
+        """Epochs after which an expert may be θ*: those M after a start of the window, as wide as it ever gets."""
+        first, last = self.window(1.0, num_epochs)
+        return range(first + self.expert_epochs, last + self.expert_epochs + 1)
 
 
 TrajectorySettingsT = TypeVar("TrajectorySettingsT", bound=TrajectorySettings)
@@ -151,6 +158,13 @@ class TrajectoryMatching(Optimised[TrajectorySettingsT, Trajectories]):
     def starts_from_real(cls, settings: TrajectorySettingsT) -> bool:
         """Unless the start is noise."""
         return settings.start == "real"
+
+    @classmethod
+    def labeller(cls, settings: TrajectorySettingsT, knowledge: Trajectories) -> Labeller | None:
+        """With labels=expert every θ* that a step may match, by the mean of their probabilities."""
+        if settings.labels != "expert":
+            return None
+        return knowledge.labeller(settings.target_epochs(knowledge.num_epochs))
 
     @classmethod
     def keeps_pixels_valid(cls, settings: TrajectorySettingsT) -> bool:
@@ -236,8 +250,8 @@ class TrajectoryMatching(Optimised[TrajectorySettingsT, Trajectories]):
         soft = None
         if self.settings.labels == "learnt":
             soft = synthetic.variables["label_logits"].detach().softmax(dim=1).cpu()
-        elif self.settings.labels == "expert":
-            soft = knowledge.soft_labels(images).cpu()
+        elif labeller := self.labeller(self.settings, knowledge):
+            soft = labeller.soft_labels(images).cpu()
         return Distillate(
             images=images.float().cpu(),
             labels=synthetic.labels.cpu(),

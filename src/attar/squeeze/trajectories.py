@@ -6,7 +6,7 @@ are a shorter one, so that `epochs` need not go beyond the last one that is matc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ from attar.squeeze.rehearsal import Estimate, Rehearsal
 from attar.squeeze.replay_buffers import buffer_files, import_experts, is_buffers
 from attar.task import Task
 
+BATCH = 256
+"""Images that a network is asked about together."""
+
 
 class Experts:
     """Trained experts, read from disk row by row.
@@ -40,28 +43,28 @@ class Experts:
         self.flat = FlatModel(build(settings.model, task).to(engine.device).eval())
         self.learning_rate = settings.learning_rate / (1 - settings.momentum)  # what a step of plain SGD would take
         self.num_experts, self.num_epochs = settings.num_experts, settings.epochs
-        self._folder, self._device = folder, engine.device
+        self.device, self._folder = engine.device, folder
         self._require_all(Making(settings.model, settings.training, task))
 
     def segment(self, expert: int, first: int, last: int) -> Segment:
         """Parameters of an expert after epoch `first` and after epoch `last` (0 is the start)."""
-        start, target = self._rows(expert, first, last)
+        start, target = self.rows(expert, (first, last))
         return Segment(start, target, f"expert {expert}, epochs {first} to {last}")
 
-    @torch.no_grad()
-    def soft_labels(self, images: Tensor) -> Tensor:
-        """Mean of the finished experts' probabilities (b, classes) for normalised images (b, c, h, w)."""
-        images = images.to(self._device)
-        total = torch.zeros(len(images), 0, device=self._device)
-        for expert in range(self.num_experts):
-            (last,) = self._rows(expert, self.num_epochs)
-            probabilities = self.flat(last, images).softmax(dim=1)
-            total = probabilities if expert == 0 else total + probabilities
-        return total / self.num_experts
+    def rows(self, expert: int, epochs: Iterable[int]) -> Iterator[Tensor]:
+        """Parameters (p,) of an expert after each of these epochs, on the device, read one after the other."""
+        path = expert_path(self._folder, expert)
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                rows = file.get_slice(PARAMETERS)
+                for epoch in epochs:
+                    yield rows[epoch].to(self.device)
+        except (FileNotFoundError, safetensors.SafetensorError) as error:
+            raise ArtifactError(f"{path} cannot be read: {error}", fix="squeeze again with --fresh") from error
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Logarithms of these probabilities: logits (b, classes) that stand for the mean of the experts."""
-        return self.soft_labels(images).clamp_min(1e-12).log()
+    def labeller(self, epochs: Sequence[int]) -> ExpertLabels:
+        """All experts as they were after each of these epochs: who labels by the mean of their probabilities."""
+        return ExpertLabels(self, epochs)
 
     def _require_all(self, making: Making) -> None:
         for expert in range(self.num_experts):
@@ -74,14 +77,31 @@ class Experts:
                     fix="squeeze again with --fresh",
                 )
 
-    def _rows(self, expert: int, *epochs: int) -> list[Tensor]:
-        path = expert_path(self._folder, expert)
-        try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                rows = file.get_slice(PARAMETERS)
-                return [rows[epoch].to(self._device) for epoch in epochs]
-        except (FileNotFoundError, safetensors.SafetensorError) as error:
-            raise ArtifactError(f"{path} cannot be read: {error}", fix="squeeze again with --fresh") from error
+
+class ExpertLabels:
+    """Labels by the mean of what all experts say as they were after some of their epochs.
+
+    Parameters are read one epoch of one expert at a time, and none is kept.
+    """
+
+    def __init__(self, experts: Experts, epochs: Sequence[int]) -> None:
+        self._experts, self._epochs = experts, tuple(epochs)
+
+    @torch.no_grad()
+    def soft_labels(self, images: Tensor) -> Tensor:
+        """Mean of the probabilities (b, classes), float32, for normalised images (b, c, h, w)."""
+        experts = self._experts
+        parts = images.to(experts.device).split(BATCH)
+        sums = [torch.zeros((), device=experts.device)] * len(parts)
+        for expert in range(experts.num_experts):
+            for theta in experts.rows(expert, self._epochs):
+                for k, part in enumerate(parts):
+                    sums[k] = sums[k] + experts.flat(theta, part).float().softmax(dim=1)
+        return torch.cat(sums) / (experts.num_experts * len(self._epochs))
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logarithms of these probabilities: logits (b, classes) that stand for the mean."""
+        return self.soft_labels(images).clamp_min(1e-12).log()
 
 
 class TrajectoryKnowledge(Knowledge[ExpertSettings, Experts]):
@@ -121,9 +141,9 @@ class TrajectoryKnowledge(Knowledge[ExpertSettings, Experts]):
             Estimate("squeeze", "training steps", steps, rehearsal.real_step_s(settings, settings.model), num_bytes)
         ]
 
-    def labeller(self, opened: Experts, members: Members) -> Experts:
-        """All experts together: what one of them says is not theirs to choose among."""
-        return opened
+    def labeller(self, opened: Experts, members: Members) -> ExpertLabels:
+        """All finished experts together: what one of them says is not theirs to choose among."""
+        return opened.labeller((opened.num_epochs,))
 
     def networks(self, settings: ExpertSettings) -> tuple[str, ...]:
         """Every expert is a training of the same."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,19 +16,12 @@ from attar.data.stored_views import StoredViews
 from attar.data.views import Views
 from attar.errors import ConfigError
 from attar.labels.store import LabelStore
+from attar.methods.base import Labeller
 
+Teacher: TypeAlias = Labeller
+"""Who labels images, as whoever trains on them calls it."""
 ASKED_BYTES = 64 << 20
 """Of float images that a teacher is asked about together, where each gets one label."""
-
-
-class Teacher(Protocol):
-    """Who labels images."""
-
-    def logits(self, images: Tensor) -> Tensor:
-        """Logits (b, classes) of normalised images (b, c, h, w)."""
-
-    def soft_labels(self, images: Tensor) -> Tensor:
-        """Probabilities (b, classes) of normalised images (b, c, h, w)."""
 
 
 @runtime_checkable
