@@ -18,7 +18,7 @@ from attar.report.collect import listed, mapping, read_stage
 from attar.report.curves import STAGES
 from attar.report.formats import count, setting
 from attar.report.headline import accuracies, how_measured
-from attar.report.outside import read_outside
+from attar.report.outside import Outside, read_outside
 from attar.runtime.files import digest, read_json
 from attar.verdict import Pair, pairs
 
@@ -105,7 +105,11 @@ def read_judged(paths: Sequence[Path], defaults: Mapping[str, Any]) -> tuple[Jud
     folders = list(dict.fromkeys(_evaluated(path).resolve() for path in paths))
     if len(folders) < 2:
         raise ConfigError("one run can't be compared", expected="two runs or more", fix="attar compare RUN RUN ...")
-    return tuple(_read(folder, name, defaults) for folder, name in zip(folders, _names(folders), strict=True))
+    outside = [found[0] if (found := read_outside(folder)) else None for folder in folders]
+    named = [_named(folder, one) for folder, one in zip(folders, outside, strict=True)]
+    return tuple(
+        _read(folder, name, one, defaults) for folder, name, one in zip(folders, _names(named), outside, strict=True)
+    )
 
 
 def grouped(judged: Sequence[Judged]) -> tuple[Group, ...]:
@@ -144,6 +148,11 @@ def _evaluated(path: Path) -> Path:
     )
 
 
+def _named(folder: Path, outside: Outside | None) -> Path:
+    """The folder of a run, or beside which a set that is in none was judged, whose name tells what was."""
+    return folder.with_name(Path(outside.path).name or folder.name) if outside else folder
+
+
 def _names(folders: Sequence[Path]) -> list[str]:
     """The folders' names, with those of their parents where these are not enough to tell them apart."""
     short = [folder.name for folder in folders]
@@ -153,13 +162,12 @@ def _names(folders: Sequence[Path]) -> list[str]:
     ]
 
 
-def _read(folder: Path, name: str, defaults: Mapping[str, Any]) -> Judged:
+def _read(folder: Path, name: str, outside: Outside | None, defaults: Mapping[str, Any]) -> Judged:
     evaluation = mapping(read_json(folder / EVALUATION))
-    about, outside = folder / "distilled" / ABOUT, read_outside(folder)
+    about = folder / "distilled" / ABOUT
     description = mapping(read_json(about)) if about.is_file() else {}
     if outside:
-        description = {**outside[0].description, "source": {"name": Path(outside[0].source).name}}
-        name = name.removesuffix("-evaluation")
+        description = {**outside.description, "source": {"name": Path(outside.source).name}}
     records = tuple(accuracies(read_records(folder / EVALUATION, evaluation)))
     ours = next((record for record in records if record.group == "distilled"), None)
     if ours is None:
