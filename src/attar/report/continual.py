@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import fmean
 
-from attar.records import Arrival, Record
+from attar.records import Arrival, Labels, Record
 from attar.report.charts import Chart, Spread, spread_chart
 from attar.report.collect import ReportData
 from attar.report.headline import trained_on, unbroken
@@ -38,12 +38,12 @@ def continual_view(data: ReportData) -> ContinualView | None:
     if not measured:
         return None
     records = [record for record, _ in measured]
-    subjects = {record.subject: trained_on(record, records) for record in records}
+    subjects = {_trained(record): trained_on(record, records) for record in records}
     curve = {
-        name: sorted((_spread(*one) for one in measured if one[0].subject == key), key=lambda spread: spread.place)
+        name: sorted((_spread(*one) for one in measured if _trained(one[0]) == key), key=lambda spread: spread.place)
         for key, name in subjects.items()
     }
-    found = {(arrival.step, record.subject): record for record, arrival in measured}
+    found = {(arrival.step, _trained(record)): record for record, arrival in measured}
     steps = {arrival.step: arrival.num_classes for _, arrival in measured}
     return ContinualView(
         lead=_lead(records, [record for record, arrival in measured if arrival.step == max(steps)]),
@@ -53,8 +53,12 @@ def continual_view(data: ReportData) -> ContinualView | None:
             Row(step, seen, tuple(found[step, key].score if (step, key) in found else "" for key in subjects))
             for step, seen in sorted(steps.items())
         ),
-        means=tuple(f"{fmean(r.mean for r in records if r.subject == key):.1f} %" for key in subjects),
+        means=tuple(f"{fmean(r.mean for r in records if _trained(r) == key):.1f} %" for key in subjects),
     )
+
+
+def _trained(record: Record) -> tuple[str, Labels | None]:
+    return record.group, record.labels
 
 
 def _spread(record: Record, arrival: Arrival) -> Spread:
