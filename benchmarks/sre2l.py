@@ -83,7 +83,7 @@ def measure_accuracies(options: argparse.Namespace, folder: Path) -> Rows:
         rows += [
             {
                 "what": f"IPC {ipc}: {r.subject}",
-                "labels": r.protocol["labels"],
+                "labels": r.labels,
                 "accuracy": spread(r.values),
                 "bytes": r.size_bytes,
             }

@@ -20,7 +20,7 @@ from pathlib import Path
 from table import Checks, Rows, arguments, finish, spread
 
 import attar
-from attar.contrast import Contrast, signed
+from attar.contrast import Contrast, cell_of, signed
 from attar.studies.settings import read_study
 
 PUBLISHED = 0.37
@@ -37,13 +37,13 @@ def main() -> None:
     beside = {id(contrast.record): contrast for contrast in found.contrasts}
     rows: Rows = []
     for record in found.records:
-        own, contrast = record.protocol, beside.get(id(record))
+        own, contrast = cell_of(record), beside.get(id(record))
         rows.append(
             {
-                "strategy": own["name"],
-                "variant": own["variant"],
-                "wrong labels": own["label_noise"],
-                "images seen": own["images_seen"],
+                "strategy": own.strategy,
+                "variant": own.variant,
+                "wrong labels": own.label_noise,
+                "images seen": own.images_seen,
                 "accuracy, %": spread(record.values),
                 "values": ", ".join(f"{value:.2f}" for value in record.values),
                 "to ce": signed(contrast.points) if contrast else "",
@@ -51,7 +51,7 @@ def main() -> None:
                 "verdict": contrast.verdict if contrast else "",
             }
         )
-    print("\n".join([*found.summary, found.held_equal]))
+    print(f"{found.summary}\n{found.held_equal}")
     finish(rows, _checks(found.contrasts), options.json)
 
 
@@ -68,9 +68,8 @@ def _source(study: str) -> dict[str, str]:
 def _checks(contrasts: Sequence[Contrast]) -> Checks:
     made: Checks = {}
     for name, what in (("dlb", "equal_images_seen"), ("dlb-as-published", "equal_epochs")):
-        clean = [
-            c.points for c in contrasts if c.record.protocol["name"] == name and not c.record.protocol["label_noise"]
-        ]
+        places = [(cell_of(contrast.record), contrast.points) for contrast in contrasts]
+        clean = [points for cell, points in places if cell.strategy == name and not cell.label_noise]
         if clean:
             made[f"dlb_points_over_ce_at_{what}"] = {"value": statistics.fmean(clean), "target": PUBLISHED}
     return made

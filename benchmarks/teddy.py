@@ -224,9 +224,7 @@ def run(job: Job, case: Case) -> None:
         seconds["squeeze"] += training_s(job)
     note = {
         "settings": settings,
-        "accuracies": {
-            f"{record.subject.split(',')[0]}, {record.protocol['labels']}": record.mean for record in records
-        },
+        "accuracies": {f"{record.group}, {record.labels}": record.mean for record in records},
         "alignment": gradient_alignment(job, out),
         "seconds": {**seconds, "recover": None} if case.images_of else seconds,
     }
@@ -236,7 +234,7 @@ def run(job: Job, case: Case) -> None:
 def training_s(job: Job) -> float:
     """Seconds of the training that the pools of a seed come from: its epochs, by when they ended."""
     events = map(json.loads, (job.prior_run / "events.jsonl").read_text().splitlines())
-    ends = [event["time_s"] for event in events if event["event"] == "epoch" and event["item"].startswith("training")]
+    ends = [event["time_s"] for event in events if event["event"] == "epoch" and event["about"]["kind"] == "network"]
     return (ends[-1] - ends[0]) * len(ends) / (len(ends) - 1)
 
 

@@ -134,7 +134,8 @@ def test_of_many_names_only_those_that_are_near_are_listed():
 
 def test_differences_name_the_leaf():
     found = config.differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4})
-    assert found == ["a.c: was 2, now 3", "d: was none, now 4"]
+    assert [(one.path, one.before, one.now) for one in found] == [("a.c", 2, 3), ("d", None, 4)]
+    assert [str(one) for one in found] == ["a.c: was 2, now 3", "d: was none, now 4"]
 
 
 def test_types_are_told_in_words():

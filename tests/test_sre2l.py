@@ -216,7 +216,7 @@ def test_events_tell_the_two_terms_of_each_chunk(tmp_path: Path) -> None:
         source__train_per_class=20,
     )
     steps = [event for event in read_events(made.path / "events.jsonl") if event["stage"] == "recover"]
-    assert {event["item"] for event in steps} == {0, 1, 2}
+    assert {event["about"]["number"] for event in steps} == {0, 1, 2}
     assert all({"classification", "statistics", "confidence"} <= set(event) for event in steps)
 
 

@@ -4,7 +4,7 @@
     over the epochs of students   SRe2L, RDED: a student is tested on the way, its best epoch counts, seed by seed
 
 Both choose by the images that judge, so they flatter, most where spreads are wide. They are records of their own
-(`attar.records.Record.is_best`) that no headline takes.
+(`attar.records.Record.best`) that no headline takes.
 """
 
 from __future__ import annotations
@@ -16,12 +16,9 @@ from dataclasses import replace
 from attar.artifacts.distilled import Distilled
 from attar.artifacts.recovered import read_states
 from attar.errors import ConfigError
-from attar.records import BEST, Record
-from attar.training.trials import Labels
+from attar.records import Best, Labels, Measurement, Record
 
 RECOVERED = "recover"
-OVER_RUN, OVER_EPOCHS = ", best over the run", ", best epoch"
-"""End the subjects of these records."""
 
 
 def states_of(distilled: Distilled, labels: Labels) -> dict[int, Distilled]:
@@ -62,32 +59,20 @@ def states_of(distilled: Distilled, labels: Labels) -> dict[int, Distilled]:
 
 def best_state(last: Record, states: Mapping[int, Record]) -> Record:
     """The record of the state with the best mean, the last one among them; `states` are by their step."""
-    every = {**{f"step {step}": record for step, record in sorted(states.items())}, "the last step": last}
-    place = max(every, key=lambda name: every[name].mean)
-    means = {name: round(record.mean, 4) for name, record in every.items()}
-    return _best(every[place], last, OVER_RUN, at=place, among=means)
+    every: dict[int | None, Record] = {**dict(sorted(states.items())), None: last}
+    place = max(every, key=lambda step: every[step].mean)
+    best = Best("steps", () if place is None else (place,), _tested({at: one.mean for at, one in every.items()}))
+    return replace(every[place], subject=f"{last.subject}, best over the run", best=best)
 
 
 def best_epochs(last: Record, tested: Sequence[Mapping[int, float]]) -> Record:
     """The record of each training's best epoch; `tested` has the accuracies of each, by the epoch."""
-    places = [max(found, key=lambda epoch: found[epoch]) for found in tested]
+    places = tuple(max(found, key=lambda epoch: found[epoch]) for found in tested)
     values = [found[place] for found, place in zip(tested, places, strict=True)]
-    means = {f"epoch {epoch}": round(statistics.fmean(found[epoch] for found in tested), 4) for epoch in tested[0]}
-    of = Record.of(
-        last.metric,
-        last.subject,
-        last.model,
-        values,
-        seeds=last.seeds,
-        num_images=last.num_images,
-        size_bytes=last.size_bytes,
-        protocol=last.protocol,
-    )
-    at = f"epoch{'s' if len(places) > 1 else ''} {', '.join(map(str, places))}"
-    return _best(of, last, OVER_EPOCHS, at=at, among=means)
+    means = {epoch: statistics.fmean(found[epoch] for found in tested) for epoch in tested[0]}
+    best = Best("epochs", places, _tested(means))
+    return last.with_values(values, subject=f"{last.subject}, best epoch", best=best)
 
 
-def _best(of: Record, last: Record, ending: str, *, at: str, among: Mapping[str, float]) -> Record:
-    tested_on = f"{last.protocol.get('tested_on', '')}; the best of {len(among)}, chosen by these images"
-    protocol = {**of.protocol, "tested_on": tested_on, "best_at": at, "best_of": dict(among)}
-    return replace(of, metric=BEST + last.metric, subject=last.subject + ending, protocol=protocol)
+def _tested(means: Mapping[int | None, float] | Mapping[int, float]) -> tuple[Measurement, ...]:
+    return tuple(Measurement(at, round(mean, 4)) for at, mean in means.items())

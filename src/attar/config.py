@@ -190,15 +190,27 @@ def merge(*layers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]
     return merged
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Name every leaf in which two nested settings differ, as `name: was A, now B`."""
-    found: list[str] = []
+@dataclass(frozen=True)
+class Change:
+    """A setting that differs, by its path such as `recover.iterations`; as a text `path: was A, now B`."""
+
+    path: str
+    before: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.path}: was {value_text(self.before)}, now {value_text(self.now)}"
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[Change]:
+    """Every leaf in which two nested settings differ."""
+    found: list[Change] = []
     for key in [*before, *(k for k in now if k not in before)]:
         old, new, path = before.get(key), now.get(key), f"{prefix}{key}"
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             found += differences(old, new, f"{path}.")
         elif old != new:
-            found.append(f"{path}: was {value_text(old)}, now {value_text(new)}")
+            found.append(Change(path, old, new))
     return found
 
 

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,9 +24,10 @@ from attar.data.replayed import ReplayedSet
 from attar.data.views import Views
 from attar.errors import ConfigError, DataError
 from attar.evaluation import TRIALS, judging_set
+from attar.items import Item
 from attar.models.catalog import build
 from attar.options import Arriving
-from attar.records import Record
+from attar.records import ACCURACY, Arrival, Labels, Record, Split
 from attar.runtime.engine import Engine, hardware
 from attar.runtime.events import Events
 from attar.runtime.files import write_json
@@ -36,16 +36,16 @@ from attar.subjects import Subjects
 from attar.task import Normalization, Task
 from attar.training.loop import TrainSettings
 from attar.training.soft import Teacher
-from attar.training.trials import Labels, Source, Subject, Trials
+from attar.training.trials import Source, Subject, Trials
 
 RESULT = "continual.json"
-METRIC = "continual_accuracy"
+STAGE = "continual"
 
 
 class ContinualSettings(Arriving):
     """How classes arrive."""
 
-    split: Literal["test", "validation"] = "test"
+    split: Split = "test"
     """Real images that judge."""
 
 
@@ -65,11 +65,11 @@ class _Setting:
     def measure(self, step: int, subject: Subject, seed: int) -> float:
         """Accuracy in percent after `step` (from 0) of the order that the seed draws; at once where it is known."""
         seen = seen_classes(self.task.num_classes, self.settings.steps, step, seed)
-        trials = Trials(_task_of(self.task, seen), self.source, self.engine, self.events, self.folder / TRIALS)
+        trials = Trials(_task_of(self.task, seen), self.source, self.engine, self.events, self.folder / TRIALS, STAGE)
         part = part_of(subject, seen, self.task, self.teacher)
-        name = f"{subject.name}, step {step + 1} on {self.settings.model}/seed {seed}"
+        item = subject.student(self.settings.model, seed, step + 1)
         judge = SeenClasses(self.judge, seen)
-        return trials.accuracy(self.settings.model, part, seed, judge, self.settings.split, name)
+        return trials.accuracy(self.settings.model, part, seed, judge, self.settings.split, item)
 
 
 def continual(
@@ -218,30 +218,27 @@ def _record(shared: _Setting, step: int, subject: Subject, values: Sequence[floa
     seen = seen_classes(num_classes, settings.steps, step, seeds[0])
     part = part_of(subject, seen, shared.task, shared.teacher)
     return Record.of(
-        METRIC,
+        ACCURACY,
         subject.name,
         settings.model,
         values,
         seeds=seeds,
         num_images=part.num_images,
         size_bytes=part.size_bytes,
-        protocol={
-            "step": step + 1,
-            "classes_seen": len(seen),
-            "precision": shared.engine.precision,
-            "steps": settings.steps,
-            "tested_on": f"{settings.split} images of the classes seen, after the last epoch",
-            "labels": subject.labels,
-            **dump(subject.settings),
-        },
+        group=subject.group,
+        labels=subject.labels,
+        split=settings.split,
+        arrival=Arrival(step + 1, settings.steps, len(seen)),
+        protocol={"precision": shared.engine.precision, **dump(subject.settings)},
     )
 
 
 def _write(shared: _Setting, records: Sequence[Record], seeds: Iterable[int]) -> None:
     """Write the result and log it."""
     for record in records:
-        fields = {"item": record.subject, "step": record.protocol["step"], "accuracy": record.mean}
-        shared.events.emit("continual", "accuracy", **fields)
+        assert record.arrival is not None
+        item = Item(record.subject, "student", record.subject, group=record.group, labels=record.labels)
+        shared.events.emit(STAGE, "accuracy", **item.fields(), step=record.arrival.step, accuracy=record.mean)
     names, num, steps = shared.task.class_names, shared.task.num_classes, shared.settings.steps
     orders = {seed: [names[label] for label in seen_classes(num, steps, steps - 1, seed).tolist()] for seed in seeds}
     values = {

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal, get_args
 
-from attar.records import Record
-from attar.verdict import BULLET
+from attar.errors import ArtifactError
+from attar.records import Cell, Record
+from attar.verdict import Words
 
 LEVEL = 0.05
 Verdict = Literal["better", "worse", "perhaps better", "perhaps worse", "no difference shown", "one training: no proof"]
@@ -59,10 +60,13 @@ class Contrast:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values beside those of the records."""
+        mine = cell_of(self.record)
         return {
-            "subject": self.record.subject,
+            "strategy": mine.strategy,
+            "variant": mine.variant,
+            "label_noise": mine.label_noise,
             "model": self.record.model,
-            "baseline": self.baseline.subject,
+            "baseline": cell_of(self.baseline).strategy,
             "points": self.points,
             "low": self.low,
             "high": self.high,
@@ -74,9 +78,9 @@ class Contrast:
 
 def to_baseline(records: Sequence[Record], baseline: str) -> list[Contrast]:
     """Each record of a study beside that of the strategy `baseline` with the same network, variant and wrong labels."""
-    found = {_place(record): record for record in records if record.protocol["name"] == baseline}
-    others = [record for record in records if record.protocol["name"] != baseline and _place(record) in found]
-    return contrasts((record, found[_place(record)]) for record in others)
+    found = {place(record): record for record in records if cell_of(record).strategy == baseline}
+    others = [record for record in records if cell_of(record).strategy != baseline and place(record) in found]
+    return contrasts((record, found[place(record)]) for record in others)
 
 
 def contrasts(pairs: Iterable[tuple[Record, Record]]) -> list[Contrast]:
@@ -89,20 +93,37 @@ def contrasts(pairs: Iterable[tuple[Record, Record]]) -> list[Contrast]:
     ]
 
 
-def summary(found: Sequence[Contrast]) -> list[str]:
-    """Words on all differences of a study to its baseline: how many there are, and lines for each strategy.
+def summary(found: Sequence[Contrast]) -> Words:
+    """Words on all differences of a study to its baseline: how many there are, and points for each strategy.
 
     One with right labels, one with wrong ones: what helps there may harm here.
     """
     if not found:
-        return []
-    by_name: dict[str, list[Contrast]] = {}
-    for contrast in sorted(found, key=lambda contrast: bool(contrast.record.protocol["label_noise"])):
-        own = contrast.record.protocol
-        by_name.setdefault(f"{own['name']}{', wrong labels' if own['label_noise'] else ''}", []).append(contrast)
+        return Words()
+    by_name: dict[tuple[str, bool], list[Contrast]] = {}
+    for contrast in sorted(found, key=lambda contrast: bool(cell_of(contrast.record).label_noise)):
+        own = cell_of(contrast.record)
+        by_name.setdefault((own.strategy, bool(own.label_noise)), []).append(contrast)
     num = f"{len(found)} comparisons, corrected together" if len(found) > 1 else "one comparison"
-    head = f"Accuracy beside {found[0].baseline.protocol['name']}: {num}."
-    return [head, *(f"{BULLET}{_line(name, members)}" for name, members in by_name.items())]
+    head = f"Accuracy beside {cell_of(found[0].baseline).strategy}: {num}."
+    points = (_line(f"{name}, wrong labels" if wrong else name, of) for (name, wrong), of in by_name.items())
+    return Words((head,), tuple(points))
+
+
+def cell_of(record: Record) -> Cell:
+    """The place of a record in its study; raises ArtifactError where it is of none."""
+    if record.cell is None:
+        raise ArtifactError(
+            f"{record.subject} on {record.model} is of no study",
+            expected="records with strategy, variant and part of wrong labels",
+            fix="run the study again: what is finished is kept",
+        )
+    return record.cell
+
+
+def place(record: Record) -> tuple[str, str, float]:
+    """What a record shares with the baseline that it is compared with: network, variant and part of wrong labels."""
+    return record.model, cell_of(record).variant, cell_of(record).label_noise
 
 
 def _line(name: str, found: Sequence[Contrast]) -> str:
@@ -124,10 +145,6 @@ def holm(ps: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(ps) - rank) * ps[place]))
         made[place] = highest
     return made
-
-
-def _place(record: Record) -> tuple[Any, ...]:
-    return record.model, record.protocol["variant"], record.protocol["label_noise"]
 
 
 def _welch(one: Record, other: Record) -> tuple[float, float | None, float | None, float | None]:

@@ -14,7 +14,9 @@ The number is the exit code of the command line. 0 is success, 1 an error of att
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 FEW, MANY = 12, 30
 """So many names are listed beside those that are near; and where none is near."""
@@ -53,6 +55,15 @@ class ArtifactError(AttarError):
     """A file that attar wrote (or was given in its format) that disagrees with what is asked of it."""
 
     exit_code = 4
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name this file in an ArtifactError of its content that is raised inside the block."""
+    try:
+        yield
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error.found}", expected=error.expected, fix=error.fix) from error
 
 
 class DivergedError(AttarError):

@@ -12,11 +12,11 @@ fewer students than processes, several train one together.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, field_validator
 
@@ -28,7 +28,7 @@ from attar.data.loading import RealSet, few
 from attar.errors import ConfigError, DataError
 from attar.models.catalog import build
 from attar.options import Judging, LabelKind
-from attar.records import Record
+from attar.records import ACCURACY, Labels, Record, Split
 from attar.runtime.engine import Engine, hardware
 from attar.runtime.events import Events
 from attar.runtime.files import digest, write_json
@@ -38,8 +38,8 @@ from attar.subjects import Subjects
 from attar.task import Task
 from attar.training.loop import TrainSettings
 from attar.training.soft import Teacher
-from attar.training.trials import Labels, Source, Subject, Trials, distilled_subject
-from attar.verdict import base, verdict
+from attar.training.trials import Source, Subject, Trials, distilled_subject
+from attar.verdict import Words, verdict
 
 RESULT = "evaluation.json"
 TRIALS = "evaluation"
@@ -63,7 +63,7 @@ class EvaluateSettings(Judging):
     test_every: int = Field(default=0, ge=0)
     """Test students of the small sets every so many epochs too, and record the best epoch of each as a row of its own:
     what RDED prints (every 10 epochs) and many tables report. The headline stays the last epoch. 0: tested once."""
-    split: Literal["test", "validation"] = "test"
+    split: Split = "test"
     """Real images that judge; choose settings by the validation split and leave test to the end."""
     test_resize_px: int | None = Field(default=None, ge=1)
     """Enlarge the images that judge to this many pixels, their shorter side, and cut their centre out at the size that
@@ -90,7 +90,7 @@ class Evaluation:
     """
 
     records: tuple[Record, ...]
-    verdict: str
+    verdict: Words
     scores: tuple[Scores, ...] = ()
     report: Path | None = None
     """The page about it, where one was drawn."""
@@ -130,9 +130,6 @@ def evaluate(
     trials = Trials(distilled.task, source, engine, events, folder / TRIALS)
     judge = judging_set(distilled, source, settings.split, settings.test_resize_px)
     judged_by = settings.split + (f" at {settings.test_resize_px} px" if settings.test_resize_px else "")
-    enlarged = f" enlarged to {settings.test_resize_px} px" if settings.test_resize_px else ""
-    tested_on = f"{settings.split} split, {len(judge)} images{enlarged}, after the last epoch"
-    protocol, metric = {"tested_on": tested_on, "precision": engine.precision}, f"{settings.split}_accuracy"
     subjects = _subjects(distilled, source, settings, training, engine, events, teacher)
     states = _states(distilled, subjects[0], settings, training, engine, events, teacher)
     for model in settings.models:
@@ -140,8 +137,7 @@ def evaluate(
     seeds = range(seed, seed + settings.seeds)
 
     def measure(model: str, subject: Subject, one: int, members: Team | None = None) -> float:
-        name = f"{subject.name} on {model}/seed {one}"
-        return trials.accuracy(model, subject, one, judge, judged_by, name, members)
+        return trials.accuracy(model, subject, one, judge, judged_by, subject.student(model, one), members)
 
     def most(student: tuple[str, Subject, int]) -> int:
         return trials.most_processes(*student[:2])
@@ -155,7 +151,22 @@ def evaluate(
 
     def record(model: str, subject: Subject) -> Record:
         values = [measure(model, subject, one) for one in seeds]
-        return _record(metric, subject, model, values, seeds, protocol)
+        return Record.of(
+            ACCURACY,
+            subject.name,
+            model,
+            values,
+            seeds=seeds,
+            num_images=subject.num_images,
+            size_bytes=subject.size_bytes,
+            group=subject.group,
+            labels=subject.labels,
+            augmented=subject.augmented,
+            split=settings.split,
+            num_judges=len(judge),
+            resize_px=settings.test_resize_px,
+            protocol={"precision": engine.precision, **dump(subject.settings)},
+        )
 
     records = [record(model, subject) for model, subject in product(settings.models, subjects)]
     for last, (model, subject) in zip(tuple(records), product(settings.models, subjects), strict=True):
@@ -184,9 +195,7 @@ def held_bytes(settings: EvaluateSettings, num_images: int, task: Task, *, soft:
     return num_sets * num_images * each
 
 
-def judging_set(
-    distilled: Distilled, source: Source, split: Literal["test", "validation"], resize_px: int | None = None
-) -> RealSet:
+def judging_set(distilled: Distilled, source: Source, split: Split, resize_px: int | None = None) -> RealSet:
     """The real images that judge, on the scale of the distilled ones; raises DataError where there are none.
 
     `resize_px` enlarges them, see `EvaluateSettings`; raises ConfigError where they are larger.
@@ -207,7 +216,7 @@ def require_resize(px: int | None, task: Task) -> None:
         )
 
 
-def require_judges(num: int, split: Literal["test", "validation"]) -> None:
+def require_judges(num: int, split: Split) -> None:
     """Raise DataError where the split that judges has no images."""
     if not num:
         raise DataError(
@@ -264,13 +273,13 @@ def _states(
     for step, state in states.items():
         how = at_learnt_rate(state, training, quiet) if settings.use_learned_rate else training
         name = f"distilled, step {step}"
-        made[step] = distilled_subject(state, how, last.labels, engine, teacher, name)
+        made[step] = distilled_subject(state, how, last.labels, engine, teacher, name, step)
     return made
 
 
 def _not_augmented(making: Subjects, made: Sequence[Subject], own: Labels, events: Events) -> list[Subject]:
     """Distilled and random images with their own labels, as they are; none where labels need views and a teacher."""
-    compared = [one for one in made if base(one.name) in ("distilled", "random") and one.labels == own]
+    compared = [one for one in made if one.group in ("distilled", "random") and one.labels == own]
     try:
         return [making.not_augmented(subject) for subject in compared]
     except ConfigError as error:
@@ -288,26 +297,6 @@ def at_learnt_rate(distilled: Distilled, training: TrainSettings, events: Events
         f"train.learning_rate is {training.learning_rate:g}"
     )
     return training.model_copy(update={"learning_rate": rate})
-
-
-def _record(
-    metric: str,
-    subject: Subject,
-    model: str,
-    values: Sequence[float],
-    seeds: Sequence[int],
-    protocol: Mapping[str, Any],
-) -> Record:
-    return Record.of(
-        metric,
-        subject.name,
-        model,
-        values,
-        seeds=seeds,
-        num_images=subject.num_images,
-        size_bytes=subject.size_bytes,
-        protocol={**protocol, "labels": subject.labels, **dump(subject.settings)},
-    )
 
 
 def _judged(distilled: Distilled, source: Source) -> dict[str, Any]:
@@ -329,7 +318,7 @@ def _judged(distilled: Distilled, source: Source) -> dict[str, Any]:
 def _write(path: Path, evaluation: Evaluation, judged: dict[str, Any], engine: Engine) -> None:
     values = {
         "records": [record.to_json() for record in evaluation.records],
-        "verdict": evaluation.verdict,
+        "verdict": evaluation.verdict.to_json(),
         "scores": [one.to_json() for one in evaluation.scores],
         "judged": judged,
         "hardware": hardware(engine.device),

@@ -3,31 +3,95 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, Literal
 
-from attar.errors import ArtifactError
+from attar.errors import ArtifactError, naming
+from attar.plain import (
+    COUNT,
+    NUMBER,
+    SHARE,
+    TEXT,
+    TRUTH,
+    Field,
+    is_count,
+    is_number,
+    is_text,
+    is_whole,
+    list_of,
+    one_of,
+    part,
+    problem,
+)
 
-BEST = "best_"
-"""Begins the metric of a record that took the best of several measurements, by the very images that judge."""
-MOST_NUMBER = 1e50
-"""Far beyond any float32; squares and differences of such numbers are finite still."""
+Labels = Literal["hard", "soft"]
+"""Classes, or a teacher's probabilities."""
+Split = Literal["test", "validation"]
+"""Real images that judge."""
+Over = Literal["steps", "epochs"]
+ACCURACY = "accuracy"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One of several measurements: at which step or epoch, None at the last, and the mean over the seeds."""
+
+    at: int | None
+    mean: float
+
+
+@dataclass(frozen=True)
+class Best:
+    """That a record is the best of several measurements, by the very images that judge.
+
+    `over` the steps of recover, or the epochs of the trainings; `at` is that step, empty where it was the last, or the
+    epoch of each seed; `tested` are all.
+    """
+
+    over: Over
+    at: tuple[int, ...]
+    tested: tuple[Measurement, ...]
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """How far classes had arrived in continual learning: by `step` (from 1) of `num_steps`, `num_classes` were seen."""
+
+    step: int
+    num_steps: int
+    num_classes: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The place of a record in a study: strategy and variant by their names there, and the part of wrong labels.
+
+    `images_seen` go through the network in a training, each view counted; an epoch shows each image `showings` times.
+    """
+
+    strategy: str
+    variant: str
+    label_noise: float
+    images_seen: int
+    showings: int
 
 
 @dataclass(frozen=True)
 class Record:
     """One number with all that is needed to judge it.
 
-    `metric` is `test_accuracy` (percent), `best_test_accuracy` (see `is_best`) or a loss; `subject` is what was trained
-    on (`distilled`, `random`, `full`, ...); `std` is the sample standard deviation over the n `values`, one for each of
-    `seeds`; `protocol` tells how.
+    `std` is the sample standard deviation over the n `values`, one for each of `seeds`. What it is of stands in fields;
+    texts such as `subject` are for a person, and nothing is read off them.
     """
 
     metric: str
+    """`accuracy` (percent), or the name of a score or loss."""
     subject: str
+    """What was trained on, in words."""
     model: str
+    """The network, by its name."""
     mean: float
     std: float
     n: int
@@ -35,7 +99,27 @@ class Record:
     seeds: tuple[int, ...]
     num_images: int
     size_bytes: int
+    group: str = ""
+    """Of what kind the images are that were trained on: `distilled`, `random`, another choice of real ones, `full`."""
+    labels: Labels | None = None
+    """Of what kind their labels are."""
+    augmented: bool = True
+    """Whether they were augmented, as the settings have it; False: trained on as they are."""
+    split: Split | None = None
+    """Real images that judge."""
+    num_judges: int | None = None
+    """How many of these there are."""
+    resize_px: int | None = None
+    """To what size these were enlarged before their centre was cut out; None: as they are."""
+    best: Best | None = None
+    """That this is the best of several: higher than what anyone gets who cannot choose by the images that judge. No
+    headline, verdict or comparison takes it."""
+    arrival: Arrival | None = None
+    """Of continual learning."""
+    cell: Cell | None = None
+    """Of a study."""
     protocol: dict[str, Any] = field(default_factory=dict)
+    """Precision and train settings."""
 
     @classmethod
     def of(
@@ -48,9 +132,9 @@ class Record:
         seeds: Sequence[int],
         num_images: int,
         size_bytes: int,
-        protocol: dict[str, Any],
+        **fields: Any,
     ) -> Record:
-        """Make the record of values measured once per seed."""
+        """Make the record of values measured once per seed; `fields` are the others."""
         return cls(
             metric=metric,
             subject=subject,
@@ -62,34 +146,56 @@ class Record:
             seeds=tuple(seeds),
             num_images=num_images,
             size_bytes=size_bytes,
-            protocol=protocol,
+            **fields,
         )
 
+    def with_values(self, values: Sequence[float], **changes: Any) -> Record:
+        """The same of other values, one for each seed."""
+        std = statistics.stdev(values) if len(values) > 1 else 0.0
+        return replace(self, mean=statistics.fmean(values), std=std, values=tuple(values), **changes)
+
     @property
-    def is_best(self) -> bool:
-        """Whether this is the best of several measurements, as published tables have it: higher than what anyone gets
-        who cannot choose by the test images. No headline, verdict or comparison takes it."""
-        return self.metric.startswith(BEST)
+    def is_accuracy(self) -> bool:
+        """Whether this is an accuracy, in percent."""
+        return self.metric == ACCURACY
+
+    @property
+    def metric_name(self) -> str:
+        """For a person: `test_accuracy`, `best_test_accuracy`, or the metric's own name."""
+        return "_".join(filter(None, ("best" if self.best else "", self.split, self.metric)))
+
+    @property
+    def tested_on(self) -> str:
+        """Which images judge, as `test split, 500 images, after the last epoch`; empty where it is not said."""
+        if self.split is None or self.num_judges is None:
+            return ""
+        enlarged = f" enlarged to {self.resize_px} px" if self.resize_px else ""
+        return f"{self.split} split, {self.num_judges} images{enlarged}, after the last epoch"
+
+    @property
+    def spread(self) -> str:
+        """The mean for a person: `94.0 ± 0.4`, without a spread where there is one value only."""
+        return f"{self.mean:.1f} ± {self.std:.1f}" if self.n > 1 else f"{self.mean:.1f}"
 
     @property
     def score(self) -> str:
         """An accuracy for a person: `94.0 ± 0.4 %`, without a spread where there is one value only."""
-        return f"{self.mean:.1f} ± {self.std:.1f} %" if self.n > 1 else f"{self.mean:.1f} %"
+        return f"{self.spread} %"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for a JSON file."""
-        return asdict(self)
+        """Plain values for a JSON file; fields that say nothing are left out."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_json(cls, values: Any) -> Record:
         """Read what `to_json` wrote; raises ArtifactError for what is no record."""
-        if problem := _problem(values):
+        if wrong := problem(values, _FIELDS, REQUIRED) or _nonsense(values):
             raise ArtifactError(
-                f"a record could not be read: {problem}",
+                f"a record could not be read: {wrong}",
                 expected="the fields of a record, of their types and in their ranges",
                 fix="run the command that measured it again, such as `attar evaluate`",
             )
-        return cls(**{**values, "values": tuple(values["values"]), "seeds": tuple(values["seeds"])})
+        return cls(**{name: _made(name, value) for name, value in values.items()})
 
 
 def read_records(path: Path, values: Any) -> tuple[Record, ...]:
@@ -97,58 +203,55 @@ def read_records(path: Path, values: Any) -> tuple[Record, ...]:
     found = values.get("records", []) if isinstance(values, dict) else []
     if not isinstance(found, list):
         raise ArtifactError(f"{path}: records is no list", expected="a list of records", fix="make the file again")
-    try:
+    with naming(path):
         return tuple(map(Record.from_json, found))
-    except ArtifactError as error:
-        raise ArtifactError(f"{path}: {error.found}", expected=error.expected, fix=error.fix) from error
 
 
-def is_number(value: Any) -> TypeGuard[float]:
-    """Whether this is a finite number that can be reckoned with, and no truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST_NUMBER
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and is_number(value) and value >= 0
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _list_of(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list | tuple) and all(map(kind, value))
-
-
-_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "metric": ("a text", _is_text),
-    "subject": ("a text", _is_text),
-    "model": ("a text", _is_text),
-    "mean": ("a number", is_number),
+_AT: Field = ("a step, an epoch or null", lambda value: value is None or is_count(value))
+_TESTED: Field = ("a list of measurements", list_of(part({"at": _AT, "mean": NUMBER})[1]))
+_FIELDS: Mapping[str, Field] = {
+    "metric": TEXT,
+    "subject": TEXT,
+    "model": TEXT,
+    "mean": NUMBER,
     "std": ("a number, not below 0", lambda value: is_number(value) and value >= 0),
-    "n": ("a whole number, not below 0", _is_count),
-    "values": ("a list of numbers", _list_of(is_number)),
-    "seeds": ("a list of whole numbers", _list_of(lambda value: isinstance(value, int))),
-    "num_images": ("a whole number, not below 0", _is_count),
-    "size_bytes": ("a whole number, not below 0", _is_count),
-    "protocol": ("a mapping by names", lambda value: isinstance(value, dict) and all(map(_is_text, value))),
+    "n": COUNT,
+    "values": ("a list of numbers", list_of(is_number)),
+    "seeds": ("a list of whole numbers", list_of(is_whole)),
+    "num_images": COUNT,
+    "size_bytes": COUNT,
+    "group": TEXT,
+    "labels": one_of(Labels),
+    "augmented": TRUTH,
+    "split": one_of(Split),
+    "num_judges": COUNT,
+    "resize_px": COUNT,
+    "best": part({"over": one_of(Over), "at": ("a list of counts", list_of(is_count)), "tested": _TESTED}),
+    "arrival": part(dict.fromkeys(("step", "num_steps", "num_classes"), COUNT)),
+    "cell": part(
+        {"strategy": TEXT, "variant": TEXT, "label_noise": SHARE, "images_seen": COUNT, "showings": COUNT},
+    ),
+    "protocol": ("a mapping by names", lambda value: isinstance(value, dict) and all(map(is_text, value))),
 }
+REQUIRED = ("metric", "subject", "model", "mean", "std", "n", "values", "seeds", "num_images", "size_bytes")
 
 
-def _problem(values: Any) -> str:
-    """What keeps this from being a record, in words; empty where nothing does."""
-    if not isinstance(values, dict):
-        return "it is not a mapping"
-    if odd := [name for name in values if name not in _FIELDS]:
-        return f"unknown field {str(odd[0])[:50]!r}"
-    for name, (kind, suits) in _FIELDS.items():
-        if name not in values and name != "protocol":
-            return f"{name} is missing"
-        if name in values and not suits(values[name]):
-            return f"{name} is {str(values[name])[:50]!r}, not {kind}"
+def _nonsense(values: Mapping[str, Any]) -> str:
+    """Which fields, each of its type, do not go together, in words."""
     if not values["n"] == len(values["values"]) == len(values["seeds"]):
         return f"n is {values['n']}, with {len(values['values'])} values and {len(values['seeds'])} seeds"
     numbers = (values["mean"], values["std"], *values["values"])
-    if values["metric"].endswith("_accuracy") and not all(0 <= number <= 100 for number in numbers):
+    if values["metric"] == ACCURACY and not all(0 <= number <= 100 for number in numbers):
         return "an accuracy is outside 0..100 percent"
     return ""
+
+
+def _made(name: str, value: Any) -> Any:
+    """A field of a record, of its checked plain value."""
+    if name in ("values", "seeds"):
+        return tuple(value)
+    if name == "best":
+        return Best(value["over"], tuple(value["at"]), tuple(Measurement(**tested) for tested in value["tested"]))
+    if name == "arrival":
+        return Arrival(**value)
+    return Cell(**value) if name == "cell" else value

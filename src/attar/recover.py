@@ -28,6 +28,7 @@ from attar.artifacts.description import IMAGE_LIMIT
 from attar.artifacts.recovered import chunk_name, state_name, write_chunk
 from attar.config import Config
 from attar.errors import ArtifactError, ConfigError, DivergedError
+from attar.items import chunk_item
 from attar.methods.base import KnowledgeT, Method, Optimised, RealImages, Selector, Synthetic
 from attar.runtime.checkpoint import read_tensors, write_tensors
 from attar.runtime.engine import Engine
@@ -199,7 +200,7 @@ class _Loop(Generic[KnowledgeT]):
         self.snapshots = snapshot_steps(settings) if chunk == 0 else set()
         self.states = set() if method.separable else state_steps(settings)
         self.event_every = max(1, math.ceil(settings.iterations * min(num_chunks, 20) / MAX_EVENTS))
-        self.item = {"item": chunk} if method.separable else {}
+        self.item = chunk_item(chunk).fields() if method.separable else {}
         self.careful = engine.device.type == "cpu" or not method.separable
         """Look at every step whether all is finite, before it is taken."""
         self.num_doubts = 0

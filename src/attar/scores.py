@@ -26,8 +26,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from attar.records import Record
-from attar.verdict import augmented, base
+from attar.records import Labels, Record
 
 HLR, IOR = "hard_label_recovery", "improvement_over_random"
 LRS, ARS = "label_robust_score", "augmentation_robust_score"
@@ -39,13 +38,25 @@ NEEDS = {
     ARS: ("own", "random", "own plain", "random plain"),
 }
 """Trainings that each score is made of."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that scores are made of: on which images, with classes or the set's own labels, augmented or not."""
+
+    group: str
+    labels: Literal["hard", "own"]
+    augmented: bool
+    words: str
+
+
 TRAININGS = {
-    "full": "the whole training set with hard labels",
-    "hard": "distilled images with hard labels",
-    "own": "distilled images with their own labels",
-    "random": "random real images with such labels",
-    "own plain": "distilled images without augmentation",
-    "random plain": "random real images without augmentation",
+    "full": Training("full", "hard", True, "the whole training set with hard labels"),
+    "hard": Training("distilled", "hard", True, "distilled images with hard labels"),
+    "own": Training("distilled", "own", True, "distilled images with their own labels"),
+    "random": Training("random", "own", True, "random real images with such labels"),
+    "own plain": Training("distilled", "own", False, "distilled images without augmentation"),
+    "random plain": Training("random", "own", False, "random real images without augmentation"),
 }
 WEIGHT = 0.5
 """w and γ, as on the published leaderboard."""
@@ -64,25 +75,28 @@ class Scores:
     @property
     def lacking(self) -> tuple[str, ...]:
         """Every training that is missing for one of the scores, in words."""
-        return tuple(TRAININGS[name] for name in dict.fromkeys(n for names in self.missing.values() for n in names))
+        return tuple(
+            TRAININGS[name].words for name in dict.fromkeys(n for names in self.missing.values() for n in names)
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""
         return {
             "model": self.model,
             "found": {name: record.to_json() for name, record in self.found.items()},
-            "missing": {name: [TRAININGS[one] for one in names] for name, names in self.missing.items()},
+            "missing": {name: [TRAININGS[one].words for one in names] for name, names in self.missing.items()},
         }
 
 
-def scores(records: Sequence[Record], own: Literal["hard", "soft"] | None = None) -> tuple[Scores, ...]:
+def scores(records: Sequence[Record], own: Labels | None = None) -> tuple[Scores, ...]:
     """Compute what can be, for each network that was trained on distilled images.
 
     `own` is the kind of labels that the distilled set brings; None: soft where a record is of such.
     """
-    distilled = [record for record in records if base(record.subject) == "distilled"]
+    records = [record for record in records if not record.best]
+    distilled = [record for record in records if record.group == "distilled"]
     if own is None:
-        own = "soft" if any(record.protocol.get("labels") == "soft" for record in distilled) else "hard"
+        own = "soft" if any(record.labels == "soft" for record in distilled) else "hard"
     return tuple(_of_model(model, records, own) for model in dict.fromkeys(record.model for record in distilled))
 
 
@@ -98,8 +112,8 @@ def score_text(name: str, record: Record) -> str:
     return f"{mean}{spread} {'points' if name in (HLR, IOR) else '%'}"
 
 
-def _of_model(model: str, records: Sequence[Record], own: str) -> Scores:
-    trained = {name: record for name in TRAININGS if (record := _training(name, model, records, own))}
+def _of_model(model: str, records: Sequence[Record], own: Labels) -> Scores:
+    trained = {name: record for name, one in TRAININGS.items() if (record := _training(one, model, records, own))}
     found, missing = {}, {}
     for name, needs in NEEDS.items():
         lacking = tuple(need for need in needs if need not in trained)
@@ -110,15 +124,10 @@ def _of_model(model: str, records: Sequence[Record], own: str) -> Scores:
     return Scores(model, found, missing)
 
 
-def _training(name: str, model: str, records: Sequence[Record], own: str) -> Record | None:
-    subject = "full" if name == "full" else "random" if name.startswith("random") else "distilled"
-    labels = "hard" if name in ("full", "hard") else own
-    plain = name.endswith("plain")
-    for record in records:
-        of_it = base(record.subject) == subject and record.model == model
-        if of_it and record.protocol.get("labels") == labels and augmented(record.subject) != plain:
-            return record
-    return None
+def _training(asked: Training, model: str, records: Sequence[Record], own: Labels) -> Record | None:
+    wanted = model, asked.group, own if asked.labels == "own" else "hard", asked.augmented
+    found = (one for one in records if (one.model, one.group, one.labels, one.augmented) == wanted)
+    return next(found, None)
 
 
 def _score(name: str, trained: Mapping[str, Record], of: Record) -> Record | None:
@@ -135,6 +144,7 @@ def _score(name: str, trained: Mapping[str, Record], of: Record) -> Record | Non
         seeds=seeds,
         num_images=of.num_images,
         size_bytes=of.size_bytes,
+        group="distilled",
         protocol={"of": list(trained), **({"weight": WEIGHT} if name in (LRS, ARS) else {})},
     )
 

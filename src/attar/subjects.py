@@ -26,14 +26,14 @@ from attar.data.views import Views, ViewSettings
 from attar.errors import ConfigError, DataError
 from attar.methods import method as method_named
 from attar.methods.coreset import ByFeatures
+from attar.records import Labels
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.files import sha256
 from attar.runtime.seeding import generator
 from attar.training.loop import TrainSettings
 from attar.training.soft import Teacher, labelled_by
-from attar.training.trials import Labels, Source, Subject, distilled_subject, full_subject, random_subject
-from attar.verdict import NOT_AUGMENTED
+from attar.training.trials import Source, Subject, distilled_subject, full_subject, random_subject
 
 PLAIN = {"augment": "none", "cutmix": 0.0, "mixup": 0.0, "cutout_px": 0, "randaugment": 0}
 """Settings of a training on images as they are."""
@@ -105,7 +105,8 @@ class Subjects:
             )
         return replace(
             subject,
-            name=subject.name + NOT_AUGMENTED,
+            name=f"{subject.name}, not augmented",
+            augmented=False,
             settings=subject.settings.model_copy(update=PLAIN),
             make=lambda seed: self._plain(subject.make(seed)) if views else subject.make(seed),
             identity=[subject.identity, "not augmented"],
@@ -128,7 +129,7 @@ class Subjects:
             data = kept(self._real, self._chosen(name, seed))
             return data if teacher is None else labelled_by(teacher, data, self._distilled.views, self._engine.device)
 
-        return replace(subject, make=make, identity=[name, self._features_by(), subject.identity])
+        return replace(subject, group=name, make=make, identity=[name, self._features_by(), subject.identity])
 
     def _choose(self, name: str, seed: int) -> Tensor:
         """Indices int64 (n,) of the chosen real images, class by class; most choices are the same for each seed."""

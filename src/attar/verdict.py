@@ -3,19 +3,48 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from attar.records import Record
+from attar.errors import ArtifactError
+from attar.records import Best, Labels, Record
 
 CLEAR_SPREADS = 2.0
 """A difference of means counts as clear from this many pooled standard deviations on."""
-BULLET = "- "
-NOT_AUGMENTED = ", not augmented"
-"""Ends the subject of a training on images as they are."""
+NOT_CHOSEN = ("distilled", "random", "full")
 
 Outcome = Literal["beats", "ahead", "not ahead"]
+
+
+@dataclass(frozen=True)
+class Words:
+    """What measurements say: sentences, and points that are listed below them."""
+
+    sentences: tuple[str, ...] = ()
+    points: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "\n".join([*self.sentences, *(f"- {point}" for point in self.points)])
+
+    def __bool__(self) -> bool:
+        return bool(self.sentences or self.points)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON file."""
+        return {"sentences": list(self.sentences), "points": list(self.points)}
+
+    @classmethod
+    def from_json(cls, values: Any) -> Words:
+        """Read what `to_json` wrote; raises ArtifactError for anything else."""
+        parts: list[Any] = [values.get(name) if isinstance(values, dict) else None for name in ("sentences", "points")]
+        if not all(isinstance(part, list) and all(isinstance(line, str) for line in part) for part in parts):
+            raise ArtifactError(
+                f"what measurements say could not be read: {str(values)[:50]!r}",
+                expected="a list of `sentences` and one of `points`, all of them texts",
+                fix="run the command that measured again, such as `attar evaluate`",
+            )
+        return cls(tuple(parts[0]), tuple(parts[1]))
 
 
 @dataclass(frozen=True)
@@ -26,14 +55,14 @@ class Pair:
     random: Record | None
 
     @property
-    def labels(self) -> str:
-        """Kind of the distilled images' labels, `hard` or `soft`; empty where the record does not say."""
-        return _labels(self.distilled)
+    def labels(self) -> Labels | None:
+        """Kind of the distilled images' labels; None where the record does not say."""
+        return self.distilled.labels
 
     @property
     def labelled_alike(self) -> bool:
         """Whether nothing but the images differs."""
-        return self.random is None or _labels(self.random) == self.labels
+        return self.random is None or self.random.labels == self.labels
 
     @property
     def outcome(self) -> Outcome | None:
@@ -46,35 +75,43 @@ class Pair:
         return "beats" if min(self.distilled.n, self.random.n) > 1 and gain >= CLEAR_SPREADS * spread else "ahead"
 
 
-def verdict(records: Sequence[Record]) -> str:
+def verdict(records: Sequence[Record]) -> Words:
     """Say for each network and kind of labels whether distilled images beat random ones, also where they don't.
 
-    One line each. With several networks a line for each kind of labels counts the networks, and a line for each
-    network, which starts with BULLET, has the differences. Where random images with other labels, or chosen ones with
-    the same, are better than distilled ones, a line says so, lest the comparison mislead. A best over the run has no
-    part in it.
+    A sentence each. With several networks a sentence for each kind of labels counts the networks, and a point for each
+    network has the differences. Where random images with other labels, or chosen ones with the same, are better than
+    distilled ones, a sentence says so, lest the comparison mislead. A best over the run has no part in it.
     """
-    records = [record for record in records if not record.is_best]
     found = pairs(records)
     by_model = [[p for p in found if p.distilled.model == model] for model in models_of(found)]
     if len(by_model) < 2:
-        return "\n".join([*(_sentence(pair, found) for pair in found), *_better_labels(found), *_chosen(records)])
+        return Words((*(_sentence(pair, found) for pair in found), *_better_labels(found), *_chosen(records, found)))
     kinds = dict.fromkeys(pair.labels for pair in found)
     counts = [_count([pair for pair in found if pair.labels == kind and pair.random]) for kind in kinds]
-    bullets = [_bullet(members) for members in by_model]
-    return "\n".join([*filter(None, counts), *_better_labels_across(by_model), *_chosen(records), *bullets])
+    sentences = *filter(None, counts), *_better_labels_across(by_model), *_chosen(records, found)
+    return Words(sentences, tuple(_point(members) for members in by_model))
 
 
 def best_lines(records: Sequence[Record]) -> list[str]:
     """A line for each record that is a best over the run, with how it was chosen."""
-    lines = []
-    for record in records:
-        if record.is_best:
-            place, among = record.protocol.get("best_at", "one of them"), record.protocol.get("best_of")
-            num = f"{len(among)} tested" if isinstance(among, Mapping) else "several tested"
-            chosen = f"{place} of {num}, chosen by the images that judge, as in published tables"
-            lines.append(f"{record.subject}, on {record.model}: {record.score} ({chosen})")
-    return lines
+    return [
+        f"{record.subject}, on {record.model}: {record.score} ({_place(best)} of {len(best.tested)} tested, chosen by "
+        "the images that judge, as in published tables)"
+        for record in records
+        if (best := record.best)
+    ]
+
+
+def _place(best: Best) -> str:
+    """`step 20`, `the last step`, `epochs 4, 6`."""
+    if best.over == "steps":
+        return f"step {best.at[0]}" if best.at else "the last step"
+    return f"epoch{'s' * (len(best.at) > 1)} {', '.join(map(str, best.at))}"
+
+
+def group_words(record: Record) -> str:
+    """What was trained on, where its labels stand beside: `random, not augmented`."""
+    return record.group if record.augmented else f"{record.group}, not augmented"
 
 
 def models_of(found: Sequence[Pair]) -> list[str]:
@@ -85,35 +122,16 @@ def models_of(found: Sequence[Pair]) -> list[str]:
 def pairs(records: Sequence[Record]) -> list[Pair]:
     """Each accuracy of distilled images with the one of random real images that it is to be compared with.
 
-    Trainings without augmentation, which only scores are about, are left out.
+    Trainings without augmentation, which only scores are about, are left out, and so is a best over the run.
     """
-    records = [record for record in records if augmented(record.subject)]
+    records = [record for record in records if record.augmented and not record.best]
     made = []
     for record in records:
-        if base(record.subject) == "distilled":
-            rivals = [other for other in records if base(other.subject) == "random" and other.model == record.model]
-            alike = [other for other in rivals if _labels(other) == _labels(record)]
+        if record.group == "distilled":
+            rivals = [other for other in records if other.group == "random" and other.model == record.model]
+            alike = [other for other in rivals if other.labels == record.labels]
             made.append(Pair(record, next(iter(alike or rivals), None)))
     return made
-
-
-def base(subject: str) -> str:
-    """What was trained on, without its labels and views: `random, hard labels` -> `random`."""
-    return without_labels(subject).removesuffix(NOT_AUGMENTED)
-
-
-def without_labels(subject: str) -> str:
-    """`random, hard labels, not augmented` -> `random, not augmented`."""
-    views = "" if augmented(subject) else NOT_AUGMENTED
-    subject = subject.removesuffix(NOT_AUGMENTED)
-    for kind in ("hard", "soft"):
-        subject = subject.removesuffix(f", {kind} labels")
-    return subject + views
-
-
-def augmented(subject: str) -> bool:
-    """Whether images were augmented, as the settings have it."""
-    return not subject.endswith(NOT_AUGMENTED)
 
 
 def _sentence(pair: Pair, others: Sequence[Pair]) -> str:
@@ -127,34 +145,33 @@ def _sentence(pair: Pair, others: Sequence[Pair]) -> str:
     return f"{against}: {_judge(pair, pair.random)}{_label_note(pair, pair.random)}"
 
 
-def _bullet(found: Sequence[Pair]) -> str:
+def _point(found: Sequence[Pair]) -> str:
     """One network: its differences to random images, with each kind of labels."""
     told = "; ".join(_difference(pair, pair.random) for pair in found if pair.random)
     alone = f"distilled {found[0].distilled.score}; they were not compared with random real images."
-    return f"{BULLET}{found[0].distilled.model}: {told or alone}"
+    return f"{found[0].distilled.model}: {told or alone}"
 
 
 def _difference(pair: Pair, random: Record) -> str:
     gain = _gain(pair.distilled, random)
-    which = pair.labels if pair.labelled_alike else f"{pair.labels} against {_labels(random)}"
+    which = pair.labels if pair.labelled_alike else f"{pair.labels} against {random.labels}"
     clear = ", clear" if pair.outcome == "beats" else ", not clear" if pair.outcome == "ahead" else ""
     points = f"{gain:+.1f}".replace("-", "−") if gain else "0.0"
     return f"{points} points{f' with {which} labels' if which else ''}{clear}"
 
 
-def _chosen(records: Sequence[Record]) -> list[str]:
-    """Real images, chosen well, that do better than distilled ones with the same labels: one line, where there are."""
+def _chosen(records: Sequence[Record], found: Sequence[Pair]) -> list[str]:
+    """One sentence on real images, chosen well, that do better than distilled ones with the same labels."""
     ahead: dict[str, None] = {}
-    found = pairs(records)
     several = len(models_of(found)) > 1
+    chosen = [one for one in records if one.augmented and not one.best and one.group not in NOT_CHOSEN]
     for pair in found:
-        for other in records:
-            chosen = augmented(other.subject) and base(other.subject) not in ("distilled", "random", "full")
-            alike = other.model == pair.distilled.model and _labels(other) == pair.labels
-            if chosen and alike and other.mean > pair.distilled.mean:
+        for other in chosen:
+            alike = other.model == pair.distilled.model and other.labels == pair.labels
+            if alike and other.mean > pair.distilled.mean:
                 where = f" on {other.model}" if several else ""
                 labels = f", {pair.labels} labels" if pair.labels else ""
-                ahead[f"{base(other.subject)}{where} ({other.score}{labels})"] = None
+                ahead[f"{other.group}{where} ({other.score}{labels})"] = None
     return [f"Real images that were chosen are ahead of distilled ones: {', '.join(ahead)}."] if ahead else []
 
 
@@ -175,7 +192,7 @@ def _label_note(pair: Pair, random: Record) -> str:
     if pair.labelled_alike:
         return ""
     return (
-        f" The distilled images had {pair.labels} labels, the random ones {_labels(random)}: "
+        f" The distilled images had {pair.labels} labels, the random ones {random.labels}: "
         "part of the difference is the labels'."
     )
 
@@ -199,8 +216,8 @@ def _better_labels(found: Sequence[Pair]) -> list[str]:
         return []
     ours, theirs = best
     return [
-        f"With the better labels for each, random real images are ahead: {theirs.score} ({_labels(theirs)} labels) "
-        f"against {ours.score} ({_labels(ours)})."
+        f"With the better labels for each, random real images are ahead: {theirs.score} ({theirs.labels} labels) "
+        f"against {ours.score} ({ours.labels})."
     ]
 
 
@@ -224,10 +241,6 @@ def _best_of_each(found: Sequence[Pair]) -> tuple[Record, Record] | None:
 
 def _share(num: int, of: int) -> str:
     return f"all {of}" if num == of > 1 else f"{num or 'none'} of {of}"
-
-
-def _labels(record: Record) -> str:
-    return str(record.protocol.get("labels", ""))
 
 
 def _gain(distilled: Record, random: Record) -> float:

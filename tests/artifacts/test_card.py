@@ -24,17 +24,19 @@ from attar.errors import ArtifactError
 from attar.methods.base import Distillate
 from attar.records import Record
 from attar.task import Normalization, Task
+from attar.verdict import Words
 
 RECORDS = [
     Record.of(
-        "test_accuracy",
+        "accuracy",
         subject,
         "convnet-d3-w128",
         values,
         seeds=range(len(values)),
         num_images=10,
         size_bytes=size,
-        protocol={},
+        group=subject,
+        split="test",
     )
     for subject, values, size in [("distilled", [93.0, 94.0, 92.0], 2640), ("full", [99.0], 1_234_567)]
 ]
@@ -51,7 +53,7 @@ def test_numbers_and_verdict_are_written_and_the_sums_still_hold(
     write_distilled(tmp_path / "d", floats, task, provenance)
     assert "Not measured yet" in (tmp_path / "d/README.md").read_text()
     sums = (tmp_path / "d" / SUMS).read_text().splitlines()
-    update_card(tmp_path / "d", RECORDS, "It beats random real images.")
+    update_card(tmp_path / "d", RECORDS, Words(("It beats random real images.",)))
     text = (tmp_path / "d/README.md").read_text()
     assert "| **distilled** | convnet-d3-w128 | **93.0 ± 1.0** | 3 | 10 | 2.64 kB |" in text
     assert "| full | convnet-d3-w128 | 99.0 | 1 | 10 | 1.23 MB |" in text
@@ -66,7 +68,7 @@ def test_a_verdict_of_several_lines_keeps_its_lines(
     tmp_path: Path, task: Task, floats: Distillate, provenance: dict[str, Any]
 ) -> None:
     write_distilled(tmp_path / "d", floats, task, provenance)
-    update_card(tmp_path / "d", RECORDS, "It wins on 1 of 2.\n- a: it wins\n- b*: it does not")
+    update_card(tmp_path / "d", RECORDS, Words(("It wins on 1 of 2.",), ("a: it wins", "b*: it does not")))
     text = (tmp_path / "d/README.md").read_text()
     assert "**It wins on 1 of 2.**\n\n- a: it wins\n- b\\*: it does not\n\n| trained on |" in text
 
@@ -129,7 +131,11 @@ def described(names: list[str], **provenance: Any) -> Description:
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.text(max_size=12), min_size=1, max_size=5, unique=True), st.text(max_size=30))
 def test_any_text_survives_the_header_and_breaks_no_line(names: list[str], any_text: str) -> None:
-    text = render(described(names, method=any_text, settings={"a": {any_text: any_text}}), RECORDS, any_text)
+    text = render(
+        described(names, method=any_text, settings={"a": {any_text: any_text}}),
+        RECORDS,
+        Words((any_text,), (any_text,)),
+    )
     assert class_names(text) == tuple(names)
     lines = text.split("\n---\n\n")[-1].split("\n")
     assert sum(line.startswith("# ") for line in lines) == 1
@@ -165,8 +171,8 @@ def test_a_damaged_dataset_is_not_given_a_new_card(tmp_path: Path, task: Task, e
 def test_the_card_is_a_function_of_what_it_is_given(tmp_path: Path, task: Task, exact: Distillate) -> None:
     write_distilled(tmp_path / "d", exact, task)
     description = read_description(tmp_path / "d")
-    assert render(description, RECORDS, "so") == render(description, RECORDS, "so")
-    losses = [dataclasses.replace(RECORDS[0], metric="test_loss", mean=0.123456, std=0.01)]
+    assert render(description, RECORDS, Words(("so",))) == render(description, RECORDS, Words(("so",)))
+    losses = [dataclasses.replace(RECORDS[0], metric="loss", mean=0.123456, std=0.01)]
     assert "| test loss | n |" in render(description, losses)
     assert "0.1235 ± 0.01" in render(description, losses)
 

@@ -320,7 +320,17 @@ LINES = (
     *(f'{{"stage": "recover", "event": "step", "step": {step}, "loss": 1}}' for step in ("1e400", "NaN", "1e300")),
     *(f'{{"stage": "recover", "event": "step", "step": {step}, "loss": 1}}' for step in ("-1", "1e17", "9" * 4000)),
     *(f'{{"stage": "recover", "event": "step", "step": 1, "loss": {loss}}}' for loss in ("1e308", "-1e308", "1e-323")),
-    '{"stage": "recover", "event": "step", "item": "chunk x", "step": 1, "classification": 1, "statistics": 1}',
+    *(
+        f'{{"stage": "recover", "event": "step", "item": "x", "about": {about}, "step": 1, "statistics": 1}}'
+        for about in (
+            "3",
+            "[]",
+            '{"number": "x"}',
+            '{"kind": "chunk"}',
+            '{"kind": "chunk", "number": 1e300}',
+            '{"x": [[]]}',
+        )
+    ),
     '{"stage": "x", "event": "epoch", "step": 1, "\\ud800": 1}',
     '{"stage": "x", "event": "epoch", "step": 1, "deep": ' + "[" * 900 + "]" * 900 + "}",
     "[" * 100_000,
@@ -445,7 +455,7 @@ class Tags(HTMLParser):
 def poisoned(value: Any, key: str = "") -> Any:
     """The same JSON with markup in every text that names nothing which is looked up."""
     if isinstance(value, dict):
-        fixed = ("metric", "subject", "labels", "stored", "codec", "kind", "sizes")
+        fixed = ("metric", "group", "split", "labels", "over", "stored", "codec", "kind", "sizes")
         return {name: part if name in fixed else poisoned(part, name) for name, part in value.items()}
     if isinstance(value, list):
         return [poisoned(part, key) for part in value]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from attar.items import Item
 from attar.training import trials
 
 
@@ -22,11 +23,11 @@ def stopped_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], A
         trained = list[str]()
         fit = trials.fit
 
-        def counting(*args: Any, name: str, **options: Any) -> Any:
-            trained.append(name)
+        def counting(*args: Any, item: Item, **options: Any) -> Any:
+            trained.append(item.name)
             if len(trained) == number:
                 raise StopError
-            return fit(*args, name=name, **options)
+            return fit(*args, item=item, **options)
 
         monkeypatch.setattr(trials, "fit", counting)
         with pytest.raises(StopError):

@@ -20,7 +20,7 @@ from attar.data.loading import MemorySplit
 from attar.errors import ConfigError
 from attar.evaluation import EvaluateSettings, Evaluation, evaluate
 from attar.methods.base import Distillate
-from attar.records import Record
+from attar.records import Best, Measurement, Record
 from attar.report.headline import accuracies, comparisons, facts
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
@@ -28,7 +28,7 @@ from attar.task import Normalization, Task
 from attar.training import trials
 from attar.training.loop import fit
 from attar.training.section import TrainSection
-from attar.verdict import best_lines, pairs, verdict
+from attar.verdict import Words, best_lines, pairs, verdict
 
 TASK = Task(("dark", "bright"), 1, 4, 4, Normalization((0.5,), (0.25,)))
 LABELS = torch.tensor([0, 1])
@@ -67,8 +67,17 @@ def judge(distilled: Distilled, folder: Path, training: TrainSection = TRAINING,
     )
 
 
-def record(subject: str, mean: float, metric: str = "test_accuracy") -> Record:
-    return Record.of(metric, subject, MODEL, [mean], seeds=[0], num_images=2, size_bytes=3, protocol={"labels": "hard"})
+def record(group: str, mean: float, **fields: Any) -> Record:
+    fields = {"subject": group, "group": group, "labels": "hard", "split": "test", **fields}
+    return Record.of("accuracy", model=MODEL, values=[mean], seeds=[0], num_images=2, size_bytes=3, **fields)
+
+
+BEST = record(
+    "distilled",
+    90,
+    subject="distilled, best over the run",
+    best=Best("steps", (4,), (Measurement(4, 90.0), Measurement(None, 40.0))),
+)
 
 
 def test_the_state_with_the_best_mean_is_a_record_of_its_own_and_changes_no_other(tmp_path: Path) -> None:
@@ -79,19 +88,22 @@ def test_the_state_with_the_best_mean_is_a_record_of_its_own_and_changes_no_othe
     assert result.records[:-1] == plain.records
     assert result.verdict == plain.verdict
     assert result.records[0].mean < 50 < best.mean, "images whose classes are the wrong way round teach them so"
-    assert (best.subject, best.metric, best.n) == ("distilled, best over the run", "best_test_accuracy", 2)
-    assert (best.protocol["best_at"], best.protocol["learning_rate"]) == ("step 4", 0.04)
-    assert list(best.protocol["best_of"]) == ["step 2", "step 4", "the last step"]
-    assert best.protocol["best_of"]["the last step"] == result.records[0].mean
-    assert "chosen by these images" in best.protocol["tested_on"]
+    assert (best.subject, best.metric_name, best.n) == ("distilled, best over the run", "best_test_accuracy", 2)
+    assert best.best is not None
+    assert (best.best.over, best.best.at, best.protocol["learning_rate"]) == ("steps", (4,), 0.04)
+    assert [one.at for one in best.best.tested] == [2, 4, None]
+    assert best.best.tested[-1].mean == result.records[0].mean
     written = json.loads((tmp_path / "best" / "evaluation.json").read_text())["records"]
     assert [Record.from_json(values) for values in written] == list(result.records)
 
 
 def test_the_last_images_may_be_the_best_and_a_tie_is_the_earliest() -> None:
     last = record("distilled", 40)
-    assert best_state(last, {3: record("s", 30)}).protocol["best_at"] == "the last step"
-    assert best_state(last, {9: record("s", 41), 10: record("s", 41)}).protocol["best_at"] == "step 9"
+    at_last = best_state(last, {3: record("distilled", 30)})
+    tied = best_state(last, {9: record("distilled", 41), 10: record("distilled", 41)})
+    assert [one.best.at for one in (at_last, tied) if one.best] == [(), (9,)]
+    assert "the last step of 2 tested" in best_lines([at_last])[0]
+    assert "step 9 of 3 tested" in best_lines([tied])[0]
 
 
 def test_without_states_it_is_said_and_all_else_is_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,9 +125,7 @@ def test_the_best_epoch_of_each_training_is_the_highest_that_was_tested(tmp_path
     assert [one.subject for one in result.records] == [
         "distilled", "random", "distilled, best epoch", "random, best epoch",
     ]  # fmt: skip
-    assert [one.protocol.get("best_of", {}).keys() for one in result.records[2:]] == [
-        dict.fromkeys(("epoch 2", "epoch 4", "epoch 6")).keys()
-    ] * 2
+    assert [[tested.at for tested in one.best.tested] for one in result.records if one.best] == [[2, 4, 6]] * 2
     for last, best in zip(result.records[:2], result.records[2:], strict=True):
         assert all(one <= other for one, other in zip(last.values, best.values, strict=True))
     plain = judge(distilled, tmp_path / "plain")
@@ -125,11 +135,17 @@ def test_the_best_epoch_of_each_training_is_the_highest_that_was_tested(tmp_path
 
 def test_the_epochs_are_those_of_each_seed() -> None:
     best = best_epochs(record("distilled", 1), [{2: 5.0, 4: 7.0}])
-    assert (best.values, best.protocol["best_at"], best.mean) == ((7.0,), "epoch 4", 7.0)
+    assert best.best is not None
+    assert (best.values, best.best.at, best.mean) == ((7.0,), (4,), 7.0)
+    assert "epoch 4 of 2 tested" in best_lines([best])[0]
     two = replace(record("distilled", 1), n=2, values=(3.0, 6.0), seeds=(0, 1))
     found = best_epochs(two, [{2: 5.0, 4: 3.0}, {2: 4.0, 4: 6.0}])
-    assert (found.values, found.protocol["best_at"]) == ((5.0, 6.0), "epochs 2, 4")
-    assert found.protocol["best_of"] == {"epoch 2": 4.5, "epoch 4": 4.5}
+    assert (found.values, found.best) == (
+        (5.0, 6.0),
+        Best("epochs", (2, 4), (Measurement(2, 4.5), Measurement(4, 4.5))),
+    )
+    assert (found.mean, found.std) == (5.5, pytest.approx(0.5**0.5))
+    assert "epochs 2, 4 of 2 tested" in best_lines([found])[0]
 
 
 def test_a_stopped_training_remembers_its_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +176,7 @@ def test_a_stopped_training_remembers_its_tests(tmp_path: Path, monkeypatch: pyt
 
 def test_no_headline_verdict_or_comparison_takes_a_best() -> None:
     records = [record("distilled", 40), record("random", 30)]
-    best = record("distilled, best over the run", 90, "best_test_accuracy")
+    best = BEST
     assert verdict([*records, best]) == verdict(records)
     assert accuracies([*records, best]) == records
     assert (facts([*records, best]), comparisons([*records, best])) == (facts(records), comparisons(records))
@@ -171,10 +187,9 @@ def test_no_headline_verdict_or_comparison_takes_a_best() -> None:
 
 def test_the_card_has_the_best_under_its_own_name(tmp_path: Path) -> None:
     distilled = make_run(tmp_path, {}, last=1.0)
-    best = record("distilled, best over the run", 90, "best_test_accuracy")
-    update_card(distilled.path, [record("distilled", 40), best], "")
+    update_card(distilled.path, [record("distilled", 40), BEST], Words())
     card = (distilled.path / "README.md").read_text()
     assert "best test accuracy (%)" in card
     assert "what published tables report" in card
-    update_card(distilled.path, [record("distilled", 40)], "")
+    update_card(distilled.path, [record("distilled", 40)], Words())
     assert "published tables" not in (distilled.path / "README.md").read_text()

@@ -89,15 +89,15 @@ def test_real_images_are_restricted_too() -> None:
 @pytest.mark.parametrize("soft", [False, True])
 def test_records_of_every_step_and_subject(soft: bool, tmp_path: Path) -> None:
     records = run(tmp_path, soft)
-    assert [(r.subject, r.protocol["step"], r.protocol["classes_seen"]) for r in records] == [
+    assert [(r.subject, r.arrival.step, r.arrival.num_classes) for r in records if r.arrival] == [
         ("distilled", 1, 3),
         ("random", 1, 3),
         ("distilled", 2, 5),
         ("random", 2, 5),
     ]
     assert [(r.num_images, r.size_bytes) for r in records if r.subject == "distilled"] == [(6, 600), (10, 1000)]
-    assert records[0].protocol["labels"] == ("soft" if soft else "hard")
-    assert {record.metric for record in records} == {"continual_accuracy"}
+    assert records[0].labels == ("soft" if soft else "hard")
+    assert {record.metric_name for record in records} == {"test_accuracy"}
     written = json.loads((tmp_path / "continual.json").read_text())
     assert [Record.from_json(values) for values in written["records"]] == list(records)
     before = (tmp_path / "continual.json").read_bytes()
@@ -138,21 +138,21 @@ def test_the_orders_of_the_classes_and_each_accuracy_are_kept(tmp_path: Path) ->
     assert orders == {
         str(seed): [TASK.class_names[label] for label in seen_classes(5, 2, 1, seed).tolist()] for seed in (0, 1)
     }
-    logged = [event for event in read_events(tmp_path / "events.jsonl") if event["stage"] == "continual"]
+    logged = [event for event in read_events(tmp_path / "events.jsonl") if event["event"] == "accuracy"]
     assert [(event["item"], event["step"], event["accuracy"]) for event in logged] == [
-        (record.subject, record.protocol["step"], record.mean) for record in records
+        (record.subject, record.arrival.step, record.mean) for record in records if record.arrival
     ]
 
 
 def test_one_class_at_a_time(tmp_path: Path) -> None:
     records = run(tmp_path, steps=5, baseline=False)
-    assert [record.protocol["classes_seen"] for record in records] == [1, 2, 3, 4, 5]
+    assert [record.arrival.num_classes for record in records if record.arrival] == [1, 2, 3, 4, 5]
     assert records[0].mean == 100, "of one class, every guess is right"
 
 
 def test_both_kinds_of_labels(tmp_path: Path) -> None:
     records = run(tmp_path, soft=True, labels=["stored", "hard"], baseline=False, steps=1)
-    assert [(record.subject, record.protocol["labels"]) for record in records] == [
+    assert [(record.subject, record.labels) for record in records] == [
         ("distilled", "soft"),
         ("distilled, hard labels", "hard"),
     ]
@@ -178,7 +178,7 @@ def test_views_are_made_anew_of_what_has_arrived_and_labelled_by_the_teacher() -
     views = Views(ViewSettings(min_scale=1, flip=False), 0, 10, TASK.shape)
     images, labels, teacher = torch.randn(10, 1, 4, 4), torch.arange(10) % 5, Knowing()
     whole = ReplayedSet(lambda indices: images[indices], labels, views, teacher.logits)
-    subject = trials.Subject("distilled", "soft", lambda seed: whole, TrainSection(), 10, 1000, "x")
+    subject = trials.Subject("distilled", "distilled", "soft", lambda seed: whole, TrainSection(), 10, 1000, "x")
     seen = torch.tensor([4, 1])
     part = part_of(subject, seen, TASK, teacher)
     assert (part.num_images, part.size_bytes) == (4, 400)

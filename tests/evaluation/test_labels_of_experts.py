@@ -20,7 +20,7 @@ from attar.runtime.checkpoint import read_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.subjects import Subjects
-from attar.training.loop import TrainSettings
+from attar.training.section import TrainSection
 from attar.training.soft import Teacher
 from attar.training.trials import Subject
 
@@ -74,7 +74,7 @@ def by_hand(run: Path, images: Tensor, epochs: tuple[int, ...], distilled: Disti
 
 def subjects(distilled: Distilled, source: Source) -> Subjects:
     teacher = asked(distilled)
-    return Subjects(distilled, source, TrainSettings(epochs=1), ENGINE, Events(quiet=True), teacher)
+    return Subjects(distilled, source, TrainSection(epochs=1), ENGINE, Events(quiet=True), teacher)
 
 
 def asked(distilled: Distilled) -> Teacher:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from attar.records import Record
+from attar.records import Labels, Record
 from attar.scores import ARS, HLR, IOR, LRS, Scores, normalised, score_text, scores
 
 MODEL = "net"
@@ -19,26 +19,31 @@ HOW = (
 )
 
 
-def record(subject: str, labels: str, values: Sequence[float], model: str = MODEL, first: int = 0) -> Record:
+def record(
+    group: str, labels: Labels, values: Sequence[float], model: str = MODEL, first: int = 0, augmented: bool = True
+) -> Record:
     return Record.of(
-        "test_accuracy",
-        subject,
+        "accuracy",
+        group,
         model,
         values,
         seeds=range(first, first + len(values)),
         num_images=10,
         size_bytes=100,
-        protocol={"labels": labels},
+        group=group,
+        labels=labels,
+        augmented=augmented,
+        split="test",
     )
 
 
 SOFT = [
     record("distilled", "soft", [52.0, 50.0]),
-    record("distilled, hard labels", "hard", [40.0, 44.0]),
+    record("distilled", "hard", [40.0, 44.0]),
     record("random", "soft", [42.0, 46.0]),
-    record("random, hard labels", "hard", [30.0, 30.0]),
-    record("distilled, not augmented", "soft", [35.0, 39.0]),
-    record("random, not augmented", "soft", [31.0, 33.0]),
+    record("random", "hard", [30.0, 30.0]),
+    record("distilled", "soft", [35.0, 39.0], augmented=False),
+    record("random", "soft", [31.0, 33.0], augmented=False),
     record("full", "hard", [60.0, 62.0]),
 ]
 
@@ -105,10 +110,11 @@ def test_scores_are_told_with_their_unit() -> None:
 def test_the_authors_package_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own `compute_metrics`, with trainings replaced by given accuracies, as parts of 1 as the paper has them."""
     metrics = pytest.importorskip("ddranking.metrics", reason=HOW)
-    given = {one.subject: [value / 100 for value in one.values] for one in SOFT}
+    given = {(one.group, one.labels, one.augmented): [value / 100 for value in one.values] for one in SOFT}
+    own = [given[group, "soft", True] for group in ("distilled", "random")]
     label_robust = _bare(metrics.LabelRobustScoreSoft, tmp_path, rank=0)
-    runs = {"syn": iter(given["distilled, hard labels"]), "real": iter(given["full"])}
-    both = iter([value for pair in zip(given["distilled"], given["random"], strict=True) for value in pair])
+    runs = {"syn": iter(given["distilled", "hard", True]), "real": iter(given["full", "hard", True])}
+    both = iter([value for pair in zip(*own, strict=True) for value in pair])
     monkeypatch.setattr(
         label_robust, "_compute_hard_label_metrics_helper", lambda *, mode, **_: (next(runs[mode]), 0), raising=False
     )
@@ -121,9 +127,9 @@ def test_the_authors_package_gives_the_same(tmp_path: Path, monkeypatch: pytest.
 
     augmentation_robust = _bare(metrics.AugmentationRobustScore, tmp_path, rank=0)
     augmentation_robust.label_type = "soft"
-    augmented = iter([value for pair in zip(given["distilled"], given["random"], strict=True) for value in pair])
-    plain = ("distilled, not augmented", "random, not augmented")
-    bare = iter([value for pair in zip(*(given[name] for name in plain), strict=True) for value in pair])
+    augmented = iter([value for pair in zip(*own, strict=True) for value in pair])
+    plain = [given[group, "soft", False] for group in ("distilled", "random")]
+    bare = iter([value for pair in zip(*plain, strict=True) for value in pair])
     for helper, values in (
         ("_compute_with_aug_metrics_helper", augmented),
         ("_compute_without_aug_metrics_helper", bare),

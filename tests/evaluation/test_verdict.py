@@ -3,38 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
-from attar.records import Record
-from attar.verdict import BULLET, base, pairs, verdict
+from attar.errors import ArtifactError
+from attar.records import Labels, Record
+from attar.verdict import Words, group_words, pairs, verdict
 
 MODEL = "convnet-d1-w4"
 
 
-def make_record(subject: str, values: Sequence[float], labels: str = "hard", model: str = MODEL) -> Record:
+def make_record(
+    group: str, values: Sequence[float], labels: Labels = "hard", model: str = MODEL, **fields: Any
+) -> Record:
     return Record.of(
-        "test_accuracy",
-        subject,
+        "accuracy",
+        "in words that nobody reads back",
         model,
         values,
         seeds=range(len(values)),
         num_images=6,
         size_bytes=1,
-        protocol={"labels": labels},
+        group=group,
+        labels=labels,
+        split="test",
+        **fields,
     )
 
 
 def both_kinds(soft: tuple[float, float], hard: tuple[float, float], model: str = MODEL) -> list[Record]:
     """Distilled and random accuracies, about which two seeds differ by 2."""
-    found = (
+    found: tuple[tuple[str, float, Labels], ...] = (
         ("distilled", soft[0], "soft"),
-        ("distilled, hard labels", hard[0], "hard"),
+        ("distilled", hard[0], "hard"),
         ("random", soft[1], "soft"),
-        ("random, hard labels", hard[1], "hard"),
+        ("random", hard[1], "hard"),
         ("full", 95.0, "hard"),
     )
-    return [make_record(subject, [mean - 1, mean + 1], labels, model) for subject, mean, labels in found]
+    return [make_record(group, [mean - 1, mean + 1], labels, model) for group, mean, labels in found]
 
 
 @pytest.mark.parametrize(
@@ -49,19 +56,18 @@ def both_kinds(soft: tuple[float, float], hard: tuple[float, float], model: str 
     ],
 )
 def test_one_comparison_is_one_sentence(distilled: list[float], random: list[float], says: str) -> None:
-    sentence = verdict([make_record("distilled", distilled), make_record("random", random)])
+    (sentence,) = verdict([make_record("distilled", distilled), make_record("random", random)]).sentences
     assert sentence.endswith(says)
     assert sentence.startswith(f"With {MODEL}, distilled images reach")
-    assert "\n" not in sentence
 
 
 def test_what_labels_do_is_told_apart() -> None:
-    sentence = verdict([make_record("distilled", [80, 81], "soft"), make_record("random", [70, 71])])
+    (sentence,) = verdict([make_record("distilled", [80, 81], "soft"), make_record("random", [70, 71])]).sentences
     assert sentence.endswith("had soft labels, the random ones hard: part of the difference is the labels'.")
 
 
 def test_each_kind_of_labels_is_compared_with_its_own() -> None:
-    soft, hard = verdict(both_kinds(soft=(50, 30), hard=(20, 28))).split("\n")
+    soft, hard = verdict(both_kinds(soft=(50, 30), hard=(20, 28))).sentences
     assert soft.startswith(f"With {MODEL} and soft labels, distilled images reach 50.0 ± 1.4 %")
     assert "random real images at the same count 30.0" in soft
     assert soft.endswith("beat random ones by 20.0 points, 14 times the spread.")
@@ -70,20 +76,22 @@ def test_each_kind_of_labels_is_compared_with_its_own() -> None:
 
 
 def test_random_images_with_other_labels_that_do_best_are_not_hidden() -> None:
-    lines = verdict(both_kinds(soft=(25, 15), hard=(12, 58))).split("\n")
-    assert lines[2:] == [
+    sentences = verdict(both_kinds(soft=(25, 15), hard=(12, 58))).sentences
+    assert sentences[2:] == (
         "With the better labels for each, random real images are ahead: 58.0 ± 1.4 % (hard labels) against "
-        "25.0 ± 1.4 % (soft)."
-    ]
+        "25.0 ± 1.4 % (soft).",
+    )
 
 
 def test_nothing_is_added_where_random_images_are_ahead_anyway() -> None:
-    assert len(verdict(both_kinds(soft=(25, 26), hard=(12, 58))).split("\n")) == 2
+    assert len(verdict(both_kinds(soft=(25, 26), hard=(12, 58))).sentences) == 2
 
 
 def test_labels_that_the_random_images_lack_are_said_of_the_line_they_concern() -> None:
-    records = [record for record in both_kinds((50, 0), (20, 28)) if record.subject != "random"]
-    soft, hard, *rest = verdict(records).split("\n")
+    records = [
+        record for record in both_kinds((50, 0), (20, 28)) if (record.group, record.labels) != ("random", "soft")
+    ]
+    soft, hard, *rest = verdict(records).sentences
     assert "the random ones hard: part of the difference is the labels'" in soft
     assert "part of the difference" not in hard
     assert rest == []
@@ -95,27 +103,27 @@ def test_several_networks_are_counted_and_then_listed() -> None:
         *both_kinds(soft=(50, 49), hard=(20, 60), model="b"),
         *both_kinds(soft=(50, 55), hard=(20, 20), model="c"),
     ]
-    lines = verdict(records).split("\n")
-    assert lines[:3] == [
+    words = verdict(records)
+    assert words.sentences == (
         "With soft labels, distilled images clearly beat random real images at the same count on 1 of 3 networks, "
         "and are ahead but not clearly on 1 more.",
         "With hard labels, distilled images clearly beat random real images at the same count on none of 3 networks.",
         "With the better labels for each, random real images are ahead on 1 of 3 networks.",
-    ]
-    assert lines[3:] == [
-        f"{BULLET}a: +20.0 points with soft labels, clear; −8.0 points with hard labels",
-        f"{BULLET}b: +1.0 points with soft labels, not clear; −40.0 points with hard labels",
-        f"{BULLET}c: −5.0 points with soft labels; 0.0 points with hard labels",
-    ]
+    )
+    assert words.points == (
+        "a: +20.0 points with soft labels, clear; −8.0 points with hard labels",
+        "b: +1.0 points with soft labels, not clear; −40.0 points with hard labels",
+        "c: −5.0 points with soft labels; 0.0 points with hard labels",
+    )
 
 
 def test_labels_that_differ_are_named_in_a_network_s_line() -> None:
     records = [
-        make_record(subject, [mean], labels, model)
+        record
         for model in ("a", "b")
-        for subject, mean, labels in (("distilled", 50, "soft"), ("random", 30, "hard"))
+        for record in (make_record("distilled", [50], "soft", model), make_record("random", [30], "hard", model))
     ]
-    assert verdict(records).split("\n")[1] == f"{BULLET}a: +20.0 points with soft against hard labels, not clear"
+    assert verdict(records).points[0] == "a: +20.0 points with soft against hard labels, not clear"
 
 
 def test_chosen_images_that_do_better_are_told_and_others_are_not() -> None:
@@ -125,15 +133,15 @@ def test_chosen_images_that_do_better_are_told_and_others_are_not() -> None:
         make_record("herding", [55], "soft"),
         make_record("kcenter", [45], "soft"),
         make_record("kmeans", [60], "hard"),
-        make_record("herding, not augmented", [70], "soft"),
+        make_record("herding", [70], "soft", augmented=False),
     ]
-    assert verdict(records).split("\n")[1:] == [
-        "Real images that were chosen are ahead of distilled ones: herding (55.0 %, soft labels)."
-    ]
+    assert verdict(records).sentences[1:] == (
+        "Real images that were chosen are ahead of distilled ones: herding (55.0 %, soft labels).",
+    )
 
 
 def test_trainings_without_augmentation_are_no_part_of_the_verdict() -> None:
-    plain = [make_record("distilled, not augmented", [10]), make_record("random, not augmented", [90])]
+    plain = [make_record("distilled", [10], augmented=False), make_record("random", [90], augmented=False)]
     both = [make_record("distilled", [80]), make_record("random", [70])]
     assert verdict([*plain, *both]) == verdict(both)
     assert len(pairs([*plain, *both])) == 1
@@ -141,11 +149,11 @@ def test_trainings_without_augmentation_are_no_part_of_the_verdict() -> None:
 
 def test_nothing_to_compare_with_is_said() -> None:
     one = verdict([make_record("distilled", [80])])
-    assert one == f"With {MODEL}, distilled images reach 80.0 %; they were not compared with random real images."
-    two = verdict([make_record("distilled", [80], model=model) for model in ("a", "b")]).split("\n")
+    assert str(one) == f"With {MODEL}, distilled images reach 80.0 %; they were not compared with random real images."
+    two = verdict([make_record("distilled", [80], model=model) for model in ("a", "b")]).points
     assert len(two) == 2
     assert all(line.endswith("they were not compared with random real images.") for line in two)
-    assert verdict([]) == ""
+    assert not verdict([])
 
 
 def test_pairs_stay_within_a_network() -> None:
@@ -153,6 +161,19 @@ def test_pairs_stay_within_a_network() -> None:
     assert [(pair.random, pair.outcome) for pair in found] == [(None, None)]
 
 
-def test_the_labels_are_cut_off_a_subject_and_nothing_else() -> None:
-    names = ("random, hard labels", "distilled", "a, b labels", "random, soft labels, not augmented")
-    assert [base(name) for name in names] == ["random", "distilled", "a, b labels", "random"]
+def test_words_are_sentences_and_points_and_are_read_back_as_such() -> None:
+    words = Words(("One.", "- Two."), ("a: 1", "b: 2"))
+    assert str(words) == "One.\n- Two.\n- a: 1\n- b: 2"
+    assert Words.from_json(words.to_json()) == words
+    assert (bool(words), bool(Words())) == (True, False)
+
+
+@pytest.mark.parametrize("values", [None, "One.", {}, {"sentences": ["One."]}, {"sentences": "One.", "points": [1]}])
+def test_words_of_another_shape_are_refused(values: Any) -> None:
+    with pytest.raises(ArtifactError, match="what measurements say could not be read"):
+        Words.from_json(values)
+
+
+def test_a_group_says_where_it_was_not_augmented() -> None:
+    found = [make_record("random", [1], augmented=augmented) for augmented in (True, False)]
+    assert [group_words(record) for record in found] == ["random", "random, not augmented"]

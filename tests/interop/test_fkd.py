@@ -267,7 +267,7 @@ def test_evaluate_judges_them_with_no_step_in_between(tmp_path: Path, images: Pa
     )
     subjects = {record.subject: record for record in result.records}
     assert set(subjects) == {"distilled", "distilled, hard labels", "random"}
-    assert subjects["distilled"].protocol["labels"] == "soft"
+    assert subjects["distilled"].labels == "soft"
     assert subjects["distilled"].protocol["temperature"] == 20  # as its authors train on it
     assert subjects["distilled"].protocol["optimizer"] == "adamw"
     assert subjects["distilled"].num_images == CLASSES * IPC
@@ -276,7 +276,7 @@ def test_evaluate_judges_them_with_no_step_in_between(tmp_path: Path, images: Pa
     again = api.evaluate(
         images, source, models=["convnet-d1-w8"], seeds=1, baselines=[], settings=["train.epochs=1", "foreign.fkd=null"]
     )
-    assert [record.protocol["labels"] for record in again.records] == ["hard"]
+    assert [record.labels for record in again.records] == ["hard"]
     with pytest.raises(ConfigError, match=r"foreign\.fkdd"):
         api.evaluate(images, source, settings=["foreign.fkdd=1"])
 

@@ -247,7 +247,7 @@ def test_evaluate_judges_them_with_no_step_in_between(tmp_path: Path, source: Pa
 def test_continual_learning_takes_them_too(tmp_path: Path, source: Path) -> None:
     path = save(tmp_path / "theirs", images_best=OWN.normalize(photographs()), labels_best=LABELS)
     found = api.continual(path, source, model="convnet-d1-w8", steps=2, baseline=False, settings=TOY)
-    assert [record.protocol["classes_seen"] for record in found] == [2, 3]
+    assert [record.arrival.num_classes for record in found if record.arrival] == [2, 3]
 
 
 def test_settings_say_what_files_leave_open(tmp_path: Path, source: Path) -> None:

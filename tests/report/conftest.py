@@ -17,7 +17,8 @@ import yaml
 from PIL import Image
 from safetensors.numpy import save_file
 
-from attar.records import Record
+from attar.items import Item, chunk_item
+from attar.records import Arrival, Record
 from attar.verdict import verdict
 
 MakeRun = Callable[..., Path]
@@ -84,15 +85,17 @@ def write_run(
 
 
 def evaluation(num_images: int) -> dict[str, Any]:
-    def of(subject: str, values: list[float], images: int, size: int) -> dict[str, Any]:
+    def of(group: str, values: list[float], images: int, size: int) -> dict[str, Any]:
         return Record.of(
-            "test_accuracy",
-            subject,
+            "accuracy",
+            group,
             "convnet-d3-w128",
             values,
             seeds=(0, 1, 2),
             num_images=images,
             size_bytes=size,
+            group=group,
+            split="test",
             protocol={"epochs": 300, "optimizer": "sgd", "learning_rate": 0.018},
         ).to_json()
 
@@ -102,47 +105,53 @@ def evaluation(num_images: int) -> dict[str, Any]:
         of("full", [98.3, 98.6, 98.7], 1438, 230_200),
     ]
     said = "The distilled images beat random real images of the same count by 22.5 points, 14 times the spread."
-    return {"records": records, "verdict": said}
+    return {"records": records, "verdict": {"sentences": [said], "points": []}}
 
 
 def two_kinds_of_labels(networks: tuple[str, ...]) -> dict[str, Any]:
     """What `evaluate` writes for `--set evaluate.labels=[stored,hard]`: random images do better with hard labels."""
     means = {
-        "distilled": (25.0, "soft", 100, 86_390),
-        "distilled, hard labels": (13.0, "hard", 100, 14_004),
-        "random": (15.0, "soft", 100, 78_886),
-        "random, hard labels": (58.0, "hard", 100, 6_400),
-        "full": (58.5, "hard", 1293, 82_752),
+        ("distilled", "soft"): (25.0, 100, 86_390),
+        ("distilled", "hard"): (13.0, 100, 14_004),
+        ("random", "soft"): (15.0, 100, 78_886),
+        ("random", "hard"): (58.0, 100, 6_400),
+        ("full", "hard"): (58.5, 1293, 82_752),
     }
     records = [
         Record.of(
-            "test_accuracy",
-            subject,
+            "accuracy",
+            f"{group} with {labels} labels",
             network,
             [mean - 1 + k, mean + 1 + k],
             seeds=(0, 1),
             num_images=images,
             size_bytes=size,
-            protocol={"labels": labels, "epochs": 4 if subject == "full" else 60},
+            group=group,
+            labels=labels,
+            split="test",
+            protocol={"epochs": 4 if group == "full" else 60},
         )
         for k, network in enumerate(networks)
-        for subject, (mean, labels, images, size) in means.items()
+        for (group, labels), (mean, images, size) in means.items()
     ]
-    return {"records": [record.to_json() for record in records], "verdict": verdict(records)}
+    return {"records": [record.to_json() for record in records], "verdict": verdict(records).to_json()}
 
 
 def continual_learning(steps: int) -> dict[str, Any]:
     """What `attar continual` writes."""
     records = [
         Record.of(
-            "continual_accuracy",
+            "accuracy",
             subject,
             "convnet-d3-w128",
             [mean / (step + 1) - 2, mean / (step + 1) + 2],
             seeds=(0, 1),
             num_images=2 * (step + 1),
             size_bytes=100,
-            protocol={"step": step + 1, "classes_seen": 2 * (step + 1), "labels": "hard"},
+            group=subject,
+            labels="hard",
+            split="test",
+            arrival=Arrival(step + 1, steps, 2 * (step + 1)),
         )
         for step in range(steps)
         for subject, mean in (("distilled", 90.0), ("random", 60.0))
@@ -157,9 +166,9 @@ def _events(run: Path, iterations: int, experts: int, chunks: int) -> None:
     for expert in range(experts):
         for epoch in range(21):
             fit = math.exp(-epoch / 4) * 2.1 + 0.08 + 0.05 * rng.random()
-            item = f"expert {expert}"
+            item = Item(f"expert {expert}", "expert", "expert", expert).fields()
             lines.append(
-                {"stage": "squeeze", "event": "epoch", "item": item, "step": epoch, "loss": fit}
+                {"stage": "squeeze", "event": "epoch", **item, "step": epoch, "loss": fit}
                 | {"accuracy": 98 - 80 * math.exp(-epoch / 3) - rng.random()}
             )
     lines += [line for chunk in range(chunks) for line in _chunk(chunk, iterations, rng)]
@@ -178,7 +187,7 @@ def _chunk(chunk: int, iterations: int, rng: np.random.Generator) -> list[dict[s
         left = 4 * math.exp(-6 * step / iterations) * (1 + 0.2 * rng.random()) if step < iterations else 0.0
         terms = {"classification": 1 + chunk / 100 + left, "statistics": 2 + chunk / 10 + left}
         whole = {"loss": terms["classification"] + 0.5 * terms["statistics"], **terms, "confidence": 1 / (1 + left)}
-        lines.append({"stage": "recover", "event": "step", "item": chunk, "step": step, **whole})
+        lines.append({"stage": "recover", "event": "step", **chunk_item(chunk).fields(), "step": step, **whole})
     return lines
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attar.records import Record
+from attar.items import NO_ITEM, Item, chunk_item
+from attar.records import Labels, Record
 from attar.report.axes import accuracy_axis, log_axis
 from attar.report.charts import MOST_MEMBERS, MOST_POINTS, TONES, Chart, Spread, bars, chart, spread_chart
 from attar.report.curves import Curve, Series
@@ -23,10 +25,14 @@ def places(path: str) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in re.findall(r"(-?[\d.]+) (-?[\d.]+)", path)]
 
 
-def record(subject: str, *values: float) -> Record:
+def record(group: str, *values: float) -> Record:
     return Record.of(
-        "test_accuracy", subject, "net", values, seeds=range(len(values)), num_images=1, size_bytes=1, protocol={}
+        "accuracy", group, "net", values, seeds=range(len(values)), num_images=1, size_bytes=1, group=group
     )
+
+
+def alone(steps: Sequence[float], values: Sequence[float]) -> Series:
+    return Series(NO_ITEM, tuple(map(float, steps)), tuple(values))
 
 
 @settings(deadline=None)  # the first axis imports matplotlib
@@ -37,14 +43,14 @@ def record(subject: str, *values: float) -> Record:
 )
 def test_every_line_lies_inside_the_plot(points: dict[int, float]) -> None:
     steps = sorted(points)
-    made = draw(Series("", tuple(map(float, steps)), tuple(points[step] for step in steps)))
+    made = draw(alone(steps, [points[step] for step in steps]))
     for line in made.lines:
         assert all(-1 <= x <= 1001 and -1 <= y <= 1001 for x, y in places(line.path))
     assert all(0 <= tick.place <= 100 for tick in (*made.x.ticks, *made.y.ticks))
 
 
 def test_a_line_goes_through_its_values() -> None:
-    made = draw(Series("", (0, 5, 10), (4, 6, 8)))
+    made = draw(alone((0, 5, 10), (4, 6, 8)))
     (line,) = made.lines
     (x0, y0), (x1, y1), (x2, y2) = places(line.path)
     assert (x0, x1, x2) == (0, 500, 1000)
@@ -55,7 +61,7 @@ def test_a_line_goes_through_its_values() -> None:
 
 def test_a_long_series_is_thinned_with_its_range_behind() -> None:
     values = tuple(float(step % 2) for step in range(10 * MOST_POINTS))
-    made = draw(Series("", tuple(map(float, range(10 * MOST_POINTS))), values))
+    made = draw(alone(range(10 * MOST_POINTS), values))
     band, main = made.lines
     assert (band.kind, main.kind) == ("band", "main")
     assert len(places(main.path)) == MOST_POINTS
@@ -65,15 +71,17 @@ def test_a_long_series_is_thinned_with_its_range_behind() -> None:
 
 
 def test_numbered_items_share_a_tone_under_their_mean() -> None:
-    experts = [Series(f"expert-{i:04d}", (0, 1), (float(i), float(i + 2))) for i in range(3)]
-    made = draw(*experts, Series("convnet-d3-w128", (0, 1), (9, 9)))
+    experts = [
+        Series(Item(f"expert-{i:04d}", "expert", "expert", i), (0, 1), (float(i), float(i + 2))) for i in range(3)
+    ]
+    made = draw(*experts, Series(Item("convnet-d3-w128"), (0, 1), (9, 9)))
     assert [(line.kind, line.tone) for line in made.lines] == [("member", 0)] * 3 + [("main", 0), ("main", 1)]
     assert made.legend == ((0, "expert: mean of 3"), (1, "convnet-d3-w128"))
     assert json.loads(made.readout)["series"][0]["points"] == [[0, 1], [1, 3]]
 
 
 def test_of_many_members_the_range_is_drawn() -> None:
-    made = draw(*(Series(f"chunk {i}", (0, 1, 2), (float(i), 3.0, 100.0 - i)) for i in range(MOST_MEMBERS + 1)))
+    made = draw(*(Series(chunk_item(i), (0, 1, 2), (float(i), 3.0, 100.0 - i)) for i in range(MOST_MEMBERS + 1)))
     assert [line.kind for line in made.lines] == ["band", "main"]
     ends = places(made.lines[0].path)
     assert [y for _, y in ends[:3]] == pytest.approx([1000 - 10 * made.y.place(v) for v in (12, 3, 100)], abs=0.1)
@@ -83,7 +91,7 @@ def test_of_many_members_the_range_is_drawn() -> None:
 
 def test_the_range_of_many_long_members_takes_in_every_value() -> None:
     steps = tuple(map(float, range(3 * MOST_POINTS)))
-    made = draw(*(Series(f"chunk {i}", steps, tuple(float(i + step % 2) for step in steps)) for i in range(20)))
+    made = draw(*(Series(chunk_item(i), steps, tuple(float(i + step % 2) for step in steps)) for i in range(20)))
     heights = [y for _, y in places(made.lines[0].path)]
     assert min(heights) == pytest.approx(1000 - 10 * made.y.place(20), abs=0.1)
     assert max(heights) == pytest.approx(1000 - 10 * made.y.place(0), abs=0.1)
@@ -100,20 +108,20 @@ def test_a_spread_is_a_band_about_its_mean() -> None:
 
 
 def test_values_over_decades_get_a_log_scale() -> None:
-    assert draw(Series("", (0, 1, 2), (1e-5, 1e-3, 1.0))).y.log
-    assert not draw(Series("", (0, 1, 2), (0.0, 1e-3, 1.0))).y.log
+    assert draw(alone((0, 1, 2), (1e-5, 1e-3, 1.0))).y.log
+    assert not draw(alone((0, 1, 2), (0.0, 1e-3, 1.0))).y.log
 
 
 def test_one_point_and_a_constant_are_drawn() -> None:
-    assert places(draw(Series("", (3,), (7,))).lines[0].path)[0] == (500, 500)
-    assert draw(Series("", (0, 9), (0, 0))).y.ticks
+    assert places(draw(alone((3,), (7,))).lines[0].path)[0] == (500, 500)
+    assert draw(alone((0, 9), (0, 0))).y.ticks
 
 
 def test_a_comparison_places_means_on_one_axis_from_zero() -> None:
     records = [record("distilled", 90, 94), record("full", 99.5, 99.9), record("random", 50)]
     axis = accuracy_axis(records)
     assert (axis.low, axis.high) == (0, 100)
-    ours, full, random = bars(records, axis)
+    ours, full, random = bars(records, axis, [one.group for one in records])
     assert [bar.mean for bar in (ours, full, random)] == pytest.approx([92, 99.7, 50])
     assert ours.values == (90, 94)
     assert full.high <= 100
@@ -124,31 +132,41 @@ def test_a_comparison_of_low_numbers_zooms_in() -> None:
     records = [record("distilled", 1.8), record("random", 0.6)]
     axis = accuracy_axis(records)
     assert axis.high == 2
-    assert bars(records, axis)[0].mean == pytest.approx(90)
+    assert bars(records, axis, [one.group for one in records])[0].mean == pytest.approx(90)
 
 
 def test_a_comparison_of_nothing_but_zeros_is_drawn() -> None:
     records = [record("random", 0.0, 0.0)]
     axis = accuracy_axis(records)
     assert axis.high > 0
-    assert bars(records, axis)[0].mean == 0
+    assert bars(records, axis, [one.group for one in records])[0].mean == 0
 
 
 def test_in_an_evaluation_a_colour_means_the_same_images_in_every_chart() -> None:
-    def tones(*names: str) -> dict[str, int]:
-        series = [Series(f"{name}/seed {seed}", (1.0, 2.0), (2.0, 1.0)) for name in names for seed in (0, 1)]
+    Trained = tuple[str, Labels, bool]
+
+    def tones(*trained: Trained) -> dict[Trained, int]:
+        series = [Series(student(*one, seed), (1.0, 2.0), (2.0, 1.0)) for one in trained for seed in (0, 1)]
         made = chart(Curve("evaluate", "loss", "epoch", tuple(series)))
         assert (made.note, {line.tone for line in made.lines}) == ("means of 2", {tone for tone, _ in made.legend})
-        return {name: tone for tone, name in made.legend}
+        return {one: tone for one, (tone, _) in zip(trained, made.legend, strict=True)}
 
-    full = tones("distilled", "distilled, hard labels", "random", "herding", "distilled, not augmented", "full")
-    assert len(set(full.values())) == 6
-    assert tones("random", "distilled") == {name: full[name] for name in ("random", "distilled")}
-    assert full["distilled, hard labels"] % TONES == full["distilled, not augmented"] % TONES == full["distilled"]
+    def student(group: str, labels: Labels, augmented: bool, seed: int) -> Item:
+        of = {"group": group, "labels": labels, "augmented": augmented, "seed": seed}
+        return Item(f"{of}", "student", f"{group} {labels} {augmented}", **of)
+
+    ours, hard, plain = ("distilled", "soft", True), ("distilled", "hard", True), ("distilled", "soft", False)
+    random, full = ("random", "soft", True), ("full", "hard", True)
+    found = tones(ours, hard, random, ("herding", "soft", True), plain, full)
+    assert len(set(found.values())) == 6
+    assert tones(random, ours) == {one: found[one] for one in (random, ours)}
+    assert found[hard] % TONES == found[plain] % TONES == found[ours]
 
 
 def test_groups_of_several_sizes_say_theirs() -> None:
-    made = draw(*(Series(item, (1.0,), (1.0,)) for item in ("a 0", "a 1", "b")))
+    made = draw(
+        *(Series(item, (1.0,), (1.0,)) for item in (Item("a 0", family="a"), Item("a 1", family="a"), Item("b")))
+    )
     assert (made.note, [name for _, name in made.legend]) == ("", ["a: mean of 2", "b"])
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from attar.errors import ArtifactError
+from attar.items import Item
 from attar.report.collect import collect
 
 MakeRun = Callable[..., Path]
@@ -83,7 +84,7 @@ def test_a_damaged_file_is_named(make_run: MakeRun, name: str) -> None:
 
 def test_a_record_of_another_shape_is_refused(make_run: MakeRun) -> None:
     run = make_run()
-    (run / "evaluation.json").write_text(json.dumps({"records": [{"metric": "test_accuracy"}]}), "utf-8")
+    (run / "evaluation.json").write_text(json.dumps({"records": [{"metric": "accuracy"}]}), "utf-8")
     with pytest.raises(ArtifactError, match="record"):
         collect(run)
 
@@ -94,10 +95,11 @@ def test_curves_of_an_earlier_evaluation_are_left_out(make_run: MakeRun) -> None
     kept = collect(run).records[0]
     with (run / "events.jsonl").open("a", encoding="utf-8") as file:
         file.write("\n")
-        for item in (f"{kept.subject}/seed {kept.seeds[0]}", "distilled on another/seed 0", "distilled, step 1/seed 0"):
-            file.write(json.dumps({**epoch, "item": item, "step": 1}) + "\n")
+        for network in (kept.model, "another"):
+            item = Item(f"on {network}", "student", "distilled", network=network, group=kept.group, seed=kept.seeds[0])
+            file.write(json.dumps({**epoch, **item.fields(), "step": 1}) + "\n")
     evaluated = [curve for curve in collect(run).curves if curve.stage == "evaluate"]
-    assert [series.item for curve in evaluated for series in curve.series] == ["distilled/seed 0"]
+    assert [series.item.network for curve in evaluated for series in curve.series] == [kept.model]
 
 
 def test_a_page_is_drawn_without_torch(make_run: MakeRun) -> None:

@@ -32,30 +32,30 @@ def write_run(
     labels: tuple[str, ...] = ("hard",),
     models: tuple[str, ...] = ("net",),
     judged: dict[str, Any] | None = None,
-    metric: str = "test_accuracy",
+    split: str = "test",
     **protocol: Any,
 ) -> Path:
     """An evaluation as `attar evaluate` leaves it, random images 10 points behind, the whole set at 90 %."""
 
-    def record(subject: str, kind: str, model: str, at: float, images: int) -> dict[str, Any]:
-        told = {"tested_on": "test split, 100 images", "labels": kind, **protocol}
+    def record(group: str, kind: str, model: str, at: float, images: int) -> dict[str, Any]:
+        of: dict[str, Any] = {"group": group, "labels": kind, "split": split, "num_judges": 100}
         return Record.of(
-            metric,
-            subject,
+            "accuracy",
+            f"{group} with {kind} labels",
             model,
             [at - 1, at + 1],
             seeds=[0, 1],
             num_images=images,
             size_bytes=100 * images,
-            protocol=told,
+            protocol=protocol,
+            **of,
         ).to_json()
 
     records = []
     for model in models:
         for i, kind in enumerate(labels):
-            name = f", {kind} labels" if i else ""
-            records.append(record(f"distilled{name}", kind, model, mean - i, 10 * ipc))
-            records.append(record(f"random{name}", kind, model, mean - 10 - i, 10 * ipc))
+            records.append(record("distilled", kind, model, mean - i, 10 * ipc))
+            records.append(record("random", kind, model, mean - 10 - i, 10 * ipc))
         records.append(record("full", "hard", model, 90.0, 5000))
     about = {
         "method": method,
@@ -99,7 +99,7 @@ def test_runs_of_one_task_and_training_stand_in_one_group_few_images_first(tmp_p
         ({"judged": {"shape": [3, 64, 64], "task": "u"}, "epochs": 3}, ["classes and size: 10 classes, 32 × 32 px"]),
         ({"judged": {"source": "g"}}, ["real images: 5,000 images [f] there, 5,000 images [g] here"]),
         ({"judged": {"source": "g", "num_train_images": 9}}, ["real images: 5,000 images there, 9 images here"]),
-        ({"metric": "validation_accuracy"}, ["judged by: the test split there, the validation split here"]),
+        ({"split": "validation"}, ["judged by: the test split there, the validation split here"]),
         ({"epochs": 3, "augment": "none"}, ["epochs: 9 there, 3 here", "augment: dsa there, none here"]),
         ({"precision": "bf16-mixed"}, ["precision: none there, bf16-mixed here"]),
     ],
@@ -139,7 +139,7 @@ def test_an_evaluation_of_before_it_said_what_it_judged_is_read_by_attar_json(tm
     first, other = read(tmp_path / "a", tmp_path / "b" / "distilled")
     assert (first.method, first.ipc, first.source, first.sizes) == ("sre2l", 50, "flowers", {"total": 5})
     assert first.conditions == other.conditions
-    assert first.conditions["classes and size"].startswith("2 classes, 8 × 8 px, grey")
+    assert first.conditions["classes and size"].text.startswith("2 classes, 8 × 8 px, grey")
     (group,) = grouped((first, other))
     assert group_view(group).title == "flowers: 2 classes, 8 × 8 px, grey"
 
@@ -221,7 +221,7 @@ def test_random_images_with_other_labels_are_no_comparison(tmp_path: Path) -> No
     folder = write_run(tmp_path / "a", labels=("soft",))
     text = (folder / "evaluation.json").read_text()
     values = json.loads(text)
-    values["records"][1]["protocol"]["labels"] = "hard"
+    values["records"][1]["labels"] = "hard"
     (folder / "evaluation.json").write_text(json.dumps(values), "utf-8")
     (group,) = grouped(read(folder, write_run(tmp_path / "b", labels=("soft",))))
     assert [(row.gain, row_view.random) for row, row_view in zip(rows(group), group_view(group).rows, strict=True)] == [

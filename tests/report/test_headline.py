@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,33 +12,39 @@ from attar.report.formats import duration, setting, size
 from attar.report.headline import (
     Comparison,
     Protocol,
-    Verdict,
     accuracies,
     comparisons,
     facts,
     protocol,
-    subject,
-    verdict_view,
+    trained_on,
+    unbroken_words,
+    unlabelled,
 )
+from attar.verdict import Words
 
 
-def record(subject: str, mean: float, images: int, size_bytes: int, **changes: Any) -> Record:
-    made = {"model": "net", "protocol": {"epochs": 3}, **changes}
-    return Record.of(
-        "test_accuracy", subject, values=[mean], seeds=[0], num_images=images, size_bytes=size_bytes, **made
-    )
+def record(group: str, mean: float, images: int, size_bytes: int, **changes: Any) -> Record:
+    made = {
+        "subject": "in words",
+        "model": "net",
+        "protocol": {"epochs": 3},
+        "group": group,
+        "split": "test",
+        **changes,
+    }
+    return Record.of("accuracy", values=[mean], seeds=[0], num_images=images, size_bytes=size_bytes, **made)
 
 
 DISTILLED = record("distilled", 93.2, 10, 5000)
 RANDOM = record("random", 70.7, 10, 2000)
 FULL = record("full", 98.5, 1438, 230_000)
 BOTH_KINDS = [
-    record(name, mean, 10, 2000, protocol={"labels": labels, "epochs": 3})
-    for name, mean, labels in (
+    record(group, mean, 10, 2000, labels=labels)
+    for group, mean, labels in (
         ("distilled", 25.0, "soft"),
-        ("distilled, hard labels", 13.0, "hard"),
+        ("distilled", 13.0, "hard"),
         ("random", 15.0, "soft"),
-        ("random, hard labels", 58.0, "hard"),
+        ("random", 58.0, "hard"),
     )
 ]
 
@@ -68,29 +75,29 @@ def test_facts_come_from_what_there_is() -> None:
 def test_each_model_is_compared_for_itself() -> None:
     other = record("distilled", 80.0, 10, 5000, model="resnet")
     first, second = comparisons([FULL, other, RANDOM, record("herding", 75, 10, 2000), DISTILLED])
-    assert titled(first) == [("", ["distilled", "random", "herding", "full"])]
-    assert (second.model, titled(second)) == ("resnet", [("", ["distilled"])])
+    assert titled(first) == [("", ["Distilled", "Random real images", "Herding", "Whole training set"])]
+    assert (second.model, titled(second)) == ("resnet", [("", ["Distilled"])])
     assert first.axis == second.axis, "networks are compared on one axis"
 
 
 def test_subjects_with_the_same_labels_stand_together() -> None:
     (made,) = comparisons([*BOTH_KINDS, FULL])
     assert titled(made) == [
-        ("soft labels", ["distilled", "random"]),
-        ("hard labels", ["distilled, hard labels", "random, hard labels"]),
-        ("", ["full"]),
+        ("soft labels", ["Distilled", "Random real images"]),
+        ("hard labels", ["Distilled", "Random real images"]),
+        ("", ["Whole training set"]),
     ]
 
 
 def test_images_that_were_not_augmented_stand_apart() -> None:
-    plain = [record(f"{name}, not augmented", 9.0, 10, 2000) for name in ("random", "distilled")]
+    plain = [record(group, 9.0, 10, 2000, augmented=False) for group in ("random", "distilled")]
     (made,) = comparisons([DISTILLED, RANDOM, *plain, FULL])
     assert titled(made) == [
-        ("", ["distilled", "random"]),
-        ("not augmented", ["distilled, not augmented", "random, not augmented"]),
-        ("", ["full"]),
+        ("", ["Distilled", "Random real images"]),
+        ("not augmented", ["Distilled", "Random real images"]),
+        ("", ["Whole training set"]),
     ]
-    soft = [record("random, not augmented", 9.0, 10, 2000, protocol={"labels": "soft"})]
+    soft = [record("random", 9.0, 10, 2000, labels="soft", augmented=False)]
     assert titled(comparisons([*BOTH_KINDS, *soft])[0])[-1][0] == "soft labels, not augmented"
 
 
@@ -103,23 +110,21 @@ def test_each_kind_of_labels_has_its_fact() -> None:
 
 
 def test_without_a_test_the_validation_split_judges() -> None:
-    def on(metric: str) -> Record:
-        values: dict[str, Any] = {"seeds": [0], "num_images": 1, "size_bytes": 1, "protocol": {}}
-        return Record.of(metric, "distilled", "net", [50.0], **values)
+    def on(split: str) -> Record:
+        return record("distilled", 50.0, 1, 1, split=split)
 
-    assert accuracies([on("loss"), on("validation_accuracy")]) == [on("validation_accuracy")]
-    assert accuracies([on("validation_accuracy"), on("test_accuracy")]) == [on("test_accuracy")]
+    loss = replace(on("test"), metric="loss")
+    assert accuracies([loss, on("validation")]) == [on("validation")]
+    assert accuracies([on("validation"), on("test")]) == [on("test")]
 
 
-def test_the_lines_of_a_verdict_are_sorted_and_keep_scores_together() -> None:
-    made = verdict_view("One 93.0 ± 0.6 %.\nTwo.\n- a: 1 %\n- b: 2 %\n")
-    assert made.sentences == ("One 93.0\xa0±\xa00.6\xa0%.", "Two.")
-    assert made.points == ("a: 1\xa0%", "b: 2\xa0%")
-    assert verdict_view("") == Verdict((), ())
+def test_a_verdict_keeps_scores_together() -> None:
+    made = unbroken_words(Words(("One 93.0 ± 0.6 %.", "Two."), ("a: 1 %", "b: 2 %")))
+    assert made == Words(("One 93.0\xa0±\xa00.6\xa0%.", "Two."), ("a: 1\xa0%", "b: 2\xa0%"))
 
 
 def titled(made: Comparison) -> list[tuple[str, list[str]]]:
-    return [(group.title, [bar.record.subject for bar in group.bars]) for group in made.groups]
+    return [(group.title, [bar.name for bar in group.bars]) for group in made.groups]
 
 
 def test_losses_are_no_accuracies() -> None:
@@ -129,33 +134,47 @@ def test_losses_are_no_accuracies() -> None:
 
 def test_the_protocol_says_what_differs_and_for_whom() -> None:
     assert protocol([DISTILLED, RANDOM]) == Protocol({"epochs": "3"}, {})
-    longer = record("full", 98.5, 1438, 230_000, protocol={"epochs": 9, "split": "test"})
+    longer = record("full", 98.5, 1438, 230_000, protocol={"epochs": 9, "ema": 0.5})
     assert protocol([DISTILLED, RANDOM, longer]).differing == {
         "epochs": "3 (Distilled, Random real images); 9 (Whole training set)",
-        "split": "none (Distilled, Random real images); test (Whole training set)",
+        "ema": "none (Distilled, Random real images); 0.5 (Whole training set)",
     }
     assert protocol([]) == Protocol({}, {})
 
 
 def test_of_a_protocol_the_longest_list_of_names_is_all_others() -> None:
-    longer = record("full", 98.5, 1438, 230_000, protocol={"epochs": 9, "labels": "hard"})
+    longer = record("full", 98.5, 1438, 230_000, labels="hard", protocol={"epochs": 9})
     assert protocol([*BOTH_KINDS, longer]).differing == {
         "labels": "soft (Distilled, Random real images); hard (all others)",
         "epochs": "3 (all others); 9 (Whole training set)",
     }
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("random", "Random real images"),
-        ("random, hard labels", "Random real images, hard labels"),
-        ("herding", "Herding"),
-        ("random, hard labels, not augmented", "Random real images, hard labels, not augmented"),
-    ],
-)
-def test_subject(name: str, text: str) -> None:
-    assert subject(name) == text
+def test_what_was_trained_on_names_labels_where_the_same_images_come_with_others() -> None:
+    plain = record("herding", 9.0, 10, 2000, labels="hard", augmented=False)
+    among = [*BOTH_KINDS, FULL, plain]
+    assert [trained_on(one, among) for one in among] == [
+        "Distilled",
+        "Distilled, hard labels",
+        "Random real images",
+        "Random real images, hard labels",
+        "Whole training set",
+        "Herding, not augmented",
+    ]
+    assert [unlabelled(one) for one in among[1:2]] == ["Distilled"]
+    assert trained_on(record("teapots", 1.0, 1, 1), ()) == "teapots"
+
+
+def test_where_and_how_a_network_was_judged_is_told_with_the_settings() -> None:
+    told = record(
+        "full", 9.0, 1, 1, labels="hard", num_judges=12, resize_px=72, protocol={"precision": "x", "epochs": 2}
+    )
+    assert list(protocol([told]).common.items()) == [
+        ("tested_on", "test split, 12 images enlarged to 72 px, after the last epoch"),
+        ("precision", "x"),
+        ("labels", "hard"),
+        ("epochs", "2"),
+    ]
 
 
 @pytest.mark.parametrize(

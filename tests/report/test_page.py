@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from attar.errors import ArtifactError
 from attar.report.collect import collect
 from attar.report.page import render, write_report
 
@@ -55,10 +56,10 @@ def test_the_same_run_gives_the_same_page(make_run: MakeRun) -> None:
 def test_names_settings_and_sentences_are_escaped(make_run: MakeRun) -> None:
     run = make_run(class_names=(EVIL, "b", "c"), source=EVIL)
     evaluation = json.loads((run / "evaluation.json").read_text("utf-8"))
-    evaluation["verdict"] = EVIL
+    evaluation["verdict"] = {"sentences": [EVIL], "points": [EVIL]}
     for record in evaluation["records"]:
         record |= {"model": EVIL, "protocol": {EVIL: EVIL}}
-    evaluation["records"][1]["subject"] = EVIL
+    evaluation["records"][1] |= {"subject": EVIL, "group": EVIL}
     (run / "evaluation.json").write_text(json.dumps(evaluation), "utf-8")
     with (run / "events.jsonl").open("a", encoding="utf-8") as file:
         file.write("\n" + json.dumps({"stage": EVIL, "event": "step", "item": EVIL, "step": 1, EVIL: 1.0}) + "\n")
@@ -76,18 +77,18 @@ def test_a_best_over_the_run_is_a_line_below_the_headline_and_a_row(make_run: Ma
     without = Page(render(collect(run))).shown
     evaluation = json.loads((run / "evaluation.json").read_text("utf-8"))
     first = evaluation["records"][0]
-    best = {"metric": "best_test_accuracy", "subject": "distilled, best over the run", "mean": 99.5}
-    evaluation["records"].append(
-        first | best | {"protocol": {"best_at": "step 7", "best_of": {"step 7": 99.5, "x": 1}}}
-    )
+    tested = [{"at": 7, "mean": 99.5}, {"at": None, "mean": 1}]
+    best = {"over": "steps", "at": [7], "tested": tested}
+    evaluation["records"].append(first | {"subject": "distilled, best over the run", "mean": 99.5, "best": best})
     (run / "evaluation.json").write_text(json.dumps(evaluation), "utf-8")
     page = Page(render(collect(run))).shown
     assert "step 7 of 2 tested, chosen by the images that judge, as in published tables" in page
     assert "best_test_accuracy" in page
     assert "best_test_accuracy" not in without
-    evaluation["records"][-1]["protocol"] = {"best_of": 3}
+    evaluation["records"][-1]["best"] = {"over": "steps", "at": "7", "tested": tested}
     (run / "evaluation.json").write_text(json.dumps(evaluation), "utf-8")
-    assert "one of them of several tested" in Page(render(collect(run))).shown
+    with pytest.raises(ArtifactError, match=r"best is .*, not a mapping of over, at, tested"):
+        collect(run)
 
 
 def test_nothing_is_loaded_and_the_policy_admits_this_style_and_script_only(make_run: MakeRun) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from attar.items import chunk_item
 from attar.report.collect import ReportData, collect
-from attar.report.curves import curves
+from attar.report.curves import curves, with_items
 from attar.report.page import render
 from attar.report.recovery import MOST_CHUNKS, terms
 
@@ -19,12 +20,12 @@ MakeRun = Callable[..., Path]
 def made_of(*chunks: tuple[float, float, float], step: int = 9, **method: float) -> ReportData:
     """Chunks by their last classification, statistics and loss."""
     events = [
-        {"stage": "recover", "event": "step", "item": k, "step": at, "confidence": 0.5}
+        {"stage": "recover", "event": "step", **chunk_item(k).fields(), "step": at, "confidence": 0.5}
         | {"classification": ce, "statistics": bn, "loss": loss}
         for k, (ce, bn, loss) in enumerate(chunks)
         for at in (1, step)
     ]
-    return ReportData("run", settings={"method": method}, curves=curves(events))
+    return ReportData("run", settings={"method": method}, curves=curves(with_items(events)))
 
 
 def test_a_few_chunks_are_listed_with_their_mean(make_run: MakeRun) -> None:
@@ -58,9 +59,9 @@ def test_one_chunk_has_no_mean() -> None:
 
 def test_chunks_come_in_the_order_of_their_numbers_and_unfinished_ones_are_told() -> None:
     short, long = made_of(*[(1, 2, 2)] * 11, step=5).curves, made_of((1, 2, 2), step=9).curves
-    longer = [replace(b, series=(replace(b.series[0], item="chunk 2"),)) for b in long]
+    longer = [replace(b, series=(replace(b.series[0], item=chunk_item(2)),)) for b in long]
     joined = [
-        replace(a, series=(*(s for s in a.series if s.item != "chunk 2"), *b.series))
+        replace(a, series=(*(s for s in a.series if s.item != chunk_item(2)), *b.series))
         for a, b in zip(short, longer, strict=True)
     ]
     made = terms(ReportData("run", curves=tuple(joined)))

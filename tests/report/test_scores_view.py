@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from attar.records import Record
+from attar.records import Labels, Record
 from attar.report.collect import ReportData, collect
 from attar.report.page import render
 from attar.report.scores import scores_view
@@ -14,16 +14,18 @@ from attar.report.scores import scores_view
 MakeRun = Callable[..., Path]
 
 
-def record(subject: str, labels: str, *values: float) -> Record:
+def record(group: str, labels: Labels, *values: float) -> Record:
     return Record.of(
-        "test_accuracy",
-        subject,
+        "accuracy",
+        group,
         "net",
         values,
         seeds=range(len(values)),
         num_images=10,
         size_bytes=100,
-        protocol={"labels": labels},
+        group=group,
+        labels=labels,
+        split="test",
     )
 
 

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 
 from attar.contrast import to_baseline
-from attar.records import Record
+from attar.records import Cell, Record
 from attar.report.study import forests, lines, noise_charts, render_study
 
 EVIL = "<script>alert(1)</script>"
 
 
 def record(name: str, *values: float, variant: str = "plain", noise: float = 0.0, model: str = "net") -> Record:
-    protocol: dict[str, Any] = {"tested_on": "test split, 100 images", "name": name, "variant": variant}
-    protocol |= {"label_noise": noise, "images_seen": 1200, "epochs": 12, "optimizer": "sgd"}
-    seeds = range(len(values))
-    return Record.of("test_accuracy", name, model, values, seeds=seeds, num_images=100, size_bytes=1, protocol=protocol)
+    of: dict[str, Any] = {"num_images": 100, "size_bytes": 1, "split": "test", "num_judges": 100}
+    of |= {"cell": Cell(name, variant, noise, images_seen=1200, showings=1)}
+    protocol = {"epochs": 12, "optimizer": "sgd"}
+    return Record.of("accuracy", "in words", model, values, seeds=range(len(values)), protocol=protocol, **of)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def page(records: list[Record]) -> str:
         "about": EVIL,
         "records": [one.to_json() for one in records],
         "baseline": "ce",
-        "summary": ["Accuracy beside ce: 3 comparisons.", "- dlb: +4.6 points."],
+        "summary": {"sentences": ["Accuracy beside ce: 3 comparisons."], "points": ["dlb: +4.6 points."]},
         "held_equal": "Every training sees 1,200 images.",
         "hardware": {"device": "cpu"},
         "settings": {"data": {"source": "/somewhere/pictures"}, "variants": {EVIL: {"cutmix": 0.5}}},
@@ -54,7 +54,7 @@ def test_every_number_is_there_and_markup_is_text(records: list[Record]) -> None
     assert drawn.count("&lt;script&gt;") >= 4
     text = re.sub(r"<[^>]+>", " ", drawn)
     for one in records:
-        assert one.score.removesuffix(" %").replace(" ± ", "\u00a0±\u00a0") in text
+        assert one.spread.replace(" ± ", "\u00a0±\u00a0") in text
     assert "40\u00a0%" in text
     assert "pictures" in text
     assert "somewhere" not in text.partition("Make it again")[0]

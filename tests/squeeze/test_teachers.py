@@ -112,7 +112,7 @@ def test_what_is_finished_is_not_trained_again(tmp_path: Path, monkeypatch: pyte
     fit, trained = teachers.fit, list[str]()
 
     def second_fails(*given: Any, **named: Any) -> Any:
-        trained.append(named["name"])
+        trained.append(named["item"].name)
         if len(trained) == 2:
             raise DivergedError("stopped")
         return fit(*given, **named)

@@ -9,13 +9,12 @@ import pytest
 from scipy import stats
 
 from attar.contrast import Contrast, Verdict, contrasts, holm, signed, summary, to_baseline
-from attar.records import Record
+from attar.records import Cell, Record
 
 
 def record(name: str, *values: float, variant: str = "plain", noise: float = 0.0) -> Record:
-    protocol = {"name": name, "variant": variant, "label_noise": noise}
-    seeds = range(len(values))
-    return Record.of("test_accuracy", name, "net", values, seeds=seeds, num_images=1, size_bytes=1, protocol=protocol)
+    cell, seeds = Cell(name, variant, noise, images_seen=1, showings=1), range(len(values))
+    return Record.of("accuracy", "in words", "net", values, seeds=seeds, num_images=1, size_bytes=1, cell=cell)
 
 
 def one(first: Record, second: Record) -> Contrast:
@@ -74,11 +73,12 @@ def test_a_baseline_is_of_the_same_variant_and_wrong_labels() -> None:
         record("dlb", 60.0, 61.0, variant="cutmix"),
     ]
     assert [(found.record.mean, found.points) for found in to_baseline(records, "ce")] == [(52.5, 2.0), (45.5, 5.0)]
-    head, right, wrong = summary(
+    words = summary(
         to_baseline([*records, record("ce", 9.0, 9.5, noise=0.2), record("dlb", 9.0, 9.5, noise=0.2)], "ce")
     )
+    (head,), (right, wrong) = words.sentences, words.points
     assert head == "Accuracy beside ce: 3 comparisons, corrected together."
-    assert right.startswith("- dlb: +2.0 points (95 %:")
+    assert right.startswith("dlb: +2.0 points (95 %:")
     assert "dlb, wrong labels: +2.5 points on average over 2 comparisons (from 0.0 to +5.0)" in wrong
 
 

@@ -48,10 +48,10 @@ def results(out: Path) -> dict[str, bytes]:
 
 def test_records_are_of_the_trainings_and_beside_the_baseline(study_file: Callable[..., Path], tmp_path: Path) -> None:
     found = attar.study(study_file(noise=[0, 0.4]), out=tmp_path / "out", workers=1)
-    assert [(r.protocol["name"], r.protocol["label_noise"], r.n) for r in found.records] == [
+    assert [(r.cell.strategy, r.cell.label_noise, r.n) for r in found.records if r.cell] == [
         ("ce", 0, 2), ("dlb", 0, 2), ("ce", 0.4, 2), ("dlb", 0.4, 2),
     ]  # fmt: skip
-    assert {record.protocol["images_seen"] for record in found.records} == {120}
+    assert {record.cell.images_seen for record in found.records if record.cell} == {120}
     assert "Every training sees 120 images" in found.held_equal
     ce, dlb, *_ = found.records
     assert found.contrasts[0].points == dlb.mean - ce.mean
@@ -114,7 +114,7 @@ def test_interrupted_within_a_training_and_continued_is_the_same_bytes(
 
     def stop(self: Events, stage: str, event: str, **fields: Any) -> None:
         emit(self, stage, event, **fields)
-        if str(fields.get("item")).startswith("dlb") and fields.get("step") == 3:
+        if fields.get("about", {}).get("strategy") == "dlb" and fields.get("step") == 3:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Events, "emit", stop)
@@ -212,7 +212,7 @@ def test_a_distilled_set_is_trained_on_and_its_source_judges(study_file: Callabl
     path = study_file(data={"source": "digits", "distilled": str(made.path)})
     found = attar.study(path, out=tmp_path / "out", workers=1)
     assert {record.num_images for record in found.records} == {20}
-    assert {record.protocol["images_seen"] for record in found.records} == {40}
+    assert {record.cell.images_seen for record in found.records if record.cell} == {40}
 
 
 def test_time_is_estimated_from_images_seen() -> None:

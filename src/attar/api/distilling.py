@@ -18,6 +18,7 @@ from attar.records import Record
 from attar.runtime.engine import Engine
 from attar.settings import sections_of
 from attar.squeeze.expert_files import list_experts
+from attar.verdict import Words
 
 if TYPE_CHECKING:
     from attar.planning import Plan
@@ -35,7 +36,7 @@ class Distillation:
     distilled: Path
     report: Path | None
     records: tuple[Record, ...]
-    verdict: str
+    verdict: Words
 
     def load(self) -> Distilled:
         """The distilled dataset."""
@@ -98,7 +99,7 @@ def advance(run: pipeline.Run, until: Until) -> Distillation:
         distilled=run.folder.distilled,
         report=write_report(run.folder.path) if until == "evaluate" and run.engine.leads else None,
         records=evaluation.records if evaluation else (),
-        verdict=evaluation.verdict if evaluation else "",
+        verdict=evaluation.verdict if evaluation else Words(),
     )
 
 

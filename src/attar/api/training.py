@@ -19,6 +19,7 @@ from attar.data.sources import SourceSettings, open_source, whitened
 from attar.data.whitening import measure_whitening
 from attar.errors import ArtifactError, ConfigError
 from attar.evaluation import at_learnt_rate
+from attar.items import Item
 from attar.options import PathLike, given
 from attar.pipeline import sharing_engine, teacher_of
 from attar.runtime.engine import Engine
@@ -118,7 +119,7 @@ def _train(
     if real and len(real.validation):
         judge = RealSet(real.validation, task.normalization)
         accuracies["validation"] = accuracy(network, judge, engine, team=together)
-    events.emit("train", "accuracy", item=name, step=training.epochs, **accuracies)
+    events.emit("train", "accuracy", **Item(name).fields(), step=training.epochs, **accuracies)
     made = Training(network, tuple(fitted.losses), accuracies, out, fitted.label_noise)
     if out and engine.leads:
         _store(made, out, {"model": name, "task": task.to_json(), "seed": asked.seed}, task)

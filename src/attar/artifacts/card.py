@@ -22,8 +22,9 @@ from attar.artifacts.description import Description, locate, read_description
 from attar.artifacts.labelling import stored_plan
 from attar.artifacts.parquet import Bytes8, Integers, picture
 from attar.errors import ArtifactError
-from attar.records import Record
+from attar.records import Labels, Record
 from attar.runtime.files import write_text
+from attar.verdict import Words
 
 README = "README.md"
 PREVIEW = "preview.png"
@@ -35,16 +36,16 @@ LICENSES = re.compile(
 """Identifiers that the hub knows; any other licence is written as `other` with its name."""
 
 
-def render(description: Description, records: Sequence[Record] = (), verdict: str = "") -> str:
+def render(description: Description, records: Sequence[Record] = (), verdict: Words | None = None) -> str:
     """Write the dataset card: YAML header and Markdown."""
     header = _yaml(_header(description))
     sections = (_title, _use, _making, _limits, _rights)
     title, use, making, limits, rights = ("\n".join(section(description)) for section in sections)
-    results = "\n".join(_results(records, verdict))
+    results = "\n".join(_results(records, verdict or Words()))
     return f"---\n{header}---\n\n" + "\n\n".join([title, results, use, making, limits, rights]) + "\n"
 
 
-def update_card(path: Path | str, records: Sequence[Record], verdict: str) -> None:
+def update_card(path: Path | str, records: Sequence[Record], verdict: Words) -> None:
     """Write measured numbers into the card of a distilled dataset, and the card's new sum into SHA256SUMS.
 
     Raises ArtifactError where attar.json or SHA256SUMS is missing or damaged.
@@ -166,33 +167,39 @@ def _title(d: Description) -> Iterator[str]:
     yield f"Classes, in label order: {', '.join(names)}{more}."
 
 
-def _results(records: Sequence[Record], verdict: str) -> Iterator[str]:
+def _results(records: Sequence[Record], verdict: Words) -> Iterator[str]:
     yield "## Results\n"
-    for line in verdict.splitlines():
-        yield f"- {_text(line[2:])}" if line.startswith("- ") else f"**{_text(line)}**\n"
-    if "\n- " in f"\n{verdict}":
+    yield from (f"**{_text(sentence)}**\n" for sentence in verdict.sentences)
+    yield from (f"- {_text(point)}" for point in verdict.points)
+    if verdict.points:
         yield ""
     if not records:
         yield "Not measured yet; `attar evaluate` writes its numbers here."
         return
-    for metric in dict.fromkeys(record.metric for record in records):
-        unit = " (%)" if "accuracy" in metric else ""
-        yield f"| trained on | network | {_text(metric.replace('_', ' '))}{unit} | n | images | size |"
+    ours = next((record.labels for record in records if record.group == "distilled"), None)
+    tables: dict[str, list[Record]] = {}
+    for record in records:
+        tables.setdefault(record.metric_name, []).append(record)
+    for name, members in tables.items():
+        unit = " (%)" if members[0].is_accuracy else ""
+        yield f"| trained on | network | {_text(name.replace('_', ' '))}{unit} | n | images | size |"
         yield "|---|---|--:|--:|--:|--:|"
-        yield from (_row(record) for record in records if record.metric == metric)
+        yield from (_row(record, ours) for record in members)
         yield ""
     yield "Each number is the mean ± standard deviation over n seeds, at the last epoch, never the best one."
-    if any(record.is_best for record in records):
+    if any(record.best for record in records):
         yield (
             "But for those under *best*: of several states or epochs the one that the test images judge best, which is "
             "what published tables report and more than can be had without them."
         )
 
 
-def _row(record: Record) -> str:
-    digits = ".1f" if "accuracy" in record.metric else ".4g"
+def _row(record: Record, ours: Labels | None) -> str:
+    """A line of the table; that of the distilled images with labels of the kind `ours` is bold."""
+    digits = ".1f" if record.is_accuracy else ".4g"
     score = f"{record.mean:{digits}}" + (f" ± {record.std:{digits}}" if record.n > 1 else "")
-    bold = "**" if record.subject == "distilled" else ""
+    is_ours = record.group == "distilled" and record.labels == ours and record.augmented and not record.best
+    bold = "**" if is_ours else ""
     what = f"{bold}{_text(record.subject)}{bold} | {_text(record.model)} | {bold}{score}{bold}"
     return f"| {what} | {record.n} | {record.num_images:,} | {_bytes(record.size_bytes)} |"
 

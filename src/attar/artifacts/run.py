@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from attar.config import differences
+from attar.config import Change, differences
 from attar.errors import ArtifactError
 from attar.marks import Rules
 from attar.runtime.events import read_events
@@ -109,9 +109,9 @@ class RunFolder:
                 fix="add --redo recover to `attar distill`, or choose another --out",
             )
 
-    def _decided_before(self, change: str, redo: str) -> bool:
-        """Whether a setting, named at the head of a change, decides a stage that comes before the one done again."""
-        stage = self.rules.stage(change.partition(":")[0])
+    def _decided_before(self, change: Change, redo: str) -> bool:
+        """Whether a setting decides a stage that comes before the one done again."""
+        stage = self.rules.stage(change.path)
         return stage is not None and STAGES.index(stage) < STAGES.index(redo)
 
     def settings(self) -> dict[str, Any]:
@@ -221,13 +221,13 @@ class Stage:
         changed = differences(grown := self._rules.grown(settings, self.settings), self.settings)
         if grown != settings and not changed and before["parents"] == self.parents:
             return
-        changed = changed or [
+        told = [str(change) for change in changed] or [
             f"made from another {name} ({old} before, {self.parents.get(name)} now)"
             for name, old in before["parents"].items()
             if old != self.parents.get(name)
         ]
         raise ArtifactError(
-            f"{self.folder} was made with other settings:\n" + "\n".join(f"  - {c}" for c in changed),
+            f"{self.folder} was made with other settings:\n" + "\n".join(f"  - {line}" for line in told),
             expected="the same settings, to go on with it",
             fix="choose another --out, or start over with --fresh",
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from attar.contrast import MEANING, signed
+from attar.contrast import MEANING, cell_of, signed
 from attar.report.compare import RowView, group_view
 from attar.report.several import Group, Row, rows
 from attar.report.study import noise_text
@@ -48,19 +48,20 @@ def print_study(result: StudyResult) -> None:
     console = Console(width=None if sys.stdout.isatty() else 140, markup=False)
     found = {id(contrast.record): contrast for contrast in result.contrasts}
     made = [(record, found.get(id(record))) for record in result.records]
+    places = [cell_of(record) for record in result.records]
     cells = {
-        "strategy": [str(record.protocol["name"]) for record, _ in made],
-        "variant": [str(record.protocol["variant"]) for record, _ in made],
+        "strategy": [place.strategy for place in places],
+        "variant": [place.variant for place in places],
         "network": [record.model for record, _ in made],
-        "wrong labels": [noise_text(record.protocol["label_noise"]) for record, _ in made],
-        "images seen": [f"{record.protocol['images_seen']:,}" for record, _ in made],
-        result.records[0].metric.replace("_", " "): [f"{record.score} (n={record.n})" for record, _ in made],
+        "wrong labels": [noise_text(place.label_noise) for place in places],
+        "images seen": [f"{place.images_seen:,}" for place in places],
+        result.records[0].metric_name.replace("_", " "): [f"{record.score} (n={record.n})" for record, _ in made],
         "difference": [signed(contrast.points) if contrast else "" for _, contrast in made],
         "95 %": [contrast.interval if contrast else "" for _, contrast in made],
         "verdict": [contrast.verdict if contrast else "" for _, contrast in made],
     }
     console.print(_drawn(cells, ("strategy", "variant", "network", "verdict"), ("variant", "network", "wrong labels")))
-    lines = [*result.summary, MEANING if result.contrasts else "", result.held_equal]
+    lines = [str(result.summary), MEANING if result.contrasts else "", result.held_equal]
     for line in filter(None, lines):
         console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
     console.print(f"report: {result.report}", highlight=False, markup=False, soft_wrap=True)
@@ -72,7 +73,7 @@ def study_json(result: StudyResult) -> dict[str, Any]:
         "study": str(result.path),
         "records": [record.to_json() for record in result.records],
         "contrasts": [contrast.to_json() for contrast in result.contrasts],
-        "summary": list(result.summary),
+        "summary": result.summary.to_json(),
         "held_equal": result.held_equal,
         "report": str(result.report) if result.report else None,
     }

@@ -65,7 +65,7 @@ def _show(result: Distillation, until: str, as_json: bool) -> None:
                 "distilled": str(result.distilled) if until in ("relabel", "evaluate") else None,
                 "report": str(result.report) if result.report else None,
                 "records": [record.to_json() for record in result.records],
-                "verdict": result.verdict,
+                "verdict": result.verdict.to_json(),
             }
         )
         return

@@ -22,7 +22,7 @@ def evaluate(given: dict[str, Any], as_json: bool) -> None:
 
     result = api.evaluate(**given)
     if as_json:
-        found = {"records": [record.to_json() for record in result.records], "verdict": result.verdict}
+        found = {"records": [record.to_json() for record in result.records], "verdict": result.verdict.to_json()}
         page = str(result.report) if result.report else None
         print_json({**found, "scores": [one.to_json() for one in result.scores], "report": page})
         return

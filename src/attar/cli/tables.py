@@ -12,22 +12,22 @@ from rich.table import Table
 
 from attar.records import Record
 from attar.scores import NAMES, Scores, score_text
-from attar.verdict import best_lines, without_labels
+from attar.verdict import Words, best_lines, group_words
 
 
-def print_records(records: Sequence[Record], verdict: str) -> None:
+def print_records(records: Sequence[Record], verdict: Words) -> None:
     """A row for each record, with its labels and its network where these differ; below the verdict, and any best."""
-    best, records = best_lines(records), [record for record in records if not record.is_best]
+    best, records = best_lines(records), [record for record in records if not record.best]
     columns: dict[str, list[str]] = {
         "trained on": [record.subject for record in records],
-        "labels": [str(record.protocol.get("labels", "")) for record in records],
+        "labels": [record.labels or "" for record in records],
         "network": [record.model for record in records],
         "images": [f"{record.num_images:,}" for record in records],
         "bytes": [f"{record.size_bytes:,}" for record in records],
-        records[0].metric.replace("_", " "): [f"{record.score}  (n={record.n})" for record in records],
+        records[0].metric_name.replace("_", " "): [f"{record.score}  (n={record.n})" for record in records],
     }
     if len(set(columns["labels"])) > 1:
-        columns["trained on"] = [without_labels(record.subject) for record in records]
+        columns["trained on"] = [group_words(record) for record in records]
     for name in ("labels", "network"):
         if len(set(columns[name])) == 1:
             del columns[name]
@@ -39,20 +39,20 @@ def print_records(records: Sequence[Record], verdict: str) -> None:
         table.add_row(*row)
     console = Console(width=None if sys.stdout.isatty() else 100, markup=False)
     console.print(table)
-    for text in (verdict, *best):
+    for text in (str(verdict), *best):
         console.print(text, highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
 
 def print_steps(records: Sequence[Record]) -> None:
     """A row for each step, a column for each subject, and the mean over the steps below."""
     subjects = list(dict.fromkeys(record.subject for record in records))
-    found = {(record.protocol["step"], record.subject): record for record in records}
+    found = {(arrival.step, record.subject): (record, arrival) for record in records if (arrival := record.arrival)}
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("step", "classes", *subjects):
         table.add_column(name, justify="right")
-    for step in dict.fromkeys(record.protocol["step"] for record in records):
+    for step in dict.fromkeys(step for step, _ in found):
         of_step = [found[step, subject] for subject in subjects]
-        table.add_row(str(step), str(of_step[0].protocol["classes_seen"]), *(record.score for record in of_step))
+        table.add_row(str(step), str(of_step[0][1].num_classes), *(record.score for record, _ in of_step))
     means = [fmean(record.mean for record in records if record.subject == subject) for subject in subjects]
     table.add_row("mean", "", *(f"{mean:.1f} %" for mean in means), style="bold")
     Console(width=None if sys.stdout.isatty() else 100, markup=False).print(table)

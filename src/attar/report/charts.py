@@ -10,22 +10,21 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from attar.items import Item
 from attar.records import Record
 from attar.report.axes import Axis, axis_of
 from attar.report.curves import Curve, Series
-from attar.verdict import augmented, base
 
 MOST_POINTS = 90
 MOST_MEMBERS = 12
 TONES = 6
-SUBJECT_TONES = {"distilled": 0, "random": 1, "full": 2, "herding": 4, "kcenter": 5, "kmeans": 3}
+GROUP_TONES = {"distilled": 0, "random": 1, "full": 2, "herding": 4, "kcenter": 5, "kmeans": 3}
 """A colour for each kind of images that networks are trained on, the same in every chart."""
 TITLES = {
     "classification": "classification loss",
@@ -74,8 +73,9 @@ class Spread:
 
 @dataclass(frozen=True)
 class Bar:
-    """One row of the comparison: places of the mean, of the ends of mean ± std and of each single value."""
+    """One row of the comparison: what it is of, places of the mean, of the ends of mean ± std and of each value."""
 
+    name: str
     record: Record
     mean: float
     low: float
@@ -90,11 +90,11 @@ def chart(curve: Curve) -> Chart:
     """
     groups: dict[str, list[Series]] = defaultdict(list)
     for series in curve.series:
-        groups[_group(series.item)].append(series)
+        groups[_family(series.item)].append(series)
     mains = {name: _mean(members) for name, members in groups.items()}
     x = axis_of([step for series in curve.series for step in series.steps], whole=True)
     y = axis_of([value for series in curve.series for value in series.values])
-    tones = _tones(curve.stage, groups)
+    tones = _tones(curve.stage, {name: members[0].item for name, members in groups.items()})
     lines = [line for name, members in groups.items() for line in _context(members, tones[name], x, y)]
     lines += [Line(_path(points, x, y), "main", tones[name]) for name, points in mains.items()]
     nums = {len(members) for members in groups.values()}
@@ -140,34 +140,34 @@ def spread_chart(stage: str, title: str, unit: str, groups: Mapping[str, Sequenc
     )
 
 
-def bars(records: Sequence[Record], axis: Axis) -> tuple[Bar, ...]:
-    """Lay out accuracies as dots with their spread."""
-    return tuple(_bar(record, axis) for record in records)
+def bars(records: Sequence[Record], axis: Axis, names: Sequence[str]) -> tuple[Bar, ...]:
+    """Lay out accuracies, under these names, as dots with their spread."""
+    return tuple(_bar(name, record, axis) for name, record in zip(names, records, strict=True))
 
 
-def _bar(record: Record, axis: Axis) -> Bar:
+def _bar(name: str, record: Record, axis: Axis) -> Bar:
     mean, low, high, *values = (
         round(min(100.0, max(0.0, axis.place(value))), 3)
         for value in (record.mean, record.mean - record.std, record.mean + record.std, *record.values)
     )
-    return Bar(record, mean, low, high, tuple(values))
+    return Bar(name, record, mean, low, high, tuple(values))
 
 
-def _group(item: str) -> str:
-    """`expert-0003` -> `expert`, `distilled/seed 1` -> `distilled`; `convnet-d3-w128` and `resnet-18` stay."""
-    return re.sub(r"((^|[\s/:#])((seed|run)[\s=:]*)?\d+|-\d{4,})$", "", item)
+def _family(item: Item) -> str:
+    return item.family or item.name
 
 
-def _tones(stage: str, names: Iterable[str]) -> dict[str, int]:
-    """Number of colour and dashes of each group; in an evaluation the colour tells the images, dashes their labels."""
+def _tones(stage: str, found: Mapping[str, Item]) -> dict[str, int]:
+    """Number of colour and dashes of each family; in an evaluation the colour tells the images, dashes their labels."""
     if stage != "evaluate":
-        return {name: tone for tone, name in enumerate(names)}
+        return {name: tone for tone, name in enumerate(found)}
     tones: dict[str, int] = {}
-    free = [tone for tone in range(TONES) if tone not in SUBJECT_TONES.values()]
-    for name in names:
-        kind = base(name)
-        colour = SUBJECT_TONES.get(kind, free[0] if free else len(tones) % TONES)
-        dashes = 2 if not augmented(name) else 1 if kind != name else 0
+    free = [tone for tone in range(TONES) if tone not in GROUP_TONES.values()]
+    first: dict[str | None, str | None] = {}
+    for name, item in found.items():
+        colour = GROUP_TONES.get(item.group or "", free[0] if free else len(tones) % TONES)
+        other_labels = item.labels != first.setdefault(item.group, item.labels)
+        dashes = 2 if not item.augmented else 1 if other_labels else 0
         tones[name] = colour + TONES * dashes
     return tones
 
@@ -223,7 +223,7 @@ def _path(points: Points, x: Axis, y: Axis) -> str:
 
 def _legend(name: str, members: Sequence[Series]) -> str:
     if len(members) == 1:
-        return members[0].item
+        return members[0].item.short_name
     mean = f"mean of {len(members)}{' and their range' if len(members) > MOST_MEMBERS else ''}"
     return f"{name}: {mean}" if name else mean
 

@@ -11,14 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from attar.errors import ArtifactError
-from attar.records import Record, is_number, read_records
-from attar.report.curves import STAGES, Curve, curves, of_these_records
+from attar.errors import ArtifactError, naming
+from attar.plain import is_number
+from attar.records import Record, read_records
+from attar.report.curves import STAGES, Curve, curves, of_these_records, with_items
 from attar.report.outside import Outside, read_outside
 from attar.report.pictures import Film, Gallery, last_frame, read_film, read_gallery
 from attar.runtime.events import read_events
 from attar.runtime.files import read_json
 from attar.runtime.reading import read_yaml
+from attar.verdict import Words
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class ReportData:
     gallery: Gallery | None = None
     film: Film | None = None
     records: tuple[Record, ...] = ()
-    verdict: str = ""
+    verdict: Words = field(default_factory=Words)
     continual: tuple[Record, ...] = ()
     """Accuracies while classes arrive step by step, where that was measured."""
     sizes_bytes: Mapping[str, int] = field(default_factory=dict)
@@ -88,17 +90,23 @@ def collect(run: Path) -> ReportData:
         class_names=tuple(str(name) for name in names),
         why=next((str(e.get("message", "")) for e in reversed(events) if e.get("event") == "why"), ""),
         stages=tuple(read_stage(run, name) for name in STAGES if (run / name / "manifest.json").exists()),
-        curves=curves(of_these_records(events, records)),
+        curves=curves(of_these_records(with_items(events), records)),
         gallery=shown or read_gallery(run / "distilled" / "data") or last_frame(film),
         film=film,
         records=records,
-        verdict=str(evaluation.get("verdict", "")),
+        verdict=_words(run / "evaluation.json", evaluation),
         continual=read_records(run / "continual.json", _json_if_there(run / "continual.json")),
         sizes_bytes={str(k): int(v) for k, v in mapping(description.get("sizes")).items() if is_number(v)},
         description=description,
         outside=outside,
         judged_on=mapping(evaluation.get("hardware")),
     )
+
+
+def _words(path: Path, evaluation: Mapping[str, Any]) -> Words:
+    """What an evaluation says, nothing where it does not say; errors name the file."""
+    with naming(path):
+        return Words.from_json(evaluation["verdict"]) if "verdict" in evaluation else Words()
 
 
 def _settings(path: Path) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from attar.report.collect import ReportData
 from attar.report.headline import accuracies
-from attar.verdict import augmented, base, pairs
+from attar.verdict import pairs
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ def evaluate_command(data: ReportData) -> str:
     words = ["attar", "evaluate", *(data.outside.arguments() if data.outside else named)]
     measured = accuracies(data.records)
     if measured:
-        baselines = dict.fromkeys(base(r.subject) for r in measured if base(r.subject) != "distilled")
+        baselines = dict.fromkeys(record.group for record in measured if record.group != "distilled")
         words += ["--models", ",".join(dict.fromkeys(r.model for r in measured))]
         words += ["--seeds", str(measured[0].n)]
         words += ["--baselines", ",".join(baselines)] if baselines else []
-        if not all(augmented(record.subject) for record in measured):
+        if not all(record.augmented for record in measured):
             words.append("--scores")
         elif len({pair.labels for pair in pairs(measured)}) > 1:
             words += ["--set", "evaluate.labels=[stored,hard]"]

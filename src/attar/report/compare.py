@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from attar.records import Labels
 from attar.report.charts import Chart
 from attar.report.formats import duration, size
 from attar.report.page import draw
@@ -41,7 +42,6 @@ class GroupView:
     title: str
     lead: str
     because: tuple[str, ...]
-    split: str
     rows: tuple[RowView, ...]
     charts: tuple[Chart, ...]
 
@@ -88,11 +88,10 @@ def group_view(group: Group) -> GroupView:
     first = group.members[0]
     return GroupView(
         title=_title(group),
-        lead=f"{first.conditions['real images'].partition(' [')[0]} to distil; {first.conditions['tested_on']}."
+        lead=f"{first.conditions['real images'].text} to distil; {first.conditions['tested_on'].text}."
         if "tested_on" in first.conditions
         else "",
         because=group.because,
-        split=group.split,
         rows=tuple(_row(row, made) for row in made),
         charts=scaling_charts(made),
     )
@@ -100,7 +99,7 @@ def group_view(group: Group) -> GroupView:
 
 def _title(group: Group) -> str:
     sources = dict.fromkeys(one.source for one in group.members if one.source)
-    what = group.members[0].conditions["classes and size"].partition(" [")[0]
+    what = group.members[0].conditions["classes and size"].text
     return f"{', '.join(sources)}: {what}" if sources else what
 
 
@@ -112,7 +111,7 @@ def _row(row: Row, others: Sequence[Row]) -> RowView:
         name=row.judged.name,
         method=row.judged.method,
         ipc=f"{row.judged.ipc:g}",
-        labels=row.pair.labels,
+        labels=row.pair.labels or "",
         model=ours.model,
         distilled=_score(ours.mean, ours.std, ours.n),
         n=ours.n,
@@ -125,7 +124,7 @@ def _row(row: Row, others: Sequence[Row]) -> RowView:
     )
 
 
-def _like(row: Row) -> tuple[str, str, float]:
+def _like(row: Row) -> tuple[str, Labels | None, float]:
     return row.ours.model, row.pair.labels, row.judged.ipc
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import fmean
 
-from attar.records import Record, is_number
+from attar.records import Arrival, Labels, Record
 from attar.report.charts import Chart, Spread, spread_chart
 from attar.report.collect import ReportData
-from attar.report.headline import subject, unbroken
-from attar.verdict import base
+from attar.report.headline import trained_on, unbroken
 
 
 @dataclass(frozen=True)
@@ -35,34 +34,39 @@ class ContinualView:
 
 def continual_view(data: ReportData) -> ContinualView | None:
     """Lay out the steps; None where there are none."""
-    records = [r for r in data.continual if r.n and all(is_number(r.protocol.get(k)) for k in ("step", "classes_seen"))]
-    if not records:
+    measured = [(record, record.arrival) for record in data.continual if record.n and record.arrival]
+    if not measured:
         return None
-    subjects = {record.subject: subject(record.subject) for record in records}
+    records = [record for record, _ in measured]
+    subjects = {_trained(record): trained_on(record, records) for record in records}
     curve = {
-        name: sorted((_spread(r) for r in records if r.subject == key), key=lambda spread: spread.place)
+        name: sorted((_spread(*one) for one in measured if _trained(one[0]) == key), key=lambda spread: spread.place)
         for key, name in subjects.items()
     }
-    found = {(r.protocol["step"], r.subject): r for r in records}
-    steps = {r.protocol["step"]: r.protocol["classes_seen"] for r in records}
+    found = {(arrival.step, _trained(record)): record for record, arrival in measured}
+    steps = {arrival.step: arrival.num_classes for _, arrival in measured}
     return ContinualView(
-        lead=_lead(records, max(steps)),
+        lead=_lead(records, [record for record, arrival in measured if arrival.step == max(steps)]),
         chart=spread_chart("continual", "Accuracy on the classes seen", "classes seen", curve),
         subjects=tuple(subjects.values()),
         rows=tuple(
             Row(step, seen, tuple(found[step, key].score if (step, key) in found else "" for key in subjects))
             for step, seen in sorted(steps.items())
         ),
-        means=tuple(f"{fmean(r.mean for r in records if r.subject == key):.1f} %" for key in subjects),
+        means=tuple(f"{fmean(r.mean for r in records if _trained(r) == key):.1f} %" for key in subjects),
     )
 
 
-def _spread(record: Record) -> Spread:
-    return Spread(record.protocol["classes_seen"], record.mean, record.std)
+def _trained(record: Record) -> tuple[str, Labels | None]:
+    return record.group, record.labels
 
 
-def _lead(records: list[Record], last: int) -> str:
-    ended = {base(record.subject): record for record in records if record.protocol["step"] == last}
+def _spread(record: Record, arrival: Arrival) -> Spread:
+    return Spread(arrival.num_classes, record.mean, record.std)
+
+
+def _lead(records: list[Record], last: list[Record]) -> str:
+    ended = {record.group: record for record in last}
     model, num_orders = records[0].model, records[0].n
     orders = f"{num_orders} orders of the classes" if num_orders > 1 else "one order of the classes"
     lead = f"At each step {model} is trained from scratch on the images of all classes seen so far; {orders}."

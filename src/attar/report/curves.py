@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from attar.records import Record, is_number
+from attar.items import Item, item_of
+from attar.plain import is_number
+from attar.records import Record
 
 STAGES = ("squeeze", "recover", "relabel", "train", "evaluate")
-NOT_METRICS = ("step", "time_s", "item")
+NOT_METRICS = ("step", "time_s")
+Events = Sequence[tuple[Item, Mapping[str, Any]]]
+"""Events, each with what it is of."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """One metric of one item (an expert, a seed, a chunk) over its steps; finite numbers, steps ascending."""
+    """One metric of one item (an expert, a student, a chunk) over its steps; finite numbers, steps ascending."""
 
-    item: str
+    item: Item
     steps: tuple[float, ...]
     values: tuple[float, ...]
 
@@ -35,17 +38,16 @@ class Curve:
     of: str = ""
 
 
-def curves(events: Sequence[Mapping[str, Any]]) -> tuple[Curve, ...]:
+def curves(events: Events) -> tuple[Curve, ...]:
     """Sort the numbers of step and epoch events into curves, stages in the order of the work."""
-    found: dict[tuple[str, str, str], dict[str, dict[float, float]]] = defaultdict(lambda: defaultdict(dict))
-    for event in events:
+    found: dict[tuple[str, str, str], dict[Item, dict[float, float]]] = defaultdict(lambda: defaultdict(dict))
+    for item, event in events:
         unit, step = str(event.get("event")), event.get("step")
         if unit not in ("step", "epoch") or not is_number(step):
             continue
         for metric, value in event.items():
             if metric not in NOT_METRICS and is_number(value):
-                key = (str(event.get("stage", "")), metric, unit)
-                found[key][_item(event)][float(step)] = float(value)
+                found[str(event.get("stage", "")), metric, unit][item][float(step)] = float(value)
     made = [
         Curve(stage, metric, unit, tuple(_series(item, points) for item, points in items.items()))
         for (stage, metric, unit), items in found.items()
@@ -53,54 +55,38 @@ def curves(events: Sequence[Mapping[str, Any]]) -> tuple[Curve, ...]:
     return tuple(sorted(made, key=lambda curve: STAGES.index(curve.stage) if curve.stage in STAGES else len(STAGES)))
 
 
-def by_network(curve: Curve) -> list[Curve]:
-    """Split the trainings of an evaluation, `SUBJECT on NETWORK/seed N`, by the network."""
+def with_items(events: Sequence[Mapping[str, Any]]) -> Events:
+    """Each event with what it is of; those of which that makes no sense are left out, as are lines that hold none."""
+    return [(item, event) for event in events if (item := item_of(event))]
+
+
+def by_network(curve: Curve, *, named: bool = True) -> list[Curve]:
+    """Split the trainings of students by the network, which is `named` where there may be several."""
     parts: dict[str, list[Series]] = defaultdict(list)
     for series in curve.series:
-        found = re.fullmatch(r"(.+) on (.+)(/seed \d+)", series.item)
-        network, item = (found[2], found[1] + found[3]) if found else ("", series.item)
-        parts[network].append(replace(series, item=item))
+        network = series.item.network if series.item.kind == "student" and named else None
+        parts[network or ""].append(series)
     return [replace(curve, series=tuple(members), of=network) for network, members in parts.items()]
 
 
-def of_these_records(events: Sequence[Mapping[str, Any]], records: Sequence[Record]) -> list[Mapping[str, Any]]:
+def of_these_records(events: Events, records: Sequence[Record]) -> Events:
     """Leave out the trainings of other evaluations in the same folder, and the longer tail of one of the same name.
 
-    Those of continual learning, a handful for each step, are left out in any case: its result is a curve of its own.
-    Where one network was judged its name is left out; older logs never had it.
+    Those of continual learning and of images on the way, a handful for each step, are left out in any case.
     """
-    kept = [event for event in events if not re.search(r", step \d+( on .+)?/seed \d+$", str(event.get("item")))]
+    kept = [(item, event) for item, event in events if item.arrival is None and item.state is None]
     if not records:
         return kept
-    models = {record.model for record in records}
-    last_epoch = {item: _epochs(record) for record in records for item in _items(record)}
-    if len(models) == 1:
-        kept = [_without_network(event, *models) for event in kept]
-        last_epoch = {item.replace(_on(*models), "/"): last for item, last in last_epoch.items()}
-    return [event for event in kept if event.get("stage") != "evaluate" or _belongs(event, last_epoch)]
+    last_epoch = {student: _epochs(record) for record in records if not record.best for student in _students(record)}
+    return [one for one in kept if one[1].get("stage") != "evaluate" or _belongs(*one, last_epoch)]
 
 
-def _without_network(event: Mapping[str, Any], model: str) -> Mapping[str, Any]:
-    if event.get("stage") != "evaluate":
-        return event
-    return {**event, "item": str(event.get("item")).replace(_on(model), "/")}
+Student = tuple[str | None, str | None, str | None, bool, int | None]
 
 
-def _on(model: str) -> str:
-    return f" on {model}/"
-
-
-def _item(event: Mapping[str, Any]) -> str:
-    """Items of recover that are numbers are chunks of images."""
-    item = event.get("item")
-    if item is None:
-        return ""
-    return f"chunk {item}" if event.get("stage") == "recover" and is_number(item) else str(item)
-
-
-def _items(record: Record) -> list[str]:
-    """What `evaluate` calls the trainings behind a record."""
-    return [f"{record.subject}{_on(record.model)}seed {seed}" for seed in record.seeds]
+def _students(record: Record) -> list[Student]:
+    """The trainings behind a record."""
+    return [(record.model, record.group, record.labels, record.augmented, seed) for seed in record.seeds]
 
 
 def _epochs(record: Record) -> float:
@@ -108,11 +94,11 @@ def _epochs(record: Record) -> float:
     return epochs if is_number(epochs) else math.inf
 
 
-def _belongs(event: Mapping[str, Any], last_epoch: Mapping[str, float]) -> bool:
-    step, item = event.get("step"), str(event.get("item"))
-    return item in last_epoch and not (is_number(step) and step > last_epoch[item])
+def _belongs(item: Item, event: Mapping[str, Any], last_epoch: Mapping[Student, float]) -> bool:
+    step, student = event.get("step"), (item.network, item.group, item.labels, item.augmented, item.seed)
+    return item.kind == "student" and student in last_epoch and not (is_number(step) and step > last_epoch[student])
 
 
-def _series(item: str, points: Mapping[float, float]) -> Series:
+def _series(item: Item, points: Mapping[float, float]) -> Series:
     steps = sorted(points)
     return Series(item, tuple(steps), tuple(points[step] for step in steps))

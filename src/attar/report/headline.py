@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from attar.records import Record
+from attar.records import Labels, Record, Split
 from attar.report.axes import Axis, accuracy_axis
 from attar.report.charts import Bar, bars
 from attar.report.formats import count, setting, size
-from attar.verdict import BULLET, Pair, augmented, base, pairs, without_labels
+from attar.verdict import Pair, Words, pairs
 
-ACCURACIES = ("test_accuracy", "validation_accuracy")
-SUBJECTS = {
+SPLITS: tuple[Split, ...] = ("test", "validation")
+GROUPS = {
     "distilled": "Distilled",
     "random": "Random real images",
     "herding": "Herding",
@@ -57,26 +58,16 @@ class Protocol:
     differing: dict[str, str]
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """The verdict's sentences, and what it lists below them."""
-
-    sentences: tuple[str, ...]
-    points: tuple[str, ...]
-
-
 def accuracies(records: Sequence[Record]) -> list[Record]:
     """Accuracies on the split that judges: the test split, or validation where nothing was tested."""
-    measured = [record for record in records if record.n > 0]
-    found = ([record for record in measured if record.metric == metric] for metric in ACCURACIES)
+    measured = [record for record in records if record.n > 0 and record.is_accuracy and not record.best]
+    found = ([record for record in measured if record.split == split] for split in SPLITS)
     return next(filter(None, found), [])
 
 
-def verdict_view(verdict: str) -> Verdict:
-    """Sort the lines that `attar.verdict` wrote; no line of the page ends within a score."""
-    lines = [unbroken(line) for line in verdict.splitlines() if line]
-    points = tuple(line.removeprefix(BULLET) for line in lines if line.startswith(BULLET))
-    return Verdict(tuple(line for line in lines if not line.startswith(BULLET)), points)
+def unbroken_words(words: Words) -> Words:
+    """The same words; no line of the page ends within a score."""
+    return Words(tuple(map(unbroken, words.sentences)), tuple(map(unbroken, words.points)))
 
 
 def unbroken(text: str) -> str:
@@ -90,7 +81,7 @@ def facts(records: Sequence[Record]) -> tuple[Fact, ...]:
     ours = [record for record in measured if record.model == measured[0].model]
     compared = [pair for pair in pairs(ours) if pair.random]
     made = [_gain(pair, pair.random, len(compared) > 1) for pair in compared if pair.random]
-    found = {record.subject: record for record in reversed(ours)}
+    found = {record.group: record for record in reversed(ours) if record.augmented}
     distilled, full = found.get("distilled"), found.get("full")
     if distilled and full and full.mean > 0:
         of = f"{distilled.mean:.1f} of {full.mean:.1f} %"
@@ -130,26 +121,28 @@ def comparisons(records: Sequence[Record]) -> list[Comparison]:
     return made
 
 
-def _groups(records: Sequence[Record], kinds: Sequence[str], axis: Axis) -> list[Group]:
+def _groups(records: Sequence[Record], kinds: Sequence[Labels | None], axis: Axis) -> list[Group]:
     """A group for each kind of labels, one for images that were not augmented, and one for the whole set."""
 
     def group(title: str, members: Sequence[Record]) -> Group:
-        return Group(title, bars(sorted(members, key=lambda r: ORDER.get(base(r.subject), 2)), axis))
+        ordered = sorted(members, key=lambda r: ORDER.get(r.group, 2))
+        names = [group_title(one.group) if title else trained_on(one, records) for one in ordered]
+        return Group(title, bars(ordered, axis, names))
 
-    full = [record for record in records if record.subject == "full"]
-    plain = [record for record in records if not augmented(record.subject)]
+    full = [record for record in records if record.group == "full"]
+    plain = [record for record in records if not record.augmented]
     rest = [record for record in records if record not in full and record not in plain]
     if len(kinds) < 2 and not plain:
         return [group("", [*rest, *full])]
-    of_kind = {kind: [r for r in rest if r.protocol.get("labels", "") == kind] for kind in kinds}
+    of_kind = {kind: [r for r in rest if r.labels == kind] for kind in kinds}
     made = [group(f"{kind} labels" if len(kinds) > 1 else "", members) for kind, members in of_kind.items()]
     made.append(group(_plain_title(plain, kinds), plain))
-    made.append(group("", [*(r for r in rest if r.protocol.get("labels", "") not in kinds), *full]))
+    made.append(group("", [*(r for r in rest if r.labels not in kinds), *full]))
     return [one for one in made if one.bars]
 
 
-def _plain_title(plain: Sequence[Record], kinds: Sequence[str]) -> str:
-    labels = f"{plain[0].protocol.get('labels')} labels, " if plain and len(kinds) > 1 else ""
+def _plain_title(plain: Sequence[Record], kinds: Sequence[Labels | None]) -> str:
+    labels = f"{plain[0].labels} labels, " if plain and len(kinds) > 1 else ""
     return f"{labels}not augmented"
 
 
@@ -157,10 +150,10 @@ def protocol(records: Sequence[Record]) -> Protocol:
     """Compare how the accuracies were measured, field by field."""
     measured = [record for record in accuracies(records) if record.protocol]
     common, differing = {}, {}
-    for key in dict.fromkeys(key for record in measured for key in record.protocol):
+    for key in dict.fromkeys(key for record in measured for key in how_measured(record)):
         whose: dict[str, dict[str, None]] = {}
         for record in measured:
-            whose.setdefault(setting(record.protocol.get(key)), {})[subject(record.subject)] = None
+            whose.setdefault(setting(how_measured(record).get(key)), {})[trained_on(record, measured)] = None
         if len(whose) == 1:
             common[key] = next(iter(whose))
         else:
@@ -178,12 +171,28 @@ def _differing(whose: dict[str, dict[str, None]]) -> str:
     return "; ".join(f"{value} ({names})" for value, names in shown.items())
 
 
-def subject(name: str) -> str:
-    """What was trained on, in words."""
-    known = base(name)
-    return SUBJECTS[known] + name.removeprefix(known) if known in SUBJECTS else name
+def how_measured(record: Record) -> dict[str, Any]:
+    """Which images judge and how the network was trained, by the names that a person sees; empty where nobody said."""
+    told = {
+        "tested_on": record.tested_on or None,
+        "precision": record.protocol.get("precision"),
+        "labels": record.labels,
+    }
+    return {**{key: value for key, value in told.items() if value is not None}, **record.protocol}
 
 
-def unlabelled(name: str) -> str:
+def group_title(group: str) -> str:
+    """A kind of images, in words."""
+    return GROUPS.get(group, group)
+
+
+def trained_on(record: Record, among: Sequence[Record]) -> str:
+    """What was trained on, in words; its labels are named where the same images come before it with others."""
+    first = next((other.labels for other in among if other.group == record.group), record.labels)
+    labels = f", {record.labels} labels" if record.labels != first else ""
+    return f"{group_title(record.group)}{labels}{'' if record.augmented else ', not augmented'}"
+
+
+def unlabelled(record: Record) -> str:
     """What was trained on, in words, where its labels stand beside."""
-    return subject(without_labels(name))
+    return record.subject if record.best else trained_on(record, [record])

@@ -7,7 +7,7 @@ from typing import Any
 
 from attar.errors import ArtifactError
 from attar.labels.plan import LabelPlan
-from attar.records import is_number
+from attar.plain import is_number
 from attar.report.collect import ReportData, mapping
 from attar.report.formats import count, size
 

@@ -25,10 +25,11 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class GalleryView:
-    """The images by class; `layout` is a list of CSS classes, `bouquet` a few small ones for the page's head."""
+    """The images by class; `size` is a CSS class, `layout` several, `bouquet` a few small ones for the page's head."""
 
     rows: tuple[ClassRow, ...]
     note: str
+    size: str
     layout: str
     bouquet: tuple[str, ...]
 
@@ -56,6 +57,7 @@ def gallery_view(data: ReportData) -> GalleryView | None:
     return GalleryView(
         rows=tuple(ClassRow(data.class_name(label), tuple(images)) for label, images in rows.items()),
         note=_note(data, gallery),
+        size=_size_class(gallery),
         layout=f"{_size_class(gallery)} {_arrangement(gallery)}",
         bouquet=_bouquet(gallery),
     )

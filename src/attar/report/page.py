@@ -22,14 +22,14 @@ from attar.report.commands import commands, evaluate_command
 from attar.report.continual import continual_view
 from attar.report.curves import STAGES, Curve, by_network
 from attar.report.formats import count, duration, setting, size
-from attar.report.headline import accuracies, comparisons, facts, protocol, subject, unbroken, unlabelled, verdict_view
+from attar.report.headline import accuracies, comparisons, facts, protocol, unbroken, unbroken_words, unlabelled
 from attar.report.labels import label_story
 from attar.report.layout import film_view, gallery_view
 from attar.report.outside import FOREIGN
 from attar.report.recovery import terms
 from attar.report.scores import scores_view
 from attar.runtime.files import write_text
-from attar.verdict import base, best_lines
+from attar.verdict import best_lines
 from attar.version import __version__
 
 SIZES = {"images": "Images", "labels": "Labels", "teacher": "Teacher", "whitening": "Whitening", "total": "Total"}
@@ -56,14 +56,15 @@ def write_report(run: Path, out: Path | None = None) -> Path:
 
 def render(data: ReportData) -> str:
     """Draw the page; the same data gives the same text."""
-    charts = [chart(part) for curve in data.curves if _tells(curve) for part in by_network(curve)]
+    named = len({record.model for record in data.records}) != 1
+    charts = [chart(part) for curve in data.curves if _tells(curve) for part in by_network(curve, named=named)]
     measured = accuracies(data.records)
     view = {
         "data": data,
         "title": _title(data),
         "kind": "dataset distillation report",
         "subtitle": _subtitle(data),
-        "verdict": verdict_view(data.verdict),
+        "verdict": unbroken_words(data.verdict),
         "comparisons": comparisons(data.records),
         "protocol": protocol(data.records),
         "facts": facts(data.records),
@@ -77,9 +78,9 @@ def render(data: ReportData) -> str:
         "continual": continual_view(data),
         "labels": label_story(data),
         "sizes": _sizes(data),
-        "whole": next((record for record in measured if record.subject == "full"), None),
-        "metrics": list(dict.fromkeys(record.metric for record in data.records)),
-        "split": measured[0].metric.removesuffix("_accuracy") if measured else "",
+        "whole": next((record for record in measured if record.group == "full"), None),
+        "metrics": list(dict.fromkeys(record.metric_name for record in data.records)),
+        "split": measured[0].split if measured else "",
         "unfinished": [stage.name for stage in data.stages if not stage.complete],
         "hardware": _merged([stage.hardware for stage in data.stages] or [data.judged_on]),
         "versions": _merged(stage.versions for stage in data.stages),
@@ -111,8 +112,8 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(count=count, size=size, duration=duration, setting=setting, subject=subject)
-    environment.filters.update(base=base, tone=_tone, unlabelled=unlabelled)
+    environment.filters.update(count=count, size=size, duration=duration, setting=setting)
+    environment.filters.update(tone=_tone, unlabelled=unlabelled)
     return environment
 
 

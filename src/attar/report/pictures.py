@@ -174,9 +174,9 @@ def _snapshot(path: Path) -> tuple[Pixels, list[int], int]:
         with safe_open(path, framework="np") as file:
             note = parse_notes(file.metadata())
             pixels: Pixels = file.get_tensor("pixels")
-        step = int(note.get("step", path.stem.removeprefix("step-")))
+        step = int(note["step"])
         labels = checked_labels(pixels, note.get("labels", list(range(len(pixels)))))
-    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise ArtifactError(
             f"{path} is not a snapshot: {error}",
             expected="`pixels`, uint8 (k, h, w, c), with step and k labels",

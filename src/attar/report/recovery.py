@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from attar.items import Item
 from attar.report.collect import ReportData
 from attar.report.curves import Curve
 from attar.report.formats import count
@@ -34,7 +34,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class _Chunk:
-    name: str
+    item: Item
     step: float
     values: tuple[float, ...]
 
@@ -51,24 +51,24 @@ def terms(data: ReportData) -> Terms | None:
         f"At the last step of {'each of ' if len(chunks) > 1 else ''}{num}{_unfinished(chunks)}.{_weight(data, chunks)}"
     )
     if len(chunks) <= MOST_CHUNKS:
-        rows = [_row(chunk.name, chunk.values) for chunk in chunks]
+        rows = [_row(chunk.item.name, chunk.values) for chunk in chunks]
         return Terms(columns, (*rows, *(_rows_of_all(chunks, {"mean": statistics.fmean}) if rows[1:] else ())), note)
     rows = _rows_of_all(chunks, {"mean": statistics.fmean, "least": min, "greatest": max})
     by = "loss" if "loss" in columns else "classification"
     worst = max(chunks, key=lambda chunk: chunk.values[columns.index(by)])
-    return Terms(columns, (*rows, _row(f"{worst.name}, of the greatest {by}", worst.values)), note)
+    return Terms(columns, (*rows, _row(f"{worst.item.name}, of the greatest {by}", worst.values)), note)
 
 
 def _in_chunks(curve: Curve) -> bool:
-    return all(re.fullmatch(r"chunk [0-9]{1,18}", series.item) for series in curve.series)
+    return all(series.item.kind == "chunk" for series in curve.series)
 
 
 def _chunks(curves: Sequence[Curve]) -> list[_Chunk]:
     """Chunks that have all the metrics, in their order."""
     found = [{series.item: series for series in curve.series} for curve in curves]
-    names = [name for name in found[0] if all(name in of for of in found)]
-    chunks = [_Chunk(name, found[0][name].steps[-1], tuple(of[name].values[-1] for of in found)) for name in names]
-    return sorted(chunks, key=lambda chunk: int(chunk.name.removeprefix("chunk ")))
+    items = [item for item in found[0] if all(item in of for of in found)]
+    chunks = [_Chunk(item, found[0][item].steps[-1], tuple(of[item].values[-1] for of in found)) for item in items]
+    return sorted(chunks, key=lambda chunk: chunk.item.number or 0)
 
 
 def _row(name: str, values: Sequence[float]) -> Row:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from attar.records import Record
 from attar.report.axes import Axis, axis_of, log_axis
@@ -16,8 +17,24 @@ MOST_MARKS = 6
 COLOURS = (0, 4, 5, 3)
 LEVEL = 2 + 2 * TONES
 """Colour and dashes of the whole training set."""
-RANDOM, LABELLED_AS = "random real images", ", labelled as "
-Points = Mapping[str, Sequence[Spread]]
+
+
+@dataclass(frozen=True)
+class _Series:
+    """A line of a chart: distilled sets, by the name of their line, or random real images.
+
+    `labelled_as` is the line of the sets whose teacher labelled random images; None: with hard labels, or distilled.
+    """
+
+    distilled: str | None
+    labelled_as: str | None = None
+
+    def __str__(self) -> str:
+        like = f", labelled as {self.labelled_as}" if self.labelled_as is not None else ""
+        return f"random real images{like}" if self.distilled is None else self.distilled
+
+
+Points = Mapping[_Series, Sequence[Spread]]
 
 
 def scaling_charts(rows: Sequence[Row]) -> tuple[Chart, ...]:
@@ -74,12 +91,12 @@ def _chart(
     ends = [spread.mean + sign * spread.std for spread in every for sign in (-1, 1)]
     y = axis_of([*ends, *([level.mean] if level else [])])
     tones = _tones(points)
-    lines = [line for name, spreads in points.items() for line in _series(spreads, tones[name], x, y)]
-    legend = [(tones[name], name) for name in points]
+    lines = [line for one, spreads in points.items() for line in _lines(spreads, tones[one], x, y)]
+    legend = [(tones[one], str(one)) for one in points]
     if level:
         lines.insert(0, Line(f"M0 {1000 - 10 * y.place(level.mean):.1f}H1000", "main", LEVEL))
         legend.append((LEVEL, f"whole training set, {unbroken(level.score)}"))
-    means = {name: [(s.place, s.mean) for s in spreads] for name, spreads in points.items()}
+    means = {str(one): [(s.place, s.mean) for s in spreads] for one, spreads in points.items()}
     return Chart(
         stage="scaling",
         title=title,
@@ -94,18 +111,17 @@ def _chart(
     )
 
 
-def _tones(names: Iterable[str]) -> dict[str, int]:
+def _tones(found: Iterable[_Series]) -> dict[_Series, int]:
     """A colour for each line of distilled sets; random images that were labelled as they are have it too, dashed."""
-    tones: dict[str, int] = {}
-    for name in names:
-        like = name.partition(LABELLED_AS)[2]
-        if name == RANDOM:
-            tones[name] = 1
-        elif like:
-            tones[name] = tones[like] % TONES + TONES
+    tones: dict[_Series, int] = {}
+    for one in found:
+        if one.labelled_as is not None:
+            tones[one] = tones[_Series(one.labelled_as)] % TONES + TONES
+        elif one.distilled is None:
+            tones[one] = 1
         else:
             num = len(tones)
-            tones[name] = COLOURS[num % len(COLOURS)] + TONES * (num // len(COLOURS))
+            tones[one] = COLOURS[num % len(COLOURS)] + TONES * (num // len(COLOURS))
     return tones
 
 
@@ -115,15 +131,15 @@ def _points(rows: Sequence[Row], place: Callable[[Row, Record], float]) -> Point
     Random images with soft labels go with the teacher that labelled them; with hard ones they are the same for all.
     """
     names = series_names(rows)
-    found: dict[str, list[Spread]] = {}
+    found: dict[_Series, list[Spread]] = {}
     for row in rows:
-        found.setdefault(names[row.judged.name], []).append(_spread(place(row, row.ours), row.ours))
+        found.setdefault(_Series(names[row.judged.name]), []).append(_spread(place(row, row.ours), row.ours))
     for row in rows:
         random = row.pair.random
         if random is not None and row.pair.labelled_alike:
-            like = f"{LABELLED_AS}{names[row.judged.name]}" if row.pair.labels == "soft" else ""
-            found.setdefault(f"{RANDOM}{like}", []).append(_spread(place(row, random), random))
-    return {name: _merged(spreads) for name, spreads in found.items()}
+            like = names[row.judged.name] if row.pair.labels == "soft" else None
+            found.setdefault(_Series(None, like), []).append(_spread(place(row, random), random))
+    return {one: _merged(spreads) for one, spreads in found.items()}
 
 
 def _spread(place: float, record: Record) -> Spread:
@@ -141,7 +157,7 @@ def _merged(spreads: Iterable[Spread]) -> list[Spread]:
     ]
 
 
-def _series(spreads: Sequence[Spread], tone: int, x: Axis, y: Axis) -> list[Line]:
+def _lines(spreads: Sequence[Spread], tone: int, x: Axis, y: Axis) -> list[Line]:
     """A line through the means, a bar of one standard deviation to each side of each, and a dot on it."""
     places = [(10 * x.place(s.place), 1000 - 10 * y.place(s.mean)) for s in spreads]
     bars = "".join(

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from attar.errors import ArtifactError, ConfigError
-from attar.records import Record, is_number, read_records
+from attar.plain import is_number
+from attar.records import Record, Split, read_records
 from attar.report.collect import listed, mapping, read_stage
 from attar.report.curves import STAGES
 from attar.report.formats import count, setting
-from attar.report.headline import accuracies
-from attar.report.outside import read_outside
+from attar.report.headline import accuracies, how_measured
+from attar.report.outside import Outside, read_outside
 from attar.runtime.files import digest, read_json
-from attar.verdict import Pair, augmented, base, pairs
+from attar.verdict import Pair, pairs
 
 EVALUATION, ABOUT = "evaluation.json", "attar.json"
 WIDEST = ("classes and size", "real images")
@@ -27,12 +28,23 @@ OWN = ("labels", "use_learned_rate")
 """Of how a network was trained, what may differ: it stands in a column."""
 
 
+@dataclass(frozen=True)
+class Condition:
+    """Something that must be the same, as a person reads it; `key` tells apart what has the same words."""
+
+    text: str
+    key: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text} [{self.key}]" if self.key else self.text
+
+
 @dataclass(frozen=True, eq=False)
 class Judged:
     """One evaluation: what was judged, at what cost it was made, and the accuracies on the split that judges.
 
     `ipc` may be a fraction where classes differ in number; `wall_s` is the time of all stages that made the images and
-    labels, None where that is not known; `conditions` are all that must be the same, in words, in the order told.
+    labels, None where that is not known; `conditions` are all that must be the same, in the order told.
     """
 
     name: str
@@ -45,7 +57,10 @@ class Judged:
     hardware: str
     command: str
     records: tuple[Record, ...]
-    conditions: Mapping[str, str] = field(default_factory=dict)
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
+
+
+NONE = Condition("none")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +71,9 @@ class Group:
     because: tuple[str, ...]
 
     @property
-    def split(self) -> str:
+    def split(self) -> Split | None:
         """The split that judges."""
-        return self.members[0].records[0].metric.removesuffix("_accuracy")
+        return self.members[0].records[0].split
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +105,11 @@ def read_judged(paths: Sequence[Path], defaults: Mapping[str, Any]) -> tuple[Jud
     folders = list(dict.fromkeys(_evaluated(path).resolve() for path in paths))
     if len(folders) < 2:
         raise ConfigError("one run can't be compared", expected="two runs or more", fix="attar compare RUN RUN ...")
-    return tuple(_read(folder, name, defaults) for folder, name in zip(folders, _names(folders), strict=True))
+    outside = [found[0] if (found := read_outside(folder)) else None for folder in folders]
+    named = [_named(folder, one) for folder, one in zip(folders, outside, strict=True)]
+    return tuple(
+        _read(folder, name, one, defaults) for folder, name, one in zip(folders, _names(named), outside, strict=True)
+    )
 
 
 def grouped(judged: Sequence[Judged]) -> tuple[Group, ...]:
@@ -129,6 +148,11 @@ def _evaluated(path: Path) -> Path:
     )
 
 
+def _named(folder: Path, outside: Outside | None) -> Path:
+    """The folder of a run, or beside which a set that is in none was judged, whose name tells what was."""
+    return folder.with_name(Path(outside.path).name or folder.name) if outside else folder
+
+
 def _names(folders: Sequence[Path]) -> list[str]:
     """The folders' names, with those of their parents where these are not enough to tell them apart."""
     short = [folder.name for folder in folders]
@@ -138,15 +162,14 @@ def _names(folders: Sequence[Path]) -> list[str]:
     ]
 
 
-def _read(folder: Path, name: str, defaults: Mapping[str, Any]) -> Judged:
+def _read(folder: Path, name: str, outside: Outside | None, defaults: Mapping[str, Any]) -> Judged:
     evaluation = mapping(read_json(folder / EVALUATION))
-    about, outside = folder / "distilled" / ABOUT, read_outside(folder)
+    about = folder / "distilled" / ABOUT
     description = mapping(read_json(about)) if about.is_file() else {}
     if outside:
-        description = {**outside[0].description, "source": {"name": Path(outside[0].source).name}}
-        name = name.removesuffix("-evaluation")
+        description = {**outside.description, "source": {"name": Path(outside.source).name}}
     records = tuple(accuracies(read_records(folder / EVALUATION, evaluation)))
-    ours = next((record for record in records if base(record.subject) == "distilled"), None)
+    ours = next((record for record in records if record.group == "distilled"), None)
     if ours is None:
         raise ArtifactError(
             f"{folder / EVALUATION} holds no accuracy of distilled images", fix="run attar evaluate again"
@@ -196,25 +219,27 @@ def _is_shape(shape: Any) -> bool:
     return isinstance(shape, list) and len(shape) == 3 and all(part is None or is_number(part) for part in shape)
 
 
-def _conditions(judged: Mapping[str, Any], ours: Record, defaults: Mapping[str, Any]) -> dict[str, str]:
-    """All that must be the same, as a person reads it, with hashes where words may be the same for different things."""
+def _conditions(judged: Mapping[str, Any], ours: Record, defaults: Mapping[str, Any]) -> dict[str, Condition]:
+    """All that must be the same, with hashes where words may be the same for different things."""
     channels, height, width = judged["shape"]
     colour = "grey" if channels == 1 else "colour"
     num = judged.get("num_train_images")
     real = f"{count(round(num))} images" if is_number(num) else "images"
     found = {
-        "classes and size": f"{judged['classes']} classes, {width} × {height} px, {colour} [{judged['task']}]",
-        "real images": f"{real} [{str(judged.get('source'))[:12]}]",
-        "judged by": f"the {ours.metric.removesuffix('_accuracy')} split",
+        "classes and size": Condition(
+            f"{judged['classes']} classes, {width} × {height} px, {colour}", str(judged["task"])
+        ),
+        "real images": Condition(real, str(judged.get("source"))[:12]),
+        "judged by": Condition(f"the {ours.split} split"),
     }
-    trained = {**defaults, **ours.protocol}
-    return found | {key: setting(value) for key, value in trained.items() if key not in OWN}
+    trained = {**defaults, **how_measured(ours)}
+    return found | {key: Condition(setting(value)) for key, value in trained.items() if key not in OWN}
 
 
 def _reasons(first: Judged, other: Judged) -> tuple[str, ...]:
     """What differs, the widest first: of another task or other real images, the training is not told too."""
     keys = dict.fromkeys([*first.conditions, *other.conditions])
-    both = [(key, first.conditions.get(key, "none"), other.conditions.get(key, "none")) for key in keys]
+    both = [(key, first.conditions.get(key, NONE), other.conditions.get(key, NONE)) for key in keys]
     differing = {key: _in_words(there, here) for key, there, here in both if there != here}
     for key in WIDEST:
         if key in differing:
@@ -224,15 +249,15 @@ def _reasons(first: Judged, other: Judged) -> tuple[str, ...]:
     return tuple(f"{key.replace('_', ' ')}: {words}" for key, words in differing.items())
 
 
-def _in_words(there: str, here: str) -> str:
+def _in_words(there: Condition, here: Condition) -> str:
     """Both values; with their hashes where the words are the same."""
-    plain = [value.partition(" [")[0] for value in (there, here)]
-    there, here = plain if plain[0] != plain[1] else (there, here)
+    if there.text != here.text:
+        return f"{there.text} there, {here.text} here"
     return f"{there} there, {here} here"
 
 
 def _full(judged: Judged, model: str) -> Record | None:
-    found = (r for r in judged.records if r.subject == "full" and r.model == model and augmented(r.subject))
+    found = (r for r in judged.records if r.group == "full" and r.model == model and r.augmented)
     return next(found, None)
 
 

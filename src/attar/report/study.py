@@ -9,22 +9,23 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from attar.contrast import MEANING, Contrast, signed, to_baseline
-from attar.errors import ArtifactError
-from attar.records import Record, is_number, read_records
+from attar.contrast import MEANING, Contrast, cell_of, place, signed, to_baseline
+from attar.errors import ArtifactError, naming
+from attar.plain import is_number
+from attar.records import Record, read_records
 from attar.report.axes import Axis, axis_of
 from attar.report.charts import Chart, Spread, spread_chart
 from attar.report.collect import mapping
 from attar.report.formats import count, setting
-from attar.report.headline import unbroken
+from attar.report.headline import unbroken, unbroken_words
 from attar.report.page import draw
 from attar.runtime.files import read_json, write_text
-from attar.verdict import BULLET
+from attar.verdict import Words
 
 RESULT, PAGE = "study.json", "report.html"
-AXES = ("tested_on", "precision", "labels", "name", "variant", "images_seen", "showings", "label_noise", "strategy")
+AXES = ("precision", "label_noise", "strategy")
 """Of a record's protocol, what stands elsewhere on the page."""
-PARTS = {"about": str, "summary": list, "baseline": str, "held_equal": str, "hardware": Mapping, "settings": Mapping}
+PARTS = {"about": str, "baseline": str, "held_equal": str, "hardware": Mapping, "settings": Mapping}
 """Of study.json, what the page is drawn from, beside the records."""
 
 
@@ -91,20 +92,18 @@ def _checked(values: Any, path: Path) -> Mapping[str, Any]:
     values = mapping(values)
     odd = [name for name, kind in PARTS.items() if not isinstance(values.get(name), kind)]
     odd += [] if records and all(map(_is_of_study, records)) else ["records"]
-    if odd or not all(isinstance(line, str) for line in values["summary"]):
+    if odd:
         raise ArtifactError(
-            f"{path} makes no sense: {(odd or ['summary'])[0]}",
+            f"{path} makes no sense: {odd[0]}",
             expected="what `attar study` wrote",
             fix="run the study again: what is finished is kept",
         )
-    return {**values, "records": records}
+    with naming(path):
+        return {**values, "records": records, "summary": Words.from_json(values.get("summary"))}
 
 
 def _is_of_study(record: Record) -> bool:
-    own = record.protocol
-    texts = all(isinstance(own.get(name), str) for name in ("name", "variant", "tested_on"))
-    counts = (own.get("images_seen"), own.get("epochs"))
-    return record.n > 0 and texts and all(map(is_number, counts)) and is_number(own.get("label_noise"))
+    return record.n > 0 and record.cell is not None and is_number(record.protocol.get("epochs"))
 
 
 def render_study(values: Any, folder: Path) -> str:
@@ -114,13 +113,13 @@ def render_study(values: Any, folder: Path) -> str:
     baseline = str(values["baseline"])
     compared = to_baseline(records, baseline)
     rows = lines(records, compared, baseline)
-    sentences = [unbroken(line) for line in values["summary"]]
+    summary = unbroken_words(values["summary"])
     view = {
         "title": values["about"] or f"Training strategies on {_name(values)}",
         "kind": "study of training strategies",
         "subtitle": _subtitle(values, records),
-        "sentences": [line for line in sentences if not line.startswith(BULLET)],
-        "points": [line.removeprefix(BULLET) for line in sentences if line.startswith(BULLET)],
+        "sentences": summary.sentences,
+        "points": summary.points,
         "baseline": baseline,
         "held_equal": values["held_equal"],
         "meaning": MEANING,
@@ -131,7 +130,7 @@ def render_study(values: Any, folder: Path) -> str:
         "common": _common(records),
         "sets": _sets(values),
         "hardware": {str(key): value for key, value in mapping(values["hardware"]).items()},
-        "tested_on": records[0].protocol["tested_on"],
+        "tested_on": records[0].tested_on,
         "command_line": shlex.join(["attar", "study", str(folder / "study.yaml"), "--out", str(folder)]),
     }
     return draw("study.html", view)
@@ -144,7 +143,7 @@ def forests(compared: Sequence[Contrast]) -> list[Forest]:
         mine = [contrast for contrast in compared if contrast.record.model == model]
         ends = [end for c in mine for end in (c.points, c.low, c.high) if end is not None]
         axis = axis_of([*ends, 0.0])
-        groups = [list(members) for _, members in groupby(mine, lambda contrast: _place(contrast.record))]
+        groups = [list(members) for _, members in groupby(mine, lambda contrast: place(contrast.record))]
         made.append(Forest(model, axis, axis.place(0.0), tuple(_group(members, axis) for members in groups)))
     return made
 
@@ -152,12 +151,12 @@ def forests(compared: Sequence[Contrast]) -> list[Forest]:
 def noise_charts(records: Sequence[Record]) -> list[Chart]:
     """Accuracy by the part of wrong labels, for each network and variant that was trained with several."""
     charts = []
-    for model, variant in dict.fromkeys((record.model, record.protocol["variant"]) for record in records):
+    placed = [(record, cell_of(record)) for record in records]
+    for model, variant in dict.fromkeys((record.model, own.variant) for record, own in placed):
         lines: dict[str, list[Spread]] = {}
-        for record in records:
-            if (record.model, record.protocol["variant"]) == (model, variant):
-                spread = Spread(100 * record.protocol["label_noise"], record.mean, record.std)
-                lines.setdefault(record.protocol["name"], []).append(spread)
+        for record, own in placed:
+            if (record.model, own.variant) == (model, variant):
+                lines.setdefault(own.strategy, []).append(Spread(100 * own.label_noise, record.mean, record.std))
         several = {name: sorted(spreads, key=lambda s: s.place) for name, spreads in lines.items() if len(spreads) > 1}
         if several:
             title = f"Accuracy by wrong labels, {variant}"
@@ -178,11 +177,11 @@ def noise_text(noise: float) -> str:
 
 def _group(members: Sequence[Contrast], axis: Axis) -> Group:
     first = members[0]
-    noise = first.record.protocol["label_noise"]
-    wrong = f", {noise_text(noise)} of the labels wrong" if noise else ""
+    own = cell_of(first.record)
+    wrong = f", {noise_text(own.label_noise)} of the labels wrong" if own.label_noise else ""
     rows = tuple(
         Row(
-            name=contrast.record.protocol["name"],
+            name=cell_of(contrast.record).strategy,
             points=signed(contrast.points),
             interval=contrast.interval,
             verdict=contrast.verdict,
@@ -192,25 +191,24 @@ def _group(members: Sequence[Contrast], axis: Axis) -> Group:
         )
         for contrast in members
     )
-    title = f"{first.record.protocol['variant']}{wrong}"
-    return Group(title, f"{first.baseline.protocol['name']} {unbroken(first.baseline.score)}", rows)
+    return Group(f"{own.variant}{wrong}", f"{cell_of(first.baseline).strategy} {unbroken(first.baseline.score)}", rows)
 
 
 def _line(record: Record, contrast: Contrast | None, baseline: str) -> Line:
-    own = record.protocol
+    own = cell_of(record)
     return Line(
         model=record.model,
-        name=own["name"],
-        variant=own["variant"],
-        noise=noise_text(own["label_noise"]),
-        seen=count(own["images_seen"]),
-        epochs=count(own["epochs"]),
-        score=unbroken(record.score.removesuffix(" %")),
+        name=own.strategy,
+        variant=own.variant,
+        noise=noise_text(own.label_noise),
+        seen=count(own.images_seen),
+        epochs=count(record.protocol["epochs"]),
+        score=unbroken(record.spread),
         n=record.n,
         points=signed(contrast.points) if contrast else "",
         interval=contrast.interval if contrast else "",
         verdict=contrast.verdict if contrast else "",
-        baseline=own["name"] == baseline,
+        baseline=own.strategy == baseline,
     )
 
 
@@ -246,7 +244,3 @@ def _sets(values: Mapping[str, Any]) -> dict[str, str]:
     settings = mapping(values["settings"])
     sets = {**mapping(settings.get("strategies")), **mapping(settings.get("variants"))}
     return {str(name): setting(own) for name, own in sets.items() if own}
-
-
-def _place(record: Record) -> tuple[Any, ...]:
-    return record.model, record.protocol["variant"], record.protocol["label_noise"]

@@ -19,7 +19,7 @@ import safetensors
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from attar.config import differences, dump
+from attar.config import Change, differences, dump
 from attar.errors import ArtifactError
 from attar.marks import Mark
 from attar.options import Network, Weights
@@ -27,7 +27,7 @@ from attar.runtime.checkpoint import write_rows
 from attar.runtime.reading import parse_notes, require_file
 from attar.runtime.seeding import derive
 from attar.squeeze.stacking import unheeded
-from attar.task import Task
+from attar.task import Normalization, Task
 from attar.training.loop import TrainSettings
 from attar.training.section import TrainSection
 
@@ -120,7 +120,7 @@ class ExpertFile:
             return
         made_for = Task.from_json(self.note["task"])
         made_for.require_same(task, f"expert {self.expert}", "the source")
-        if changed := differences(made_for.normalization.to_json(), task.normalization.to_json()):
+        if changed := _renormalized(made_for, task.normalization):
             raise ArtifactError(
                 f"{self.path} was trained on images of another normalisation:\n" + _lines(changed),
                 expected="the source and the `source` settings that it was made with",
@@ -131,11 +131,11 @@ class ExpertFile:
         """Why it cannot be used for this task, in a line; None where it can. Its whitening is a run's own affair."""
         try:
             made_for = Task.from_json(self.note.get("task") or task.to_json())
-            whitening = made_for.normalization.whitening
-            self.require_task(replace(task, normalization=replace(task.normalization, whitening=whitening)))
+            made_for.require_same(task, f"expert {self.expert}", "the source")
         except ArtifactError as error:
-            return error.found.partition("\n")[0].removeprefix(f"{self.path} ").rstrip(":")
-        return None
+            return error.found
+        like = replace(task.normalization, whitening=made_for.normalization.whitening)
+        return "was trained on images of another normalisation" if _renormalized(made_for, like) else None
 
     def require_model(self, model: str) -> None:
         """Raise ArtifactError unless it is a training of this network."""
@@ -152,7 +152,7 @@ class ExpertFile:
             if wanted[name] is not None and name in self.note:
                 changed += differences({name: self.note[name]}, {name: wanted[name]})
         if not changed and self.epochs != making.training.epochs:
-            changed = [f"epochs: was {self.epochs}, now {making.training.epochs}"]
+            changed = [Change("epochs", self.epochs, making.training.epochs)]
         if changed:
             raise ArtifactError(
                 f"{self.path} was made with other settings:\n" + _lines(changed),
@@ -228,5 +228,9 @@ def list_experts(folder: Path) -> list[ExpertFile]:
     return [read_expert(path) for path in paths]
 
 
-def _lines(changed: Iterable[str]) -> str:
+def _renormalized(made_for: Task, now: Normalization) -> list[Change]:
+    return differences(made_for.normalization.to_json(), now.to_json())
+
+
+def _lines(changed: Iterable[Change]) -> str:
     return "\n".join(f"  - {change}" for change in changed)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from attar.data.loading import RealSet, TensorSet
 from attar.errors import ConfigError, ResourceError
+from attar.items import Item
 from attar.models.catalog import build
 from attar.models.flat import FlatModel
 from attar.runtime.checkpoint import read_tensors, write_tensors
@@ -107,7 +108,7 @@ def measure(data: TensorSet, making: Making, sizes: tuple[int, ...], engine: Eng
                 if size == 1:
                     fit(models[0], data, training, seed=0, engine=engine)
                 else:
-                    members = [Member(str(k), k, model) for k, model in enumerate(models)]
+                    members = [Member(Item(str(k)), k, model) for k, model in enumerate(models)]
                     fit_stack(members, data, training, engine=engine)
                 found[size] = (time.perf_counter() - started_s) / steps
         except ResourceError:
@@ -169,7 +170,7 @@ class _Work:
             seed=seed,
             engine=self.engine,
             events=self.events,
-            name=path.stem,
+            item=self._item(expert),
             stage="squeeze",
             checkpoint=parts / CHECKPOINT,
             after_epoch=keep,
@@ -204,9 +205,11 @@ class _Work:
 
     def _member(self, expert: int) -> Member:
         seed = self._seed(expert)
-        return Member(
-            expert_path(self.folder, expert).stem, seed, build(self.making.model, self.making.task, seed=seed)
-        )
+        return Member(self._item(expert), seed, build(self.making.model, self.making.task, seed=seed))
+
+    def _item(self, expert: int) -> Item:
+        name = expert_path(self.folder, expert).stem
+        return Item(name, "expert", "expert", expert, network=self.making.model)
 
     def _seed(self, expert: int) -> int:
         assert self.making.seed is not None

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from attar.data.loading import RealSet
 from attar.data.sources import Source
 from attar.errors import ArtifactError
+from attar.items import Item
 from attar.marks import Mark
 from attar.methods.base import Member
 from attar.models.catalog import build
@@ -349,7 +350,7 @@ class _Work:
                 seed=derive(making.seed, "pruned", place.name),
                 engine=making.engine,
                 events=making.events,
-                name=place.name,
+                item=self._item(place),
                 stage="squeeze",
                 checkpoint=making.checkpoint(file),
             )
@@ -357,6 +358,10 @@ class _Work:
         accuracy = making.accuracy(model.to(making.engine.device))
         making.write(file, model_name, network, accuracy, {**note, "pruned": {"ratio": place.ratio}})
         making.checkpoint(file).unlink(missing_ok=True)
+
+    def _item(self, place: Place) -> Item:
+        family = f"member-{place.network:02d}-pruned"
+        return Item(place.name, "member", family, place.network, network=self.settings.models[place.network])
 
     @property
     def _tuning(self) -> TrainSettings:

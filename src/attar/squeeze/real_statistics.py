@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from attar.data.loading import RealSet, batches
 from attar.data.views import Views, ViewSettings
 from attar.errors import ArtifactError
+from attar.items import Item
 from attar.losses.class_statistics import Grouping, LayerStatistics, Sums
 from attar.models.norms import batch_norms
 from attar.runtime.checkpoint import read_tensors, write_tensors
@@ -131,7 +132,7 @@ def measure(
     for name, one in measuring.items():
         _write(folder, name, one.statistics())
         _checkpoint(folder, name).unlink(missing_ok=True)
-        events.emit("squeeze", "statistics", item=name, num_images=len(data))
+        events.emit("squeeze", "statistics", **Item(name).fields(), num_images=len(data))
 
 
 def statistics_paths(folder: Path, name: str) -> tuple[Path, Path]:

@@ -28,6 +28,7 @@ from attar.config import differences, dump
 from attar.data.augment import Augmentation
 from attar.data.loading import TensorSet, TrainingSet, batches, plainly
 from attar.errors import ArtifactError, DivergedError
+from attar.items import Item
 from attar.runtime.checkpoint import read_tensors, write_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
@@ -67,9 +68,9 @@ ELEMENTWISE = ("sgd", "adam", "adamw")
 
 @dataclass(frozen=True)
 class Member:
-    """One network of a stack: its name in events and errors, and its seed."""
+    """One network of a stack: what its events are of, and its seed."""
 
-    name: str
+    item: Item
     seed: int
     model: nn.Module
 
@@ -253,7 +254,7 @@ class _Stack:
         for member, losses, sound in zip(self.members, self.losses, finite.all(0).tolist(), strict=True):
             if not (sound and math.isfinite(losses[-1])):
                 raise DivergedError(
-                    f"training {member.name} has diverged: the loss of epoch {self.epoch} is {losses[-1]}"
+                    f"training {member.item.name} has diverged: the loss of epoch {self.epoch} is {losses[-1]}"
                     + ("" if sound else ", and a weight is no longer finite"),
                     expected="a finite number",
                     fix=f"lower the rate, for example --set {self.stage}.learning_rate="
@@ -266,7 +267,7 @@ class _Stack:
             return
         rate = self.optimizer.param_groups[0]["lr"]
         for member, losses in zip(self.members, self.losses, strict=True):
-            at = {"item": member.name, "step": self.epoch}
+            at = {**member.item.fields(), "step": self.epoch}
             self.events.emit(self.stage, "epoch", **at, loss=losses[-1], learning_rate=rate)
 
     def _save(self) -> None:

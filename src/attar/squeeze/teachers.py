@@ -22,6 +22,7 @@ from attar import options
 from attar.data.loading import RealSet, batches, plainly
 from attar.data.sources import Source
 from attar.errors import ArtifactError, ConfigError
+from attar.items import Item
 from attar.models.catalog import build, require_known
 from attar.models.norms import has_batch_norm
 from attar.models.weights import Weights, is_path, load_weights, num_channels, read_weights, wrapped
@@ -247,7 +248,7 @@ class Making:
             seed=derive(self.seed, "teacher", k) if k else self.seed,
             engine=self.engine,
             events=self.events,
-            name=name.removesuffix(".safetensors"),
+            item=_item(name, model_name, k),
             stage="squeeze",
             checkpoint=self.checkpoint(name),
             after_epoch=partial(keep, model) if keep else None,
@@ -271,8 +272,7 @@ class Making:
         channels = num_channels(weights, model_name, task)
         network = load_weights(weights, model_name, task, channels)
         found = self._normalization(weights, network, model_name, channels)
-        item = name.removesuffix(".safetensors")
-        self.events.emit("squeeze", "normalization", item=item, model=model_name, **found.note())
+        self.events.emit("squeeze", "normalization", **_item(name, model_name).fields(), **found.note())
         if sentence := found.sentence():
             self.events.say(sentence)
         own = found.normalization == task.normalization
@@ -321,9 +321,7 @@ class Making:
         self, name: str, model_name: str, network: nn.Module, accuracy: float | None, note: Mapping[str, Any]
     ) -> None:
         """Write a network with its validation accuracy (percent), which may be as low as it is."""
-        self.events.emit(
-            "squeeze", "teacher", item=name.removesuffix(".safetensors"), model=model_name, validation_accuracy=accuracy
-        )
+        self.events.emit("squeeze", "teacher", **_item(name, model_name).fields(), validation_accuracy=accuracy)
         known = {"model": model_name, "task": self.task.to_json(), "validation_accuracy": accuracy}
         write_tensors(self.folder / name, network.state_dict(), {**note, **known})
 
@@ -345,3 +343,8 @@ class Making:
         """Percentage that is right; None without validation images."""
         right = (predicted == self.validation.labels).sum()
         return 100 * int(right) / len(predicted) if len(predicted) else None
+
+
+def _item(file: str, model_name: str, k: int | None = None) -> Item:
+    """What events of a network are of, by its file."""
+    return Item(Path(file).stem, number=k, network=model_name)

@@ -16,6 +16,7 @@ from attar.errors import ConfigError
 from attar.evaluation import judging_set, require_judges
 from attar.models.catalog import build
 from attar.pipeline import teacher_of
+from attar.records import Labels, Split
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.files import sha256
@@ -28,7 +29,7 @@ from attar.training.loop import check
 from attar.training.settings import TrainSettings
 from attar.training.strategies import Teaches
 from attar.training.strategies.kd import teacher_file
-from attar.training.trials import Labels, Subject, distilled_subject
+from attar.training.trials import Subject, distilled_subject
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class StudyData:
     source: Source
     subject: Subject
     judge: RealSet
-    split: str
+    split: Split
     engine: Engine
 
     @cached_property
@@ -90,7 +91,8 @@ def open_data(study: StudySettings, engine: Engine, events: Events) -> StudyData
     judge = RealSet(source.test if split == "test" else source.validation, source.task.normalization)
     require_judges(len(judge), split)
     real = RealSet(source.train, source.task.normalization)
-    subject = Subject("real", "hard", lambda seed: real, study.train, len(real), source.size_bytes, "train split")
+    given = len(real), source.size_bytes, "train split"
+    subject = Subject("real", "full", "hard", lambda seed: real, study.train, *given)
     return StudyData(source.task, source, subject, judge, split, engine)
 
 

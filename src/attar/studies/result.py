@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attar.config import dump
-from attar.contrast import Contrast, summary, to_baseline
+from attar.contrast import Contrast, cell_of, summary, to_baseline
 from attar.errors import ArtifactError
-from attar.records import Record
+from attar.records import ACCURACY, Record
+from attar.records import Cell as Place
 from attar.runtime.engine import hardware
 from attar.runtime.files import write_json, write_text
 from attar.studies.grid import Cell, images_seen, showings
 from attar.studies.trainings import Study, Training
+from attar.verdict import Words
 
 RESULT, TABLE = "study.json", "study.csv"
 
@@ -35,7 +37,7 @@ class StudyResult:
     path: Path
     records: tuple[Record, ...]
     contrasts: tuple[Contrast, ...]
-    summary: tuple[str, ...]
+    summary: Words
     held_equal: str
     report: Path | None = None
 
@@ -46,7 +48,7 @@ def gather(study: Study) -> StudyResult:
     values = [[accuracies[id(cell), seed] for seed in cell.seeds] for cell in study.cells]
     records = [_record(study, cell, mine) for cell, mine in zip(study.cells, values, strict=True)]
     compared = to_baseline(records, study.settings.baseline)
-    return StudyResult(study.folder, tuple(records), tuple(compared), tuple(summary(compared)), held_equal(study))
+    return StudyResult(study.folder, tuple(records), tuple(compared), summary(compared), held_equal(study))
 
 
 def write(result: StudyResult, study: Study) -> None:
@@ -56,7 +58,7 @@ def write(result: StudyResult, study: Study) -> None:
         "about": settings.about,
         "records": [record.to_json() for record in result.records],
         "contrasts": [contrast.to_json() for contrast in result.contrasts],
-        "summary": list(result.summary),
+        "summary": result.summary.to_json(),
         "baseline": settings.baseline,
         "equal": settings.equal,
         "held_equal": result.held_equal,
@@ -106,24 +108,25 @@ def _record(study: Study, cell: Cell, values: Sequence[float]) -> Record:
     data, wrong = study.data, f", {100 * cell.noise:g} % wrong labels" if cell.noise else ""
     num = data.subject.num_images
     return Record.of(
-        f"{data.split}_accuracy",
+        ACCURACY,
         f"{cell.strategy}, {cell.variant}{wrong}",
         cell.model,
         values,
         seeds=cell.seeds,
         num_images=num,
         size_bytes=data.subject.size_bytes,
-        protocol={
-            "tested_on": f"{data.split} split, {len(data.judge)} images, after the last epoch",
-            "precision": study.engine.precision,
-            "labels": data.subject.labels,
-            "name": cell.strategy,
-            "variant": cell.variant,
-            "images_seen": images_seen(cell.settings, num),
-            "showings": showings(cell.settings),
-            **dump(cell.settings),
-            "label_noise": cell.noise,
-        },
+        group=data.subject.group,
+        labels=data.subject.labels,
+        split=data.split,
+        num_judges=len(data.judge),
+        cell=Place(
+            strategy=cell.strategy,
+            variant=cell.variant,
+            label_noise=cell.noise,
+            images_seen=images_seen(cell.settings, num),
+            showings=showings(cell.settings),
+        ),
+        protocol={"precision": study.engine.precision, **dump(cell.settings)},
     )
 
 
@@ -131,11 +134,21 @@ def _csv(records: Sequence[Record]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
-        ["model", "strategy", "variant", "label_noise", "seed", records[0].metric, "epochs", "images", "images_seen"]
+        [
+            "model",
+            "strategy",
+            "variant",
+            "label_noise",
+            "seed",
+            records[0].metric_name,
+            "epochs",
+            "images",
+            "images_seen",
+        ]
     )
     for record in records:
-        own = record.protocol
+        own = cell_of(record)
         for seed, value in zip(record.seeds, record.values, strict=True):
-            row = [record.model, own["name"], own["variant"], own["label_noise"], seed, value, own["epochs"]]
-            writer.writerow([*row, record.num_images, own["images_seen"]])
+            row = [record.model, own.strategy, own.variant, own.label_noise, seed, value, record.protocol["epochs"]]
+            writer.writerow([*row, record.num_images, own.images_seen])
     return text.getvalue()

@@ -123,7 +123,7 @@ def _train(study: Study, missing: list[int], machine: Machine) -> dict[str, Dive
             else:
                 shown["accuracy"] = outcome
                 study.events.emit(
-                    "study", "trained", item=training.name, step=0, accuracy=outcome, wall_s=round(wall_s, 2)
+                    "study", "trained", **training.item.fields(), step=0, accuracy=outcome, wall_s=round(wall_s, 2)
                 )
             bar.advance(**shown)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from attar.config import dump
 from attar.errors import DivergedError
+from attar.items import Item
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.files import digest
@@ -40,9 +41,24 @@ class Training:
     images_seen: int
 
     @property
+    def item(self) -> Item:
+        """For events, progress and errors."""
+        cell = self.cell
+        return Item(
+            f"{cell.name}/seed {self.seed}",
+            "cell",
+            cell.name,
+            network=cell.model,
+            strategy=cell.strategy,
+            variant=cell.variant,
+            label_noise=cell.noise,
+            seed=self.seed,
+        )
+
+    @property
     def name(self) -> str:
-        """For progress, events and errors."""
-        return f"{self.cell.name}/seed {self.seed}"
+        """For a person."""
+        return self.item.name
 
 
 class Study:
@@ -77,7 +93,7 @@ class Study:
         """Accuracy in percent on the split that judges, trained now where it is not finished."""
         subject = self._subject_of[id(training.cell)]
         judge, split = self.data.judge, self.data.split
-        return self.trials.accuracy(training.cell.model, subject, training.seed, judge, split, training.name)
+        return self.trials.accuracy(training.cell.model, subject, training.seed, judge, split, training.item)
 
     def outcome(self, number: int) -> Outcome:
         """What the training of this number comes to; one that diverges leaves the others alone."""

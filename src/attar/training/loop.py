@@ -25,6 +25,7 @@ from attar.config import differences, dump
 from attar.data.loading import TrainingSet
 from attar.data.replayed import ReplayedSet
 from attar.errors import ArtifactError, DataError
+from attar.items import Item
 from attar.runtime.checkpoint import read_tensors, write_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
@@ -74,6 +75,7 @@ def fit(
     engine: Engine,
     events: Events | None = None,
     name: str = "train",
+    item: Item | None = None,
     stage: str = "train",
     checkpoint: Path | None = None,
     after_epoch: Callable[[int], None] | None = None,
@@ -91,6 +93,7 @@ def fit(
         engine: device and precision.
         events: log of at most about 100 `epoch` events, and progress; None for neither.
         name: names the training in progress, events and errors.
+        item: what its events are of, with a name of its own; None: a network of that name.
         stage: of the events: who trains.
         checkpoint: file written about every 20 s, after the last epoch, and resumed from where it exists.
         after_epoch: called with the number of finished epochs (1 first) before a checkpoint can hold them, while the
@@ -105,13 +108,15 @@ def fit(
     where memory does not suffice, ArtifactError where the checkpoint is another training's, AttarError where another
     process is gone.
     """
+    item = item or Item(name)
+    name = item.name
     if not len(data):
         raise DataError(f"there are no images to train {name} on", expected="at least one image")
     events = events or Events(quiet=True)
     fix = "lower batch_size and raise accumulate alike, or lower the model's width or depth, or the --resolution"
     with enough_memory(f"training {name} with batches of {settings.batch_size}", fix):
         team = team or Team()
-        training = _Training(model, data, settings, seed, engine, events, name, stage, checkpoint, teacher, team)
+        training = _Training(model, data, settings, seed, engine, events, item, stage, checkpoint, teacher, team)
         try:
             training.run(after_epoch)
         finally:
@@ -158,7 +163,9 @@ def check(
     model: nn.Module, data: TrainingSet, settings: TrainSettings, engine: Engine, teacher: Teaches | None = None
 ) -> None:
     """Raise ConfigError where `fit` would, before its first step: what does not go together."""
-    training = _Training(model, data, settings, 0, engine, Events(quiet=True), "check", "train", None, teacher, Team())
+    training = _Training(
+        model, data, settings, 0, engine, Events(quiet=True), Item("check"), "train", None, teacher, Team()
+    )
     training.release()
 
 
@@ -171,14 +178,14 @@ class _Training:
         seed: int,
         engine: Engine,
         events: Events,
-        name: str,
+        item: Item,
         stage: str,
         checkpoint: Path | None,
         teacher: Teaches | None,
         team: Team,
     ) -> None:
         self.data, self.settings, self.seed, self.engine, self.team = data, settings, seed, engine, team
-        self.events, self.name, self.stage, self.checkpoint = events, name, stage, checkpoint
+        self.events, self.item, self.stage, self.checkpoint = events, item, stage, checkpoint
         self.noise = wrong_labels(data, settings, seed)
         self.distortion = Distortion(settings, seed, getattr(data, "normalization", None))
         self.layout = _memory_format(settings.memory_format, model, engine)
@@ -196,7 +203,7 @@ class _Training:
         self.average = Average(self.model, settings.ema)
         self.scaler = torch.amp.GradScaler(engine.device.type, enabled=engine.precision == "16-mixed")
         self.feed = Feed(data, engine)
-        self.losses = Losses(name, settings, team)
+        self.losses = Losses(item.name, settings, team)
         self.epoch = 0
         """Finished epochs."""
 
@@ -204,10 +211,10 @@ class _Training:
         self._resume()
         self.gradients = self._gradients()
         if self.noise:
-            self.events.emit(self.stage, "label_noise", item=self.name, step=0, **self.noise.to_json())
+            self.events.emit(self.stage, "label_noise", **self.item.fields(), step=0, **self.noise.to_json())
         saved_s = time.monotonic()
         if self.epoch < self.settings.epochs:
-            with self.events.progress(self.name, self.settings.epochs, self.epoch) as bar:
+            with self.events.progress(self.item.name, self.settings.epochs, self.epoch) as bar:
                 self.losses.show_on(bar, self.epoch)
                 while self.epoch < self.settings.epochs:
                     self._train_epoch()
@@ -314,12 +321,17 @@ class _Training:
         self.losses.read()
         rate = self.optimizer.param_groups[0]["lr"]
         self.events.emit(
-            self.stage, "epoch", item=self.name, step=self.epoch, loss=self.losses.means[-1], learning_rate=rate
+            self.stage,
+            "epoch",
+            **self.item.fields(),
+            step=self.epoch,
+            loss=self.losses.means[-1],
+            learning_rate=rate,
         )
 
     def _require_finite_weights(self) -> None:
         if not bool(torch.stack([p.detach().isfinite().all() for p in self.model.parameters()]).all()):
-            raise diverged(self.name, "a weight is no longer finite after the last step", self.settings)
+            raise diverged(self.item.name, "a weight is no longer finite after the last step", self.settings)
 
     def _save(self) -> None:
         if self.checkpoint is None:

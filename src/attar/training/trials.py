@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -25,8 +25,10 @@ from attar.artifacts.images import parts
 from attar.config import dump
 from attar.data.loading import MemorySplit, RealSet, Split, TensorSet, TrainingSet, few, kept
 from attar.errors import DataError
+from attar.items import Item
 from attar.methods.base import Images
 from attar.models.catalog import build
+from attar.records import Labels
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.files import digest, read_json, sha256, write_json
@@ -37,8 +39,6 @@ from attar.training.distributed import most_processes
 from attar.training.loop import TrainSettings, accuracy, fit
 from attar.training.soft import Teacher, labelled_by, soft_set
 from attar.training.strategies import Teaches, make_strategy
-
-Labels = Literal["hard", "soft"]
 
 
 class Source(Protocol):
@@ -67,9 +67,12 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Subject:
-    """Something to train on: what it is called, how to get it for a seed, and what it costs."""
+    """Something to train on: what it is, how to get it for a seed, and what it costs."""
 
     name: str
+    """For a person, and for the names of files."""
+    group: str
+    """Of what kind the images are; see `attar.records.Record`."""
     labels: Labels
     make: Callable[[int], TrainingSet]
     settings: TrainSettings
@@ -79,8 +82,28 @@ class Subject:
     """Plain values that tell its images and labels from those of every other subject, and its teacher."""
     teacher: Teaches | None = None
     """Who teaches, for the strategy kd."""
+    augmented: bool = True
+    """False: as they are."""
+    state: int | None = None
+    """Step of recover after which distilled images were as they are; None: after the last."""
     test_every: int = 0
     """Epochs from one test on the way to the next, for the best of them; 0: tested after the last epoch alone."""
+
+    def student(self, network: str, seed: int, arrival: int | None = None) -> Item:
+        """A network that is trained on it, at a step of continual learning where there is one."""
+        at = f", step {arrival}" if arrival else ""
+        return Item(
+            f"{self.name}{at} on {network}/seed {seed}",
+            "student",
+            self.name,
+            network=network,
+            group=self.group,
+            labels=self.labels,
+            augmented=self.augmented,
+            state=self.state,
+            arrival=arrival,
+            seed=seed,
+        )
 
 
 def distilled_subject(
@@ -90,6 +113,7 @@ def distilled_subject(
     engine: Engine,
     teacher: Teacher | None = None,
     name: str = "distilled",
+    state: int | None = None,
 ) -> Subject:
     """The distilled images with the soft labels that they have, or with their classes."""
 
@@ -100,11 +124,13 @@ def distilled_subject(
 
     return Subject(
         name=name,
+        group="distilled",
         labels=labels,
         make=make,
         settings=settings,
         num_images=len(distilled.labels),
         size_bytes=_bytes_with(distilled, labels),
+        state=state,
         identity=[_content(distilled.stored), _labels_of(distilled, labels)],
     )
 
@@ -133,6 +159,7 @@ def random_subject(
         size_bytes += distilled.sizes["labels"] + distilled.sizes["teacher"]
     return Subject(
         name=name,
+        group="random",
         labels="soft" if teacher else "hard",
         make=make,
         settings=settings,
@@ -147,6 +174,7 @@ def full_subject(distilled: Distilled, source: Source, settings: TrainSettings) 
     real = RealSet(source.train, distilled.task.normalization)
     return Subject(
         name="full",
+        group="full",
         labels="hard",
         make=lambda seed: real,
         settings=settings,
@@ -181,7 +209,7 @@ class Trials:
         seed: int,
         judge: TrainingSet,
         judged_by: str,
-        name: str,
+        item: Item,
         team: Team | None = None,
     ) -> float:
         """Accuracy in percent, after the last epoch, of network `model` trained on `subject`.
@@ -192,7 +220,7 @@ class Trials:
             seed: of weights, order, augmentation and the subject.
             judge: to test on.
             judged_by: names the judge among those of the same source.
-            name: of the training in progress, events and errors.
+            item: the training, for events, progress and errors.
             team: the processes that train it, all of which call this; None: this one alone. At most as many as
                 `most_processes` says, with which the result is that of one to rounding.
         """
@@ -219,14 +247,14 @@ class Trials:
             seed=seed,
             engine=self.engine,
             events=events,
-            name=name,
+            item=item,
             stage=self.stage,
             checkpoint=checkpoint,
             teacher=subject.teacher,
             after_epoch=test if subject.test_every else None,
             team=team,
         )
-        reached = accuracy(network, judge, self.engine, events=events, name=f"test {name}", team=team)
+        reached = accuracy(network, judge, self.engine, events=events, name=f"test {item.name}", team=team)
         if team.leads:
             results = {"accuracy": reached, "train_loss": fitted.losses[-1], "made_by": identity}
             write_json(finished, results | ({"tested": tested} if subject.test_every else {}))
