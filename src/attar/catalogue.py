@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from typing import Any, Literal
 from attar.errors import nearest, unknown
 from attar.models.names import FAMILIES, library_names
 from attar.recipes import Recipe, recipes, study_about, study_names
+from attar.registry import outside, summary
 
 Kind = Literal["methods", "recipes", "datasets", "models", "strategies", "studies"]
 FILE = "catalogue.json"
@@ -23,13 +25,13 @@ def names(kind: Kind) -> list[tuple[str, str]]:
     """Names of a kind, each with a line on what it is."""
     match kind:
         case "methods" | "strategies":
-            return [(name, found["summary"]) for name, found in _bundled()[kind].items()]
+            return [(name, found["summary"]) for name, found in _bundled()[kind].items()] + _brought(f"attar.{kind}")
         case "recipes":
             return [(name, _summary(recipe)) for name, recipe in recipes().items()]
         case "datasets":
-            return [(name, summary) for name, summary in _bundled()["datasets"]]
+            return [(name, about) for name, about in _bundled()["datasets"]] + _brought("attar.sources")
         case "models":
-            own = [(name, "attar") for name in _bundled()["models"]["examples"]]
+            own = [(name, "attar") for name in _bundled()["models"]["examples"]] + _brought("attar.models")
             return own + [(name, family) for family in FAMILIES for name in library_names(family)]
         case "studies":
             return [(name, study_about(name)) for name in study_names()]
@@ -58,7 +60,11 @@ def describe(name: str) -> dict[str, Any]:
     """
     bundled, found_recipes = _bundled(), recipes()
     if name in bundled["methods"]:
-        return _method(name)
+        return _method(name, bundled["methods"][name], bundled["settings"])
+    if name in outside("attar.methods"):
+        from attar.described import method
+
+        return _method(name, *method(name))
     if name in found_recipes:
         return _recipe(found_recipes[name])
     if name in bundled["sections"]:
@@ -71,11 +77,16 @@ def describe(name: str) -> dict[str, Any]:
     if name in bundled["strategies"]:
         found: dict[str, Any] = bundled["strategies"][name]
         return found
+    if name in outside("attar.strategies"):
+        from attar.described import strategy
+
+        return strategy(name)
     if is_model(name):
         from attar.described import network
 
         return network(name)
-    known = [*bundled["methods"], *bundled["strategies"], *section_names(), *found_recipes]
+    known = [row[0] for kind in ("methods", "strategies") for row in names(kind)]
+    known += [*section_names(), *found_recipes]
     models = list(dict.fromkeys(model for model, _ in names("models")))
     if "did you mean" not in nearest(name, known) and "did you mean" in nearest(name, models):
         known = models
@@ -92,16 +103,21 @@ def is_model(name: str) -> bool:
 
 def _has(family: str, name: str) -> bool:
     if family == "attar":
-        return any(re.fullmatch(pattern, name) for pattern in _bundled()["models"]["patterns"])
+        patterns = _bundled()["models"]["patterns"]
+        return name in outside("attar.models") or any(re.fullmatch(pattern, name) for pattern in patterns)
     return family in FAMILIES and name.partition(".")[0] in library_names(family)
 
 
-def _method(name: str) -> dict[str, Any]:
-    found = _bundled()["methods"][name]
+def _brought(group: str) -> list[tuple[str, str]]:
+    """What other packages bring to a group, each with a line on it."""
+    return [(name, summary(points[0])) for name, points in outside(group).items()]
+
+
+def _method(name: str, found: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     sections = {
         section: [
             {**option, "default": found["changed"].get(section, {}).get(option["name"], option["default"])}
-            for option in _bundled()["settings"][key]
+            for option in settings[key]
         ]
         for section, key in found["sections"].items()
     }

@@ -5,21 +5,23 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from attar.config import Config, Option, options
-from attar.data.sources import sources
+from attar.data.named import NAMED
+from attar.data.sources import PLACES
 from attar.interop.settings import ForeignSettings
-from attar.methods import methods
+from attar.methods import METHODS
 from attar.methods.base import Method
 from attar.models import catalog
 from attar.settings import sections_of
 from attar.studies.settings import StudySettings
 from attar.task import Normalization, Task
 from attar.training.section import TrainSection
-from attar.training.strategies import STRATEGIES, Strategy
+from attar.training.strategies import STRATEGIES
 
 EXAMPLE, IMAGENET = (
     Task(tuple(map(str, range(num))), 3, size, size, Normalization((0.5,) * 3, (0.25,) * 3))
@@ -31,16 +33,16 @@ EXAMPLE, IMAGENET = (
 def contents() -> dict[str, Any]:
     """All that `catalogue.json` holds: plain values, each class of settings once."""
     kinds: dict[str, type[Config]] = {}
-    found = {name: _method(kind, kinds) for name, kind in methods().items()}
-    sections: dict[str, type[Config]] = {**sections_of(methods()["random"]), "foreign": ForeignSettings}
+    found = {name: _method(kind, kinds) for name, kind in METHODS.own.items()}
+    sections: dict[str, type[Config]] = {**sections_of(METHODS["random"]), "foreign": ForeignSettings}
     return {
         "methods": found,
         "sections": {
             name: {"summary": _summary(kind), "settings": _key(kind, kinds)} for name, kind in sections.items()
         },
-        "strategies": {name: strategy(kind) for name, kind in STRATEGIES.all().items()},
+        "strategies": {name: strategy(name) for name in STRATEGIES.own},
         "study": [vars(option) for option in study_options()],
-        "datasets": [list(row) for row in sources()],
+        "datasets": [[source.name, source.summary] for source in NAMED.own.values()] + [list(row) for row in PLACES],
         "models": {"examples": catalog.names("attar"), "patterns": catalog.patterns()},
         "settings": {key: [vars(option) for option in options(kind)] for key, kind in sorted(kinds.items())},
     }
@@ -51,9 +53,18 @@ def study_options() -> list[Option]:
     return [option for option in options(StudySettings) if not option.name.startswith("train.")]
 
 
-def strategy(kind: type[Strategy]) -> dict[str, Any]:
+def method(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A method as the file has it, and the fields of the classes of settings that it names."""
+    kinds: dict[str, type[Config]] = {}
+    found = _method(METHODS.find(name), kinds)
+    return found, {key: [vars(option) for option in options(kind)] for key, kind in kinds.items()}
+
+
+def strategy(name: str) -> dict[str, Any]:
     """A strategy's objective, as its file states it, and the fields that are its own."""
-    objective, _, _ = (sys.modules[kind.__module__].__doc__ or "").partition("\n\nSource")
+    kind = STRATEGIES.find(name)
+    told = sys.modules[kind.__module__].__doc__ if name in STRATEGIES.own else inspect.getdoc(kind)
+    objective, _, _ = (told or "").partition("\n\nSource")
     fields = options(TrainSection)
     mine = [option for option in fields if option.name.startswith(f"{kind.group()}.")]
     return {
@@ -118,6 +129,6 @@ def _summary(kind: type[Config]) -> str:
 
 
 def _sections_besides(method: str) -> dict[str, type[Config]]:
-    every = sections_of(methods()[method])
+    every = sections_of(METHODS[method])
     names = ("squeeze", "recover", "relabel", "train", "evaluate")
     return {name: every[name] for name in names if every[name].model_fields}

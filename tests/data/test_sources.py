@@ -9,7 +9,8 @@ from PIL import Image
 
 from attar.data.loading import LazySplit, MemorySplit, RealSet
 from attar.data.raster import to_pixels
-from attar.data.sources import Source, SourceSettings, open_source, sources
+from attar.data.named import NAMED
+from attar.data.sources import PLACES, Source, SourceSettings, open_source
 from attar.errors import ConfigError, DataError
 from attar.runtime.events import Events
 
@@ -271,7 +272,7 @@ def test_settings_are_checked() -> None:
 
 
 def test_sources_are_listed() -> None:
-    names = [name for name, _ in sources()]
+    names = [*NAMED, *(name for name, _ in PLACES)]
     by_name = {"digits", "cifar10", "cifar100", "tiny-imagenet", "imagenet-1k"}
     subsets = {f"imagenet-{name}" for name in ("nette", "woof", "fruit", "meow", "squawk", "yellow")}
     assert {*by_name, *subsets, "FOLDER", "PARQUET", "wds:PATTERN", "hf:OWNER/NAME"} == set(names)

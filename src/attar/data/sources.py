@@ -39,7 +39,7 @@ CUT_SEED = 0
 TEST_FRACTION = 0.2
 """Part of the training images that becomes the test split where a source has no other."""
 _GIB = 1 << 30
-_PLACES = (
+PLACES = (
     ("FOLDER", "a folder of class folders, with or without train/, val/ and test/ above them"),
     ("PARQUET", "a file or folder of parquet shards with the columns image and label"),
     ("wds:PATTERN", "WebDataset shards, such as 'wds:shards/{train,val}-{000..146}.tar', or their folder"),
@@ -117,21 +117,13 @@ class Source:
         return len(self.train) * channels * height * width
 
 
-def sources() -> list[tuple[str, str]]:
-    """What can stand for SOURCE, with a line of explanation each."""
-    return [
-        *((source.name, source.summary) for source in NAMED.all().values()),
-        *_PLACES,
-    ]
-
-
 def open_source(
     name: str, settings: SourceSettings | None = None, *, seed: int = 0, events: Events | None = None
 ) -> Source:
     """Open a source by name, path or hub address: list it, cut its splits, decode train and validation.
 
     Args:
-        name: see `sources`.
+        name: a name in `NAMED`, or one of `PLACES`.
         settings: how to read it.
         seed: chooses which images `train_per_class` keeps, and nothing else.
         events: progress and notes go there.
@@ -215,7 +207,7 @@ def _find(name: str, settings: SourceSettings, events: Events) -> Found:
             expected="a folder of class folders, a file or folder of parquet shards, or wds: before tar files",
             fix="check the path",
         )
-    known = [*NAMED, *(kind for kind, _ in _PLACES)]
+    known = [*NAMED, *(kind for kind, _ in PLACES)]
     raise unknown("source", name, known, fix=f"to read a folder of this name, write ./{name}")
 
 
