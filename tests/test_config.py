@@ -119,7 +119,7 @@ def test_an_error_within_an_error_is_told_once_with_one_way_out():
         config.build({"train": TrainSection}, {"train": {"strategy": "dbl"}})
     assert str(caught.value).splitlines()[1:] == [
         "  - train.strategy: unknown strategy 'dbl'",
-        "    expected: one of ce, label-smoothing, dlb, ddgsd, ps-kd, tf-kd, byot, kd; did you mean dlb?",
+        "    expected: one of byot, ce, ddgsd, dlb, kd, label-smoothing, ps-kd, tf-kd; did you mean dlb?",
         "    to fix: several are joined by '+', such as dlb+ddgsd",
     ]
 

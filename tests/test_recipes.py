@@ -152,7 +152,7 @@ def test_a_published_row_goes_through_at_toy_size(name, tmp_path):
     )
     kind = RECIPES[name].sections["relabel"]["labels"]
     assert done.load().label_kind == kind
-    assert [record.subject for record in done.records if not record.is_best] == [
+    assert [record.subject for record in done.records if record.best is None] == [
         *("distilled", "distilled, hard labels", "random", "random, hard labels", "full")
     ]
 

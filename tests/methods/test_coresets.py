@@ -98,4 +98,4 @@ def test_pixels_need_no_teacher():
 def test_an_unknown_method_is_told_with_the_nearest():
     with pytest.raises(ConfigError, match="did you mean tesla"):
         method("telsa")
-    assert list(methods()) == ["sre2l", "teddy", "rded", "tesla", "mtt", "random", "herding", "kcenter", "kmeans"]
+    assert list(methods()) == ["herding", "kcenter", "kmeans", "mtt", "random", "rded", "sre2l", "teddy", "tesla"]
