@@ -21,10 +21,10 @@ import torch
 from table import Checks, Rows, arguments, finish, spread
 from torch import Tensor
 
+from attar.augment.replayed import ReplayedSet
+from attar.augment.views import Views, ViewSettings
 from attar.data.loading import RealSet, TensorSet
-from attar.data.replayed import ReplayedSet
 from attar.data.sources import Source, SourceSettings, open_source
-from attar.data.views import Views, ViewSettings
 from attar.losses.statistics import Watched
 from attar.methods.matching import AUTO_ALPHA
 from attar.methods.sre2l import Sre2l, Sre2lSettings

@@ -21,7 +21,7 @@ from pathlib import Path
 from table import Checks, accuracy_rows, arguments, finish
 
 import attar
-from attar.records import Record
+from attar.results.records import Record
 
 RECIPE = "tesla-cifar10-ipc1-cpu"
 CASES = {

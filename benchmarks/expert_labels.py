@@ -25,7 +25,7 @@ from torch import Tensor
 import attar
 from attar.artifacts.distilled import write_distilled
 from attar.artifacts.recovered import read_chunks
-from attar.pipeline import resume
+from attar.run.pipeline import resume
 from attar.runtime.engine import Engine
 
 TRAIN_PER_CLASS = 500

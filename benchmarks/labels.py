@@ -27,10 +27,10 @@ from table import Checks, arguments, finish, spread
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attar.augment.replayed import ReplayedSet
+from attar.augment.views import Views, ViewSettings
 from attar.data.loading import MemorySplit, RealSet
-from attar.data.replayed import ReplayedSet
 from attar.data.sources import SourceSettings, open_source
-from attar.data.views import Views, ViewSettings
 from attar.labels import LabelPlan, LabelStore, choose_plan, write_labels
 from attar.models.catalog import build
 from attar.runtime.engine import Engine

@@ -41,17 +41,17 @@ from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as vision
 
-from attar.data.augment import MultiCrop
+from attar.augment.operations import MultiCrop
 from attar.data.loading import RealSet
 from attar.data.sources import SourceSettings, open_source
 from attar.methods.base import Optimised, Synthetic
 from attar.methods.sre2l import Sre2l, Sre2lSettings
 from attar.models.catalog import build
-from attar.recover import RecoverSettings, _Loop
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.seeding import generator
 from attar.squeeze.teachers import TeacherSettings
+from attar.stages.recover import RecoverSettings, _Loop
 from attar.task import Normalization, Task
 from attar.training.loop import accuracy, fit
 

@@ -35,17 +35,17 @@ from attar.artifacts.labelling import Labelling
 from attar.artifacts.recovered import chunk_name, read_chunks, write_chunk
 from attar.artifacts.verify import verify
 from attar.data import loading
+from attar.evaluation.trials import distilled_subject
 from attar.methods.base import Distillate
 from attar.models.catalog import build
-from attar.relabel import RelabelSettings, label_plan, relabel
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.files import read_json, write_json
 from attar.runtime.seeding import generator
+from attar.stages.relabel import RelabelSettings, label_plan, relabel
 from attar.task import Normalization, Task
 from attar.training.loop import fit
 from attar.training.section import TrainSection
-from attar.training.trials import distilled_subject
 
 KEEPS_NOTHING, KEEPS_PIXELS = 0.05, 0.3
 CHUNK, EPOCHS, NETWORK = 128, 2, "convnet-d1-w8"

@@ -20,7 +20,7 @@ from pathlib import Path
 from table import Checks, Rows, arguments, finish, spread
 
 import attar
-from attar.contrast import Contrast, cell_of, signed
+from attar.results.significance import Contrast, cell_of, signed
 from attar.studies.settings import read_study
 
 PUBLISHED = 0.37

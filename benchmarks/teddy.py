@@ -292,8 +292,8 @@ def gradient_alignment(job: Job, out: Path) -> float:
     from attar.data.loading import RealSet
     from attar.data.sources import open_source
     from attar.losses.taylor import alignment, parameter_gradient
+    from attar.run.settings import restore
     from attar.runtime.engine import Engine
-    from attar.settings import restore
     from attar.squeeze.teacher_files import open_network
 
     distilled = attar.load(out)

@@ -20,7 +20,7 @@ from kept import peak_bytes
 from table import Checks, Rows, arguments, finish
 from torch import Tensor
 
-from attar.data.augment import Augmentation
+from attar.augment.operations import Augmentation
 from attar.losses.trajectory import Matching, MatchingGradient, soft_cross_entropy
 from attar.methods.mtt import unrolled
 from attar.methods.tesla import adjoint, graph_bytes

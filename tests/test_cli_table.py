@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from attar.cli.tables import print_records
-from attar.records import Labels, Record, Split
-from attar.verdict import Words
+from attar.results.records import Labels, Record, Split
+from attar.results.verdict import Words
 
 
 def record(group: str, labels: Labels, model: str = "net", split: Split = "test") -> Record:

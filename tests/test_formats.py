@@ -8,8 +8,8 @@ import torch
 
 from attar.artifacts.distilled import write_distilled
 from attar.artifacts.labelling import Labelling
-from attar.data.stored_views import describe, records
-from attar.data.views import Views, ViewSettings
+from attar.augment.stored_views import describe, records
+from attar.augment.views import Views, ViewSettings
 from attar.labels import LabelPlan, write_labels
 from attar.methods.base import Distillate
 from attar.runtime.seeding import generator

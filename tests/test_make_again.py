@@ -10,7 +10,7 @@ from attar.api.options import DistillOptions
 from attar.cli.flags import typed
 from attar.options import given
 from attar.recipes import fitting_recipe, load_recipe, recipes
-from attar.settings import command, resolve, with_models
+from attar.run.settings import command, resolve, with_models
 from attar.task import Normalization, Task
 
 TASK = Task(tuple("abcdefghij"), 3, 64, 64, Normalization((0.5,) * 3, (0.25,) * 3))

@@ -13,7 +13,7 @@ from attar.config import place
 from attar.methods import methods
 from attar.models.catalog import require_known
 from attar.recipes import recipes
-from attar.settings import resolve, sections_of
+from attar.run.settings import resolve, sections_of
 
 PAGES = {path.stem: path.read_text("utf-8") for path in (Path(__file__).parents[1] / "docs" / "methods").glob("*.md")}
 METHOD_OF = {"coresets": "herding"}

@@ -17,12 +17,12 @@ from attar.api import options as classes
 from attar.cli.app import Options
 from attar.cli.flags import fields_of
 from attar.config import Config
-from attar.continual_learning import ContinualSettings
 from attar.errors import ConfigError
+from attar.evaluation.continual import ContinualSettings
 from attar.marks import Rules, flag
 from attar.methods import methods
 from attar.options import given, section_of
-from attar.settings import sections_of
+from attar.run.settings import sections_of
 from attar.squeeze.kinds import kinds
 from attar.training.section import TrainSection
 

@@ -14,8 +14,8 @@ import attar
 from attar.data import loading
 from attar.errors import ArtifactError, AttarError, ConfigError, DataError, DivergedError
 from attar.methods.tesla import Tesla
-from attar.recover import _Loop
-from attar.settings import resolve
+from attar.run.settings import resolve
+from attar.stages.recover import _Loop
 
 TOY = {
     "squeeze.model": "convnet-d2-w8",
@@ -90,7 +90,7 @@ def test_stage_by_stage_gives_the_same_bytes(unbroken, tmp_path):
 
 @pytest.mark.parametrize("stop_at", [0, 1, 4])
 def test_interrupted_recover_goes_on_to_the_same_bytes(unbroken, tmp_path, monkeypatch, stop_at):
-    monkeypatch.setattr("attar.recover.CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr("attar.stages.recover.CHECKPOINT_EVERY_S", 0.0)
     step = _Loop._step
 
     def interrupted(loop, at):

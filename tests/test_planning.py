@@ -3,12 +3,12 @@
 import pytest
 
 import attar
-from attar import planning
 from attar.artifacts import parquet
+from attar.augment.replayed import ReplayedSet
 from attar.data import loading
-from attar.data.replayed import ReplayedSet
 from attar.labels.plan import LabelPlan
 from attar.methods.sre2l import Sre2l
+from attar.run import planning
 from attar.squeeze import rehearsal
 from attar.squeeze.teacher_files import TrainedTeacher
 from attar.training import loop

@@ -57,7 +57,7 @@ import torch
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_recover_loop as loop
 from attar.errors import AttarError
-from attar.recover import RecoverSettings, recover
+from attar.stages.recover import RecoverSettings, recover
 from attar.runtime.checkpoint import read_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.processes import launched
@@ -155,7 +155,7 @@ STUDENT = {
 }
 SAYING_WHO_TRAINS = f"""
 import attar
-from attar.training import trials
+from attar.evaluation import trials
 
 fit = trials.fit
 

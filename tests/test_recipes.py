@@ -11,7 +11,7 @@ import attar
 from attar.data.named import NAMED
 from attar.models.catalog import require_known
 from attar.recipes import NOTES, fitting_recipe, recipes
-from attar.settings import resolve
+from attar.run.settings import resolve
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 

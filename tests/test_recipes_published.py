@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from attar.settings import recipes, resolve
+from attar.run.settings import recipes, resolve
 
 RECIPES = recipes()
 CLAIM = re.compile(

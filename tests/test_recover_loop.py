@@ -12,11 +12,11 @@ from attar.artifacts.recovered import read_chunks, state_name
 from attar.config import Config
 from attar.errors import ConfigError, DivergedError
 from attar.methods.base import Optimised, RealImages, Selector, Synthetic
-from attar.recover import DOUBT_AFTER, RecoverSettings, _Loop, recover
 from attar.runtime.checkpoint import read_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events, read_events
 from attar.runtime.seeding import generator
+from attar.stages.recover import DOUBT_AFTER, RecoverSettings, _Loop, recover
 from attar.task import Normalization, Task
 
 TASK = Task(("a", "b"), 1, 4, 4, Normalization((0.5,), (0.25,)))
@@ -123,7 +123,7 @@ def test_stopped_and_gone_on_gives_the_same_bytes(
     settings: dict[str, Any], stop_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(tmp_path / "unbroken", **settings)
-    monkeypatch.setattr("attar.recover.CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr("attar.stages.recover.CHECKPOINT_EVERY_S", 0.0)
     take = _Loop._step
 
     def interrupted(loop: _Loop, step: int) -> Any:

@@ -10,16 +10,16 @@ import torch
 from PIL import Image
 
 import attar
-from attar.data.views import Views
+from attar.augment.views import Views
 from attar.errors import ConfigError, DivergedError
 from attar.methods.matching import AUTO_ALPHA, alpha_of, smallest_crop
 from attar.methods.sre2l import Sre2l, Sre2lSettings
 from attar.models.catalog import build
-from attar.recover import RecoverSettings, _Loop, chunks
 from attar.runtime.engine import Engine
 from attar.runtime.events import read_events
 from attar.runtime.seeding import generator
 from attar.squeeze.teacher_files import TrainedTeacher
+from attar.stages.recover import RecoverSettings, _Loop, chunks
 from attar.task import Normalization, Task
 
 TINY = {
@@ -239,7 +239,7 @@ def test_stopped_in_any_chunk_goes_on_to_the_same_bytes(
 ) -> None:
     settings = {"squeeze__model": "convnet-d1-w8-batch", "recover__chunk_size": 4, "source__train_per_class": 20}
     unbroken = distil("digits", tmp_path / "unbroken", evaluate__baselines=[], **settings)
-    monkeypatch.setattr("attar.recover.CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr("attar.stages.recover.CHECKPOINT_EVERY_S", 0.0)
     take = _Loop._step
 
     def interrupted(loop: _Loop, at: int) -> object:

@@ -187,7 +187,7 @@ def settings_page() -> str:
     from attar.described import study_options
     from attar.interop.settings import ForeignSettings
     from attar.methods import methods
-    from attar.settings import sections_of
+    from attar.run.settings import sections_of
     from attar.squeeze.kinds import kinds as kinds_of_knowledge
     from attar.training.section import TrainSection
 

@@ -18,8 +18,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from attar.augment.operations import Augmentation
 from attar.config import Config
-from attar.data.augment import Augmentation
 from attar.methods.base import Generators, Metrics, Optimised, RealImages, Synthetic, random_members
 from attar.models.catalog import build, penultimate
 from attar.task import Task

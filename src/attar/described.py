@@ -17,7 +17,7 @@ from attar.interop.settings import ForeignSettings
 from attar.methods import METHODS
 from attar.methods.base import Method
 from attar.models import catalog
-from attar.settings import sections_of
+from attar.run.settings import sections_of
 from attar.studies.settings import StudySettings
 from attar.task import Normalization, Task
 from attar.training.section import TrainSection

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from attar.plain import COUNT, SHARE, TEXT, TRUTH, WHOLE, Field, one_of, problem
-from attar.records import Labels
+from attar.results.records import Labels
 
 Kind = Literal["network", "expert", "member", "chunk", "student", "cell"]
 

@@ -22,9 +22,9 @@ from attar.artifacts.distilled import write_distilled
 from attar.artifacts.verify import verify
 from attar.errors import ArtifactError
 from attar.methods.base import Distillate
-from attar.records import Record
+from attar.results.records import Record
+from attar.results.verdict import Words
 from attar.task import Normalization, Task
-from attar.verdict import Words
 
 RECORDS = [
     Record.of(

@@ -23,15 +23,15 @@ from attar.artifacts.recovered import chunk_name, read_chunks, write_chunk
 from attar.artifacts.verify import verify
 from attar.data import loading
 from attar.errors import ArtifactError
+from attar.evaluation.trials import distilled_subject
 from attar.methods.base import Distillate
 from attar.models.catalog import build
-from attar.relabel import RelabelSettings, relabel
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.seeding import generator
+from attar.stages.relabel import RelabelSettings, relabel
 from attar.task import Task
 from attar.training.section import TrainSection
-from attar.training.trials import distilled_subject
 
 CHUNK = 3
 

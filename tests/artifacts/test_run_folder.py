@@ -4,7 +4,7 @@ from attar.artifacts.run import RunFolder
 from attar.errors import ArtifactError
 from attar.marks import Rules
 from attar.methods import methods
-from attar.settings import sections_of
+from attar.run.settings import sections_of
 
 RULES = Rules.of(sections_of(methods()["tesla"]))
 

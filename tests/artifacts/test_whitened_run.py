@@ -10,7 +10,7 @@ import torch
 import attar
 from attar.artifacts.verify import verify
 from attar.errors import ConfigError
-from attar.settings import resolve
+from attar.run.settings import resolve
 from attar.task import Normalization
 
 TOY = {

@@ -5,7 +5,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torchvision.transforms import functional as TF
 
-from attar.data.augment import NAMED, OPERATIONS, Augmentation, Draw, Mode, MultiCrop, Per
+from attar.augment.operations import NAMED, OPERATIONS, Augmentation, Draw, Mode, MultiCrop, Per
 from attar.errors import ConfigError
 from attar.runtime.seeding import generator
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attar.data.augment import OPERATIONS, Augmentation
+from attar.augment.operations import OPERATIONS, Augmentation
 from attar.data.loading import MemorySplit
 from attar.data.whitening import measure_whitening
 from attar.runtime.events import Events

@@ -5,8 +5,8 @@ import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
-from attar.data import randaugment
-from attar.data.randaugment import NAMES, RandDraw, apply, draw
+from attar.augment import randaugment
+from attar.augment.randaugment import NAMES, RandDraw, apply, draw
 
 RNG = torch.Generator().manual_seed(0)
 PIXELS = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8, generator=RNG)

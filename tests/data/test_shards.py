@@ -14,7 +14,7 @@ import torch
 from attar.data.shards import shard_files
 from attar.data.sources import Source, SourceSettings, open_source
 from attar.errors import DataError
-from attar.settings import source_name
+from attar.run.settings import source_name
 
 Members = list[tuple[str, bytes]]
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from attar.data.shuffling import orders, shuffled
-from attar.data.views import Views, ViewSettings
+from attar.augment.shuffling import orders, shuffled
+from attar.augment.views import Views, ViewSettings
 from attar.runtime.seeding import generator
 
 NUM = 64

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from attar.data.loading import LazySplit, MemorySplit, RealSet
-from attar.data.raster import to_pixels
 from attar.data.named import NAMED
+from attar.data.raster import to_pixels
 from attar.data.sources import PLACES, Source, SourceSettings, open_source
 from attar.errors import ConfigError, DataError
 from attar.runtime.events import Events

@@ -10,8 +10,8 @@ from torch import Tensor
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as TF
 
-from attar.data import crops, views
-from attar.data.views import Views, ViewSettings
+from attar.augment import crops, views
+from attar.augment.views import Views, ViewSettings
 from attar.errors import ArtifactError
 from attar.runtime.seeding import generator
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from attar.evaluation import trials
 from attar.items import Item
-from attar.training import trials
 
 
 class StopError(Exception):

@@ -15,20 +15,20 @@ from torch import Tensor
 from attar.artifacts.card import update_card
 from attar.artifacts.distilled import Distilled, write_distilled
 from attar.artifacts.recovered import state_name, write_chunk
-from attar.best_over_run import best_epochs, best_state, states_of
 from attar.data.loading import MemorySplit
 from attar.errors import ConfigError
-from attar.evaluation import EvaluateSettings, Evaluation, evaluate
+from attar.evaluation import trials
+from attar.evaluation.best_over_run import best_epochs, best_state, states_of
+from attar.evaluation.evaluate import EvaluateSettings, Evaluation, evaluate
 from attar.methods.base import Distillate
-from attar.records import Best, Measurement, Record
 from attar.report.headline import accuracies, comparisons, facts
+from attar.results.records import Best, Measurement, Record
+from attar.results.verdict import Words, best_lines, pairs, verdict
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.task import Normalization, Task
-from attar.training import trials
 from attar.training.loop import fit
 from attar.training.section import TrainSection
-from attar.verdict import Words, best_lines, pairs, verdict
 
 TASK = Task(("dark", "bright"), 1, 4, 4, Normalization((0.5,), (0.25,)))
 LABELS = torch.tensor([0, 1])

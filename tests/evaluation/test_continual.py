@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from attar.artifacts.distilled import Distilled
+from attar.augment.replayed import ReplayedSet
+from attar.augment.views import Views, ViewSettings
 from attar.config import options
-from attar.continual_learning import ContinualSettings, SeenClasses, continual, part_of, seen_classes
 from attar.data.loading import MemorySplit, RealSet, TensorSet
-from attar.data.replayed import ReplayedSet
-from attar.data.views import Views, ViewSettings
 from attar.errors import ConfigError, DataError
-from attar.records import Record
+from attar.evaluation import trials
+from attar.evaluation.continual import ContinualSettings, SeenClasses, continual, part_of, seen_classes
+from attar.results.records import Record
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events, read_events
 from attar.task import Normalization, Task
-from attar.training import trials
 from attar.training.section import TrainSection
 
 TASK = Task(tuple("abcde"), 1, 4, 4, Normalization((0.5,), (0.25,)))

@@ -9,24 +9,24 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from attar import evaluation
 from attar.artifacts.distilled import Distilled
+from attar.augment.replayed import ReplayedSet
+from attar.augment.views import Views, ViewSettings
 from attar.config import options
 from attar.data import loading
 from attar.data.loading import MemorySplit, RealSet
-from attar.data.replayed import ReplayedSet
-from attar.data.views import Views, ViewSettings
 from attar.errors import ArtifactError, ConfigError, DataError
-from attar.evaluation import EvaluateSettings, Evaluation, evaluate
+from attar.evaluation import evaluate as evaluation
+from attar.evaluation import trials
+from attar.evaluation.evaluate import EvaluateSettings, Evaluation, evaluate
+from attar.evaluation.subjects import Subjects
 from attar.items import Item
 from attar.methods.coreset import Herding
-from attar.records import Record
+from attar.results.ddranking import ARS, HLR, IOR, LRS
+from attar.results.records import Record
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
-from attar.scores import ARS, HLR, IOR, LRS
-from attar.subjects import Subjects
 from attar.task import Normalization, Task
-from attar.training import trials
 from attar.training.section import TrainSection
 
 MODEL = "convnet-d1-w4"

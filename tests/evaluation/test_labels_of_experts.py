@@ -11,18 +11,18 @@ from torch import Tensor
 
 import attar
 from attar.artifacts.distilled import Distilled, load_distilled
-from attar.continual_learning import part_of
 from attar.data.sources import Source, SourceSettings, open_source
+from attar.evaluation.continual import part_of
+from attar.evaluation.subjects import Subjects
+from attar.evaluation.trials import Subject
 from attar.models.catalog import build
 from attar.models.flat import FlatModel
-from attar.pipeline import teacher_of
+from attar.run.pipeline import teacher_of
 from attar.runtime.checkpoint import read_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
-from attar.subjects import Subjects
 from attar.training.section import TrainSection
 from attar.training.soft import Teacher
-from attar.training.trials import Subject
 
 NET = "convnet-d2-w8"
 TARGETS = (1, 2)

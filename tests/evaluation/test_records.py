@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from attar.errors import ArtifactError
-from attar.records import Arrival, Best, Cell, Measurement, Record, read_records
+from attar.results.records import Arrival, Best, Cell, Measurement, Record, read_records
 
 WHOLE = Record.of(
     "accuracy",

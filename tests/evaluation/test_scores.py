@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from attar.records import Labels, Record
-from attar.scores import ARS, HLR, IOR, LRS, Scores, normalised, score_text, scores
+from attar.results.ddranking import ARS, HLR, IOR, LRS, Scores, normalised, score_text, scores
+from attar.results.records import Labels, Record
 
 MODEL = "net"
 HOW = (

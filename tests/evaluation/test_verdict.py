@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from attar.errors import ArtifactError
-from attar.records import Labels, Record
-from attar.verdict import Words, group_words, pairs, verdict
+from attar.results.records import Labels, Record
+from attar.results.verdict import Words, group_words, pairs, verdict
 
 MODEL = "convnet-d1-w4"
 

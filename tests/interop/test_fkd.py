@@ -20,8 +20,8 @@ from torchvision.transforms import functional as pictures
 from attar import api
 from attar.artifacts.checksums import write_sums
 from attar.artifacts.verify import verify
-from attar.data.replayed import ReplayedSet
-from attar.data.views import Views
+from attar.augment.replayed import ReplayedSet
+from attar.augment.views import Views
 from attar.errors import ArtifactError, ConfigError, DataError
 from attar.interop.fkd import FkdLabels
 from attar.interop.imagefolder import read_imagefolder

@@ -12,10 +12,10 @@ from attar.methods import methods
 from attar.methods.base import Synthetic
 from attar.methods.sre2l import Sre2l, Sre2lSettings
 from attar.models.convnet import ConvNet
-from attar.recover import RecoverSettings, _Loop
 from attar.runtime import seeding
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
+from attar.stages.recover import RecoverSettings, _Loop
 from attar.task import Normalization, Task
 
 TASK = Task(("a", "b", "c"), 2, 8, 8, Normalization((0.4, 0.5), (0.3, 0.2)))

@@ -22,8 +22,8 @@ from attar.methods.patches import (
 )
 from attar.methods.rded import Rded, RdedSettings
 from attar.methods.sre2l import Sre2l, Sre2lSettings
-from attar.recover import RecoverSettings
 from attar.runtime.seeding import generator
+from attar.stages.recover import RecoverSettings
 from attar.task import Normalization, Task
 
 NORM = Normalization((0.5, 0.4, 0.6), (0.25, 0.3, 0.2))

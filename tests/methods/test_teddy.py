@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 import attar
 from attar.artifacts.distilled import load_distilled
 from attar.artifacts.run import RunFolder
+from attar.augment.views import Views
 from attar.cli import app
-from attar.data.views import Views
 from attar.errors import ConfigError
 from attar.losses.class_statistics import LayerStatistics
 from attar.methods.base import Member
@@ -26,13 +26,13 @@ from attar.methods.sre2l import Sre2l, Sre2lSettings
 from attar.methods.teddy import Teddy, TeddySettings
 from attar.models.catalog import build
 from attar.models.norms import batch_norms
-from attar.pipeline import Until
-from attar.recover import _Loop
+from attar.run.pipeline import Until
+from attar.run.settings import resolve, restore
 from attar.runtime.engine import Engine
 from attar.runtime.seeding import generator
-from attar.settings import resolve, restore
 from attar.squeeze.pool import TrainedPool
 from attar.squeeze.teacher_files import TrainedTeacher, load_teacher
+from attar.stages.recover import _Loop
 from attar.task import Normalization, Task
 
 TASK = Task(("a", "b", "c"), 1, 8, 8, Normalization((0.4,), (0.3,)))
@@ -299,7 +299,7 @@ def test_stopped_anywhere_goes_on_to_the_same_bytes(stop: str, tmp_path: Path, m
 
     given = {"squeeze__pool": "prior" if stop == "training" else "post"}
     unbroken = distil(tmp_path / "unbroken", "relabel", **given)
-    monkeypatch.setattr("attar.recover.CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr("attar.stages.recover.CHECKPOINT_EVERY_S", 0.0)
     monkeypatch.setattr("attar.training.loop.CHECKPOINT_EVERY_S", 0.0)
     monkeypatch.setattr("attar.squeeze.real_statistics.CHECKPOINT_EVERY_S", 0.0)
     monkeypatch.setattr("attar.squeeze.real_statistics.BATCH", 40)

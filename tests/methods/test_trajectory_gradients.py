@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from attar.data.augment import Augmentation
+from attar.augment.operations import Augmentation
 from attar.losses.trajectory import Matching, MatchingGradient, soft_cross_entropy
 from attar.methods.mtt import unrolled
 from attar.methods.tesla import adjoint, graph_bytes

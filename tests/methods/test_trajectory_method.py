@@ -13,8 +13,8 @@ from attar.methods import methods, mtt, tesla
 from attar.methods.base import Segment, Synthetic
 from attar.models.convnet import ConvNet
 from attar.models.flat import FlatModel
+from attar.run.settings import sections_of
 from attar.runtime import seeding
-from attar.settings import sections_of
 from attar.task import Normalization, Task
 
 TASK = Task(("a", "b", "c"), 2, 8, 8, Normalization((0.4, 0.5), (0.3, 0.2)))

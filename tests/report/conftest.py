@@ -18,8 +18,8 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from attar.items import Item, chunk_item
-from attar.records import Arrival, Record
-from attar.verdict import verdict
+from attar.results.records import Arrival, Record
+from attar.results.verdict import verdict
 
 MakeRun = Callable[..., Path]
 HARDWARE = {"device": "cpu", "processor": "Some Processor 2.4 GHz", "threads": 2, "system": "Linux x86_64"}

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attar.items import NO_ITEM, Item, chunk_item
-from attar.records import Labels, Record
 from attar.report.axes import accuracy_axis, log_axis
 from attar.report.charts import MOST_MEMBERS, MOST_POINTS, TONES, Chart, Spread, bars, chart, spread_chart
 from attar.report.curves import Curve, Series
+from attar.results.records import Labels, Record
 
 
 def draw(*series: Series) -> Chart:

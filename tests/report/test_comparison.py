@@ -12,11 +12,11 @@ import pytest
 
 from attar.cli.comparisons import comparison_json, print_comparison
 from attar.errors import ArtifactError, ConfigError
-from attar.records import Record
 from attar.report.charts import TONES
 from attar.report.compare import group_view, render_comparison, write_comparison
 from attar.report.scaling import LEVEL, scaling_charts, series_names
 from attar.report.several import Judged, grouped, read_judged, rows
+from attar.results.records import Record
 
 EVIL = "<script>alert(1)</script>"
 DEFAULTS = {"epochs": 9, "ema": 0.0, "augment": "dsa"}

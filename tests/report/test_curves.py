@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from attar.items import NO_ITEM, Item, chunk_item, item_of
-from attar.records import Record
 from attar.report.curves import Curve, Series, by_network, curves, of_these_records, with_items
+from attar.results.records import Record
 
 
 def event(stage: str, item: Item = NO_ITEM, **fields: Any) -> tuple[Item, dict[str, Any]]:

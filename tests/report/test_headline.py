@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from attar.records import Record
 from attar.report.formats import duration, setting, size
 from attar.report.headline import (
     Comparison,
@@ -20,7 +19,8 @@ from attar.report.headline import (
     unbroken_words,
     unlabelled,
 )
-from attar.verdict import Words
+from attar.results.records import Record
+from attar.results.verdict import Words
 
 
 def record(group: str, mean: float, images: int, size_bytes: int, **changes: Any) -> Record:

@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from attar.records import Labels, Record
 from attar.report.collect import ReportData, collect
 from attar.report.page import render
 from attar.report.scores import scores_view
+from attar.results.records import Labels, Record
 
 MakeRun = Callable[..., Path]
 

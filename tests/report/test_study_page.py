@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from attar.contrast import to_baseline
-from attar.records import Cell, Record
 from attar.report.study import forests, lines, noise_charts, render_study
+from attar.results.records import Cell, Record
+from attar.results.significance import to_baseline
 
 EVIL = "<script>alert(1)</script>"
 

@@ -19,11 +19,11 @@ from attar.errors import ConfigError
 from attar.methods import METHODS
 from attar.methods.coreset import Random
 from attar.models.catalog import build
-from attar.pipeline import prepare
+from attar.run.pipeline import prepare
+from attar.run.settings import resolve
 from attar.runtime.checkpoint import read_tensors, write_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
-from attar.settings import resolve
 from attar.squeeze.kinds import KINDS, Kind, kinds, knowledge
 from attar.squeeze.knowledge import Knowledge, Members
 from attar.squeeze.rehearsal import Estimate, Rehearsal

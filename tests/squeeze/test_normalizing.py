@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from attar.augment.operations import Crop
 from attar.config import build as build_sections
-from attar.data.augment import Crop
 from attar.data.loading import MemorySplit, RealSet
 from attar.errors import ConfigError
 from attar.losses.statistics import Watched

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from attar.artifacts.run import RunFolder
+from attar.augment.views import Views, ViewSettings
 from attar.data.loading import MemorySplit, RealSet
-from attar.data.views import Views, ViewSettings
 from attar.errors import ArtifactError, ConfigError, DivergedError
 from attar.marks import Rules
 from attar.models.norms import batch_norms

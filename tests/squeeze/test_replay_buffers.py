@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from attar.data.loading import MemorySplit, RealSet
 from attar.errors import ArtifactError, ConfigError, DataError
-from attar.pipeline import prepare
-from attar.planning import plan
+from attar.run.pipeline import prepare
+from attar.run.planning import plan
 from attar.runtime.checkpoint import read_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events, read_events

@@ -8,8 +8,8 @@ from typing import get_args
 import pytest
 from scipy import stats
 
-from attar.contrast import Contrast, Verdict, contrasts, holm, signed, summary, to_baseline
-from attar.records import Cell, Record
+from attar.results.records import Cell, Record
+from attar.results.significance import Contrast, Verdict, contrasts, holm, signed, summary, to_baseline
 
 
 def record(name: str, *values: float, variant: str = "plain", noise: float = 0.0) -> Record:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attar.data.replayed import ReplayedSet
-from attar.data.views import Views, ViewSettings
+from attar.augment.replayed import ReplayedSet
+from attar.augment.views import Views, ViewSettings
 from attar.errors import ConfigError
 from attar.models.convnet import ConvNet
 from attar.runtime.engine import Engine

@@ -432,8 +432,8 @@ def test_halves_apart_are_put_together_again_in_the_order_of_the_batch(name: str
 
 
 def test_replayed_labels_keep_their_own_mix(tmp_path: Path) -> None:
-    from attar.data.replayed import ReplayedSet
-    from attar.data.views import Views, ViewSettings
+    from attar.augment.replayed import ReplayedSet
+    from attar.augment.views import Views, ViewSettings
 
     data = make_data()
     views = Views(ViewSettings(mix="cutmix"), 0, 22, (1, 8, 8))

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attar import pipeline
 from attar.api.arguments import takes
 from attar.api.options import DistillOptions, ExpertsOptions, PlanOptions, ResumeOptions
 from attar.artifacts.distilled import Distilled, load_distilled
@@ -14,14 +13,15 @@ from attar.config import build, place
 from attar.data.sources import SourceSettings, open_source
 from attar.methods import method as method_named
 from attar.options import Until, given
-from attar.records import Record
+from attar.results.records import Record
+from attar.results.verdict import Words
+from attar.run import pipeline
+from attar.run.settings import sections_of
 from attar.runtime.engine import Engine
-from attar.settings import sections_of
 from attar.squeeze.expert_files import list_experts
-from attar.verdict import Words
 
 if TYPE_CHECKING:
-    from attar.planning import Plan
+    from attar.run.planning import Plan
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def advance(run: pipeline.Run, until: Until) -> Distillation:
 @takes(PlanOptions)
 def plan(asked: PlanOptions) -> Plan:
     """Rehearse what `distill` would do with these arguments: time of each stage, memory, disk."""
-    from attar.planning import plan as rehearse
+    from attar.run.planning import plan as rehearse
 
     prepared = _prepared(asked)
     settled = pipeline.with_precision(prepared.settings, prepared.source.task)

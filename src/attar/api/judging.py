@@ -15,14 +15,14 @@ from attar.artifacts.distilled import Distilled, load_distilled
 from attar.artifacts.run import CONFIG
 from attar.config import Config, build, merge
 from attar.data.sources import Source, SourceSettings, open_source
-from attar.evaluation import EvaluateSettings, Evaluation, at_learnt_rate
-from attar.evaluation import evaluate as evaluate_set
+from attar.evaluation.evaluate import EvaluateSettings, Evaluation, at_learnt_rate
+from attar.evaluation.evaluate import evaluate as evaluate_set
 from attar.options import given
-from attar.pipeline import sharing_engine, teacher_of
-from attar.records import Record
+from attar.results.records import Record
+from attar.run.pipeline import sharing_engine, teacher_of
+from attar.run.settings import default_model
 from attar.runtime.events import Events
 from attar.runtime.processes import launched
-from attar.settings import default_model
 from attar.training.loop import TrainSettings
 from attar.training.section import TrainSection
 
@@ -72,8 +72,8 @@ def continual(asked: ContinualOptions) -> tuple[Record, ...]:
     The settings are those of the sections `train` and `source`; and `foreign` for another program's images. Images that
     carry a learnt rate are trained on at it, and real ones too, where they are judged so.
     """
-    from attar.continual_learning import ContinualSettings
-    from attar.continual_learning import continual as learn_continually
+    from attar.evaluation.continual import ContinualSettings
+    from attar.evaluation.continual import continual as learn_continually
 
     kinds: dict[str, type[Config]] = {"train": TrainSection, "source": SourceSettings}
     judged = _open(asked, kinds)

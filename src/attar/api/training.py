@@ -18,13 +18,13 @@ from attar.data.loading import RealSet, TrainingSet
 from attar.data.sources import SourceSettings, open_source, whitened
 from attar.data.whitening import measure_whitening
 from attar.errors import ArtifactError, ConfigError
-from attar.evaluation import at_learnt_rate
+from attar.evaluation.evaluate import at_learnt_rate
 from attar.items import Item
 from attar.options import PathLike, given
-from attar.pipeline import sharing_engine, teacher_of
+from attar.run.pipeline import sharing_engine, teacher_of
+from attar.run.settings import default_model, source_name
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
-from attar.settings import default_model, source_name
 from attar.squeeze.teacher_files import load_teacher
 from attar.training.loop import TrainSettings
 from attar.training.section import TrainSection

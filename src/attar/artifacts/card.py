@@ -22,9 +22,9 @@ from attar.artifacts.description import Description, locate, read_description
 from attar.artifacts.labelling import stored_plan
 from attar.artifacts.parquet import Bytes8, Integers, picture
 from attar.errors import ArtifactError
-from attar.records import Labels, Record
+from attar.results.records import Labels, Record
+from attar.results.verdict import Words
 from attar.runtime.files import write_text
-from attar.verdict import Words
 
 README = "README.md"
 PREVIEW = "preview.png"

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from attar.contrast import MEANING, cell_of, signed
 from attar.report.compare import RowView, group_view
 from attar.report.several import Group, Row, rows
 from attar.report.study import noise_text
+from attar.results.significance import MEANING, cell_of, signed
 
 if TYPE_CHECKING:
     from attar.studies.result import StudyResult

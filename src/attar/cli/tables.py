@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from attar.records import Record
-from attar.scores import NAMES, Scores, score_text
-from attar.verdict import Words, best_lines, group_words
+from attar.results.ddranking import NAMES, Scores, score_text
+from attar.results.records import Record
+from attar.results.verdict import Words, best_lines, group_words
 
 
 def print_records(records: Sequence[Record], verdict: Words) -> None:

@@ -33,9 +33,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attar.artifacts.labelling import Labelling
-from attar.data.replayed import ReplayedSet
-from attar.data.stored_views import describe, records
-from attar.data.views import ViewDraw, Views, ViewSettings
+from attar.augment.replayed import ReplayedSet
+from attar.augment.stored_views import describe, records
+from attar.augment.views import ViewDraw, Views, ViewSettings
 from attar.errors import ArtifactError
 from attar.interop.torchfile import read_values
 from attar.labels.codec import LOGIT_LIMIT

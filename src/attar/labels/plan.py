@@ -23,7 +23,7 @@ FEWEST_EPOCHS = 20
 VIEW = np.dtype(
     [("crop", "<u2", (4,)), ("partner", "<u4"), ("box", "<u2", (4,)), ("share", "<f4"), ("flip", "u1")], align=False
 )
-"""A view, as `attar.data.views.ViewDraw` has it, but for the partner's crop and mirror, which are in its own record."""
+"""A view, as `attar.augment.views.ViewDraw` has it, but for the partner's crop and mirror, which its own record has."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from attar.augment.operations import MultiCrop
 from attar.config import Config
-from attar.data.augment import MultiCrop
 from attar.losses.statistics import Watched, total_variation
 from attar.methods.base import (
     Distillate,

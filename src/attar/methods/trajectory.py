@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor
 
+from attar.augment.operations import Augmentation, Per
 from attar.config import Config
-from attar.data.augment import Augmentation, Per
 from attar.errors import ArtifactError
 from attar.losses.trajectory import Matching, MatchingGradient, soft_cross_entropy
 from attar.methods.base import (

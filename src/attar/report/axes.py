@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from attar.records import Record
+from attar.results.records import Record
 
 LOG_RATIOS = 30.0, 1e15
 EDGE = 4.0

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from attar.items import Item
-from attar.records import Record
 from attar.report.axes import Axis, axis_of
 from attar.report.curves import Curve, Series
+from attar.results.records import Record
 
 MOST_POINTS = 90
 MOST_MEMBERS = 12

@@ -13,14 +13,14 @@ from typing import Any
 
 from attar.errors import ArtifactError, naming
 from attar.plain import is_number
-from attar.records import Record, read_records
 from attar.report.curves import STAGES, Curve, curves, of_these_records, with_items
 from attar.report.outside import Outside, read_outside
 from attar.report.pictures import Film, Gallery, last_frame, read_film, read_gallery
+from attar.results.records import Record, read_records
+from attar.results.verdict import Words
 from attar.runtime.events import read_events
 from attar.runtime.files import read_json
 from attar.runtime.reading import read_yaml
-from attar.verdict import Words
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from attar.report.collect import ReportData
 from attar.report.headline import accuracies
-from attar.verdict import pairs
+from attar.results.verdict import pairs
 
 
 @dataclass(frozen=True)

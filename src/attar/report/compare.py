@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from attar.records import Labels
 from attar.report.charts import Chart
 from attar.report.formats import duration, size
 from attar.report.page import draw
 from attar.report.scaling import scaling_charts
 from attar.report.several import Group, Judged, Row, grouped, rows
+from attar.results.records import Labels
 from attar.runtime.files import write_text
 
 

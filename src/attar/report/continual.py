@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import fmean
 
-from attar.records import Arrival, Labels, Record
 from attar.report.charts import Chart, Spread, spread_chart
 from attar.report.collect import ReportData
 from attar.report.headline import trained_on, unbroken
+from attar.results.records import Arrival, Labels, Record
 
 
 @dataclass(frozen=True)

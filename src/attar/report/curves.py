@@ -10,7 +10,7 @@ from typing import Any
 
 from attar.items import Item, item_of
 from attar.plain import is_number
-from attar.records import Record
+from attar.results.records import Record
 
 STAGES = ("squeeze", "recover", "relabel", "train", "evaluate")
 NOT_METRICS = ("step", "time_s")

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from attar.records import Labels, Record, Split
 from attar.report.axes import Axis, accuracy_axis
 from attar.report.charts import Bar, bars
 from attar.report.formats import count, setting, size
-from attar.verdict import Pair, Words, pairs
+from attar.results.records import Labels, Record, Split
+from attar.results.verdict import Pair, Words, pairs
 
 SPLITS: tuple[Split, ...] = ("test", "validation")
 GROUPS = {

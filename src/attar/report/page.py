@@ -28,8 +28,8 @@ from attar.report.layout import film_view, gallery_view
 from attar.report.outside import FOREIGN
 from attar.report.recovery import terms
 from attar.report.scores import scores_view
+from attar.results.verdict import best_lines
 from attar.runtime.files import write_text
-from attar.verdict import best_lines
 from attar.version import __version__
 
 SIZES = {"images": "Images", "labels": "Labels", "teacher": "Teacher", "whitening": "Whitening", "total": "Total"}

@@ -6,12 +6,12 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from attar.records import Record
 from attar.report.axes import Axis, axis_of, log_axis
 from attar.report.charts import TONES, Chart, Line, Spread, summary_of
 from attar.report.formats import size
 from attar.report.headline import unbroken
 from attar.report.several import Row
+from attar.results.records import Record
 
 MOST_MARKS = 6
 COLOURS = (0, 4, 5, 3)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from attar.report.collect import ReportData
 from attar.report.headline import accuracies
-from attar.scores import NAMES, NEEDS, score_text, scores
+from attar.results.ddranking import NAMES, NEEDS, score_text, scores
 
 
 @dataclass(frozen=True)

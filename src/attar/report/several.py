@@ -13,14 +13,14 @@ from typing import Any
 
 from attar.errors import ArtifactError, ConfigError
 from attar.plain import is_number
-from attar.records import Record, Split, read_records
 from attar.report.collect import listed, mapping, read_stage
 from attar.report.curves import STAGES
 from attar.report.formats import count, setting
 from attar.report.headline import accuracies, how_measured
 from attar.report.outside import Outside, read_outside
+from attar.results.records import Record, Split, read_records
+from attar.results.verdict import Pair, pairs
 from attar.runtime.files import digest, read_json
-from attar.verdict import Pair, pairs
 
 EVALUATION, ABOUT = "evaluation.json", "attar.json"
 WIDEST = ("classes and size", "real images")

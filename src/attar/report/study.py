@@ -9,18 +9,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from attar.contrast import MEANING, Contrast, cell_of, place, signed, to_baseline
 from attar.errors import ArtifactError, naming
 from attar.plain import is_number
-from attar.records import Record, read_records
 from attar.report.axes import Axis, axis_of
 from attar.report.charts import Chart, Spread, spread_chart
 from attar.report.collect import mapping
 from attar.report.formats import count, setting
 from attar.report.headline import unbroken, unbroken_words
 from attar.report.page import draw
+from attar.results.records import Record, read_records
+from attar.results.significance import MEANING, Contrast, cell_of, place, signed, to_baseline
+from attar.results.verdict import Words
 from attar.runtime.files import read_json, write_text
-from attar.verdict import Words
 
 RESULT, PAGE = "study.json", "report.html"
 AXES = ("precision", "label_noise", "strategy")

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attar.data.augment import Crop
+from attar.augment.operations import Crop
 from attar.data.loading import RealSet
 from attar.models.norms import batch_norms
 from attar.models.weights import library_normalization

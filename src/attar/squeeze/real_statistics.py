@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from attar.augment.views import Views, ViewSettings
 from attar.data.loading import RealSet, batches
-from attar.data.views import Views, ViewSettings
 from attar.errors import ArtifactError
 from attar.items import Item
 from attar.losses.class_statistics import Grouping, LayerStatistics, Sums

@@ -1,6 +1,6 @@
 """What a plan is made of: seconds of a unit of work, measured by doing a few, and how many units there will be.
 
-A kind of knowledge says with these what squeezing it will cost; `attar.planning` does so for the other stages.
+A kind of knowledge says with these what squeezing it will cost; `attar.run.planning` does so for the other stages.
 """
 
 from __future__ import annotations

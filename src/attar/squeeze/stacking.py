@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
+from attar.augment.operations import Augmentation
 from attar.config import differences, dump
-from attar.data.augment import Augmentation
 from attar.data.loading import TensorSet, TrainingSet, batches, plainly
 from attar.errors import ArtifactError, DivergedError
 from attar.items import Item

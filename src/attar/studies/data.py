@@ -13,14 +13,15 @@ from attar.data.loading import RealSet, TrainingSet
 from attar.data.sources import Source, open_source, whitened
 from attar.data.whitening import measure_whitening
 from attar.errors import ConfigError
-from attar.evaluation import judging_set, require_judges
+from attar.evaluation.evaluate import judging_set, require_judges
+from attar.evaluation.trials import Subject, distilled_subject
 from attar.models.catalog import build
-from attar.pipeline import teacher_of
-from attar.records import Labels, Split
+from attar.results.records import Labels, Split
+from attar.run.pipeline import teacher_of
+from attar.run.settings import default_model
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.files import sha256
-from attar.settings import default_model
 from attar.squeeze.teacher_files import load_teacher
 from attar.studies.grid import Cell
 from attar.studies.settings import StudySettings
@@ -29,7 +30,6 @@ from attar.training.loop import check
 from attar.training.settings import TrainSettings
 from attar.training.strategies import Teaches
 from attar.training.strategies.kd import teacher_file
-from attar.training.trials import Subject, distilled_subject
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attar.config import dump
-from attar.contrast import Contrast, cell_of, summary, to_baseline
 from attar.errors import ArtifactError
-from attar.records import ACCURACY, Record
-from attar.records import Cell as Place
+from attar.results.records import ACCURACY, Record
+from attar.results.records import Cell as Place
+from attar.results.significance import Contrast, cell_of, summary, to_baseline
+from attar.results.verdict import Words
 from attar.runtime.engine import hardware
 from attar.runtime.files import write_json, write_text
 from attar.studies.grid import Cell, images_seen, showings
 from attar.studies.trainings import Study, Training
-from attar.verdict import Words
 
 RESULT, TABLE = "study.json", "study.csv"
 

@@ -26,7 +26,7 @@ from attar.data.sources import SourceSettings
 from attar.errors import ConfigError, unknown
 from attar.models.catalog import require_known
 from attar.recipes import study_names, study_text
-from attar.records import Split
+from attar.results.records import Split
 from attar.training.section import TrainSection
 
 FIX = "`attar show study` lists every field with type, default and meaning"

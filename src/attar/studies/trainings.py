@@ -16,6 +16,7 @@ from pathlib import Path
 
 from attar.config import dump
 from attar.errors import DivergedError
+from attar.evaluation.trials import Trials
 from attar.items import Item
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
@@ -23,7 +24,6 @@ from attar.runtime.files import digest
 from attar.studies.data import named_models, open_data
 from attar.studies.grid import Cell, cells_of, images_seen
 from attar.studies.settings import StudySettings
-from attar.training.trials import Trials
 
 TRAININGS = "trainings"
 Outcome = float | DivergedError

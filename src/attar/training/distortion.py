@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from attar.data import randaugment
-from attar.data.augment import Augmentation
+from attar.augment import randaugment
+from attar.augment.operations import Augmentation
 from attar.errors import ConfigError
 from attar.runtime.seeding import generator
 from attar.task import Normalization

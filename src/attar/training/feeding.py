@@ -12,8 +12,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from attar.augment.replayed import ReplayedSet
 from attar.data.loading import MemorySplit, RealSet, TensorSet, TrainingSet, batches, plainly
-from attar.data.replayed import ReplayedSet
 from attar.runtime.engine import Engine
 from attar.task import Normalization
 

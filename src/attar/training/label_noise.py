@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from attar.augment.replayed import ReplayedSet
 from attar.data.loading import TrainingSet
-from attar.data.replayed import ReplayedSet
 from attar.errors import ConfigError, DataError
 from attar.options import NoiseKind
 from attar.runtime.seeding import generator

@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attar.augment.replayed import ReplayedSet
 from attar.config import differences, dump
 from attar.data.loading import TrainingSet
-from attar.data.replayed import ReplayedSet
 from attar.errors import ArtifactError, DataError
 from attar.items import Item
 from attar.runtime.checkpoint import read_tensors, write_tensors

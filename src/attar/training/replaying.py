@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from attar.augment.replayed import ReplayedSet
 from attar.data.loading import TrainingSet
-from attar.data.replayed import ReplayedSet
 from attar.errors import ConfigError
 from attar.training.strategies import Strategy
 

@@ -7,8 +7,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from attar.augment.operations import Augmentation, Mode, Per
 from attar.config import ConfigT
-from attar.data.augment import Augmentation, Mode, Per
 from attar.options import LabelNoise, Supervision
 from attar.training.optimizers import make_optimizer, problem_with
 

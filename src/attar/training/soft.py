@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from attar.artifacts.distilled import Distilled
+from attar.augment.replayed import ReplayedSet
+from attar.augment.stored_views import StoredViews
+from attar.augment.views import Views
 from attar.data.loading import TrainingSet
-from attar.data.replayed import ReplayedSet
-from attar.data.stored_views import StoredViews
-from attar.data.views import Views
 from attar.errors import ConfigError
 from attar.labels.store import LabelStore
 from attar.methods.base import Labeller

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attar.data import crops
+from attar.augment import crops
 from attar.errors import unknown
 
 Draw = dict[str, Tensor]
@@ -163,7 +163,7 @@ class Rotate(Operation):
 
 
 class ResizedCrop(Operation):
-    """Crop a random part and bring it back to full size (bilinear); (num, 4): see `attar.data.crops`.
+    """Crop a random part and bring it back to full size (bilinear); (num, 4): see `attar.augment.crops`.
 
     `min_scale` is the smallest part of the area, in 0..1 (0 excluded), that is kept.
     """

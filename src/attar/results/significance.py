@@ -19,8 +19,8 @@ from statistics import fmean
 from typing import Any, Literal, get_args
 
 from attar.errors import ArtifactError
-from attar.records import Cell, Record
-from attar.verdict import Words
+from attar.results.records import Cell, Record
+from attar.results.verdict import Words
 
 LEVEL = 0.05
 Verdict = Literal["better", "worse", "perhaps better", "perhaps worse", "no difference shown", "one training: no proof"]

@@ -28,7 +28,7 @@ from attar.errors import DataError
 from attar.items import Item
 from attar.methods.base import Images
 from attar.models.catalog import build
-from attar.records import Labels
+from attar.results.records import Labels
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.files import digest, read_json, sha256, write_json
@@ -72,7 +72,7 @@ class Subject:
     name: str
     """For a person, and for the names of files."""
     group: str
-    """Of what kind the images are; see `attar.records.Record`."""
+    """Of what kind the images are; see `attar.results.records.Record`."""
     labels: Labels
     make: Callable[[int], TrainingSet]
     settings: TrainSettings

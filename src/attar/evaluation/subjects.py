@@ -20,20 +20,20 @@ import torch
 from torch import Tensor
 
 from attar.artifacts.distilled import Distilled
+from attar.augment.replayed import ReplayedSet
+from attar.augment.views import Views, ViewSettings
 from attar.data.loading import RealSet, TrainingSet, kept
-from attar.data.replayed import ReplayedSet
-from attar.data.views import Views, ViewSettings
 from attar.errors import ConfigError, DataError
+from attar.evaluation.trials import Source, Subject, distilled_subject, full_subject, random_subject
 from attar.methods import method as method_named
 from attar.methods.coreset import ByFeatures
-from attar.records import Labels
+from attar.results.records import Labels
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.files import sha256
 from attar.runtime.seeding import generator
 from attar.training.loop import TrainSettings
 from attar.training.soft import Teacher, labelled_by
-from attar.training.trials import Source, Subject, distilled_subject, full_subject, random_subject
 
 PLAIN = {"augment": "none", "cutmix": 0.0, "mixup": 0.0, "cutout_px": 0, "randaugment": 0}
 """Settings of a training on images as they are."""

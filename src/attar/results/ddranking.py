@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from attar.records import Labels, Record
+from attar.results.records import Labels, Record
 
 HLR, IOR = "hard_label_recovery", "improvement_over_random"
 LRS, ARS = "label_robust_score", "augmentation_robust_score"

@@ -4,7 +4,7 @@
     over the epochs of students   SRe2L, RDED: a student is tested on the way, its best epoch counts, seed by seed
 
 Both choose by the images that judge, so they flatter, most where spreads are wide. They are records of their own
-(`attar.records.Record.best`) that no headline takes.
+(`attar.results.records.Record.best`) that no headline takes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import replace
 from attar.artifacts.distilled import Distilled
 from attar.artifacts.recovered import read_states
 from attar.errors import ConfigError
-from attar.records import Best, Labels, Measurement, Record
+from attar.results.records import Best, Labels, Measurement, Record
 
 RECOVERED = "recover"
 

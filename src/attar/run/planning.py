@@ -21,22 +21,22 @@ from torch import Tensor
 
 from attar.artifacts.parquet import writing_bytes
 from attar.artifacts.recovered import chunk_name
+from attar.augment.replayed import ReplayedSet
+from attar.augment.views import Views
 from attar.config import Config
 from attar.data.loading import SubsetSplit, TensorSet, TrainingSet
-from attar.data.replayed import ReplayedSet
 from attar.data.sources import Source
-from attar.data.views import Views
-from attar.evaluation import held_bytes
+from attar.evaluation.evaluate import held_bytes
 from attar.labels.plan import LabelPlan
 from attar.methods.base import Distillate, Method
-from attar.recover import SNAPSHOT_IMAGES, RecoverSettings, chunks, recover, snapshot_steps, state_steps
-from attar.relabel import BATCH, RelabelSettings, label_plan, relabel
+from attar.run.settings import Settings
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.seeding import generator
-from attar.settings import Settings
 from attar.squeeze.kinds import Kind
 from attar.squeeze.rehearsal import Estimate, First, Rehearsal
+from attar.stages.recover import SNAPSHOT_IMAGES, RecoverSettings, chunks, recover, snapshot_steps, state_steps
+from attar.stages.relabel import BATCH, RelabelSettings, label_plan, relabel
 from attar.training.soft import Teacher
 from attar.training.strategies import num_batches
 

@@ -14,7 +14,7 @@ from pydantic import field_validator
 from attar.config import Config, build, dump, merge, place
 from attar.data.sources import SourceSettings
 from attar.errors import ConfigError
-from attar.evaluation import EvaluateSettings
+from attar.evaluation.evaluate import EvaluateSettings
 from attar.marks import Rules
 from attar.methods import method as method_named
 from attar.methods.base import Method
@@ -22,10 +22,10 @@ from attar.models.catalog import require_known
 from attar.models.weights import without_place
 from attar.options import Machine, Seeded, Wanted
 from attar.recipes import Recipe, fitting_recipe, recipes
-from attar.recover import RecoverSettings
-from attar.relabel import RelabelSettings
 from attar.squeeze.kinds import Kind
 from attar.squeeze.kinds import knowledge as knowledge_named
+from attar.stages.recover import RecoverSettings
+from attar.stages.relabel import RelabelSettings
 from attar.task import Task
 from attar.training.loop import TrainSettings
 from attar.training.section import TrainSection

@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from attar.data.views import ViewDraw, Views, ViewSettings
+from attar.augment.views import ViewDraw, Views, ViewSettings
 from attar.errors import ArtifactError
 from attar.labels.checks import view_problems
 from attar.labels.plan import VIEW

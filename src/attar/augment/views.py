@@ -31,10 +31,10 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 from torch import Tensor
 
+from attar.augment import crops
+from attar.augment.crops import Floats
+from attar.augment.shuffling import orders, shuffled
 from attar.config import Config, dump
-from attar.data import crops
-from attar.data.crops import Floats
-from attar.data.shuffling import orders, shuffled
 from attar.errors import ArtifactError
 from attar.runtime.seeding import derive
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from attar.data.views import Views
+from attar.augment.views import Views
 from attar.labels.pairing import paired_epochs
 from attar.labels.store import LabelStore
 

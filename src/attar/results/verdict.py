@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from attar.errors import ArtifactError
-from attar.records import Best, Labels, Record
+from attar.results.records import Best, Labels, Record
 
 CLEAR_SPREADS = 2.0
 """A difference of means counts as clear from this many pooled standard deviations on."""

@@ -24,20 +24,13 @@ from attar.data.loading import RealSet
 from attar.data.sources import Source, open_source, whitened
 from attar.data.whitening import measure_whitening
 from attar.errors import ConfigError, DataError
-from attar.evaluation import Evaluation, require_judges, require_resize
+from attar.evaluation.evaluate import Evaluation, require_judges, require_resize
 from attar.methods import methods
 from attar.models.catalog import build as build_model
 from attar.models.weights import without_place
 from attar.options import Redo, Until
 from attar.recipes import Recipe, fitting_recipe, load_recipe
-from attar.recover import recover
-from attar.relabel import label_plan, relabel
-from attar.runtime.engine import Engine, device_named, hardware
-from attar.runtime.events import Events
-from attar.runtime.memory import enough_memory
-from attar.runtime.precision import AUTO_LEAST_PX, auto_precision
-from attar.runtime.processes import launched
-from attar.settings import (
+from attar.run.settings import (
     Settings,
     choose_method,
     command,
@@ -47,9 +40,16 @@ from attar.settings import (
     source_name,
     with_models,
 )
+from attar.runtime.engine import Engine, device_named, hardware
+from attar.runtime.events import Events
+from attar.runtime.memory import enough_memory
+from attar.runtime.precision import AUTO_LEAST_PX, auto_precision
+from attar.runtime.processes import launched
 from attar.squeeze.kinds import kinds
 from attar.squeeze.knowledge import decisive
 from attar.squeeze.teacher_files import load_teacher
+from attar.stages.recover import recover
+from attar.stages.relabel import label_plan, relabel
 from attar.task import Task
 from attar.training.soft import Teacher
 
@@ -165,7 +165,7 @@ class Run:
 
     def _evaluate(self) -> Evaluation:
         from attar.artifacts.card import update_card
-        from attar.evaluation import evaluate
+        from attar.evaluation.evaluate import evaluate
 
         distilled = self.distilled()
         evaluation = evaluate(

@@ -18,25 +18,25 @@ import torch
 from torch import Tensor
 
 from attar.artifacts.distilled import Distilled
+from attar.augment.replayed import ReplayedSet
+from attar.augment.views import Views
 from attar.config import dump
 from attar.data.loading import RealSet, TrainingSet
-from attar.data.replayed import ReplayedSet
-from attar.data.views import Views
 from attar.errors import ConfigError, DataError
-from attar.evaluation import TRIALS, judging_set
+from attar.evaluation.evaluate import TRIALS, judging_set
+from attar.evaluation.subjects import Subjects
+from attar.evaluation.trials import Source, Subject, Trials
 from attar.items import Item
 from attar.models.catalog import build
 from attar.options import Arriving
-from attar.records import ACCURACY, Arrival, Labels, Record, Split
+from attar.results.records import ACCURACY, Arrival, Labels, Record, Split
 from attar.runtime.engine import Engine, hardware
 from attar.runtime.events import Events
 from attar.runtime.files import write_json
 from attar.runtime.seeding import generator
-from attar.subjects import Subjects
 from attar.task import Normalization, Task
 from attar.training.loop import TrainSettings
 from attar.training.soft import Teacher
-from attar.training.trials import Source, Subject, Trials
 
 RESULT = "continual.json"
 STAGE = "continual"

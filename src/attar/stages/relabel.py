@@ -6,7 +6,7 @@
     online     the same, made during training by the teacher, which is stored instead
 
 Source of `epochs`: Shen and Xing, "A Fast Knowledge Distillation Framework for Visual Recognition", ECCV 2022, as
-SRe2L uses it. Views are replayed from a seed; see `attar.data.views`.
+SRe2L uses it. Views are replayed from a seed; see `attar.augment.views`.
 
     relabel/labels-*.safetensors    shards that are there are not made again
 """
@@ -23,8 +23,8 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from attar.artifacts.labelling import Labelling
+from attar.augment.views import Views, ViewSettings
 from attar.config import parse_bytes
-from attar.data.views import Views, ViewSettings
 from attar.labels.codecs import CODECS
 from attar.labels.plan import LabelPlan, choose_plan
 from attar.labels.writing import write_labels

@@ -21,25 +21,25 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from attar.artifacts.distilled import Distilled
-from attar.best_over_run import best_epochs, best_state, states_of
 from attar.config import dump
 from attar.data.centred import CentredSplit
 from attar.data.loading import RealSet, few
 from attar.errors import ConfigError, DataError
+from attar.evaluation.best_over_run import best_epochs, best_state, states_of
+from attar.evaluation.subjects import Subjects
+from attar.evaluation.trials import Source, Subject, Trials, distilled_subject
 from attar.models.catalog import build
 from attar.options import Judging, LabelKind
-from attar.records import ACCURACY, Labels, Record, Split
+from attar.results.ddranking import Scores, scores
+from attar.results.records import ACCURACY, Labels, Record, Split
+from attar.results.verdict import Words, verdict
 from attar.runtime.engine import Engine, hardware
 from attar.runtime.events import Events
 from attar.runtime.files import digest, write_json
 from attar.runtime.team import Team, share_out
-from attar.scores import Scores, scores
-from attar.subjects import Subjects
 from attar.task import Task
 from attar.training.loop import TrainSettings
 from attar.training.soft import Teacher
-from attar.training.trials import Source, Subject, Trials, distilled_subject
-from attar.verdict import Words, verdict
 
 RESULT = "evaluation.json"
 TRIALS = "evaluation"

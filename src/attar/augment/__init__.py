@@ -1,0 +1,1 @@
+"""Augmentation that is drawn, applied and replayed apart: operations, crops, views."""

@@ -1,0 +1,1 @@
+"""Train on a distilled set and its rivals, and judge: once, over a run, as classes arrive."""

@@ -1,0 +1,1 @@
+"""The stages between knowledge and a distilled set: recover images, label them."""
