@@ -149,8 +149,6 @@ def test_an_unknown_name_is_told_with_those_of_other_packages(installed: list[En
 def test_a_class_a_function_and_a_network_are_taken_in_place_of_names(tmp_path: Path) -> None:
     toy = TOY | {"evaluate.models": ["convnet-d1-w4"]}
     run = attar.distill("digits", Mine, 1, recipe="none", out=tmp_path / "run", settings=toy)
-        "digits", Mine, 1, recipe="none", out=tmp_path / "run", settings=TOY | {"evaluate.models": ["convnet-d1-w4"]}
-    )
     assert run.records[0].n == 1
     judged = attar.evaluate(run.path, "digits", models=[tiny, nn.Sequential(nn.Flatten(), nn.Linear(64, 10))], seeds=1)
     assert {record.model for record in judged.records} == {"tiny", "Sequential"}
