@@ -14,7 +14,7 @@ export PYTHONPYCACHEPREFIX := $(abspath $(VENV))/pycache
 help:  ## what there is to do
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /	/'
 
-demo: $(STAMP)  ## distil the bundled digits into one image per class, judge them, write the report
+demo: $(STAMP)  ## distill the bundled digits into one image per class, judge them, write the report
 	@$(BIN)/attar distill digits --ipc 1 --out runs/demo
 
 test: $(STAMP)  ## the quick tests

@@ -28,7 +28,7 @@ from attar.data.sources import Source, SourceSettings, open_source
 from attar.losses.statistics import Watched
 from attar.methods.matching import AUTO_ALPHA
 from attar.methods.sre2l import Sre2l, Sre2lSettings
-from attar.models.catalog import build
+from attar.models.factory import build
 from attar.runtime.engine import Engine
 from attar.runtime.seeding import generator
 from attar.training.loop import accuracy, fit

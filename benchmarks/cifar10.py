@@ -58,12 +58,12 @@ def all_cases(seed: int, folder: Path) -> list[tuple[str, Record]]:
         out = folder / f"{seed}-{number}"
         if method == "tesla" and number:
             shutil.copytree(experts, out / "squeeze")
-        done = distil(method, seed, out, settings, first=number == 0)
+        done = distill(method, seed, out, settings, first=number == 0)
         found += [(name if record.subject == "distilled" else record.subject, record) for record in done.records]
     return found
 
 
-def distil(method: str, seed: int, out: Path, settings: dict[str, object], *, first: bool) -> attar.Distillation:
+def distill(method: str, seed: int, out: Path, settings: dict[str, object], *, first: bool) -> attar.Distillation:
     baselines = (["random", "full"] if seed == 0 else ["random"]) if first else []
     return attar.distill(
         Path(os.environ["ATTAR_DATA"]) / "cifar10",

@@ -50,10 +50,10 @@ def main() -> None:
         for way, out in runs.items():
             if out != runs["batch"] and not out.exists():
                 shutil.copytree(runs["batch"] / "squeeze", out / "squeeze")
-            keep(distil(source, recipe, seed, out, way, {}), f"a draw for each {way}, learnt rate")
+            keep(distill(source, recipe, seed, out, way, {}), f"a draw for each {way}, learnt rate")
         for name, experts in EXPERTS.items() if options.case == "digits" else ():
             out = options.out / f"{experts['squeeze.augment']}-{seed}"
-            keep(distil(source, recipe, seed, out, "batch", experts), f"experts: {name}, learnt rate")
+            keep(distill(source, recipe, seed, out, "batch", experts), f"experts: {name}, learnt rate")
         fixed = {"evaluate.use_learned_rate": False, "train.learning_rate": 0.01, "evaluate.baselines": ["random"]}
         reading = {} if options.case == "digits" else {"source.train_per_class": 500}
         out = options.out / f"fixed-{seed}"
@@ -74,7 +74,7 @@ def main() -> None:
     finish(accuracy_rows(scores, sizes), checks, options.json)
 
 
-def distil(source: str, recipe: str, seed: int, out: Path, way: str, experts: dict[str, object]) -> attar.Distillation:
+def distill(source: str, recipe: str, seed: int, out: Path, way: str, experts: dict[str, object]) -> attar.Distillation:
     settings = {
         "method.augment_per": way,
         "train.augment_per": way,

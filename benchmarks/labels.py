@@ -32,7 +32,7 @@ from attar.augment.views import Views, ViewSettings
 from attar.data.loading import MemorySplit, RealSet
 from attar.data.sources import SourceSettings, open_source
 from attar.labels import LabelPlan, LabelStore, choose_plan, write_labels
-from attar.models.catalog import build
+from attar.models.factory import build
 from attar.runtime.engine import Engine
 from attar.runtime.seeding import generator
 from attar.task import Task

@@ -46,7 +46,7 @@ from attar.data.loading import RealSet
 from attar.data.sources import SourceSettings, open_source
 from attar.methods.base import Optimised, Synthetic
 from attar.methods.sre2l import Sre2l, Sre2lSettings
-from attar.models.catalog import build
+from attar.models.factory import build
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.seeding import generator

@@ -37,7 +37,7 @@ from attar.artifacts.verify import verify
 from attar.data import loading
 from attar.evaluation.trials import distilled_subject
 from attar.methods.base import Distillate
-from attar.models.catalog import build
+from attar.models.factory import build
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.files import read_json, write_json

@@ -31,7 +31,7 @@ import attar
 from attar.losses.trajectory import Matching, soft_cross_entropy
 from attar.methods.mtt import unrolled
 from attar.methods.sre2l import Sre2l, Sre2lSettings
-from attar.models.catalog import build
+from attar.models.factory import build
 from attar.models.flat import FlatModel
 from attar.runtime.engine import Engine
 from attar.runtime.seeding import generator, scoped

@@ -22,7 +22,7 @@ from table import Checks, Rows, arguments, finish
 from torch import Tensor, nn
 
 from attar.data.loading import MemorySplit, RealSet
-from attar.models.catalog import build
+from attar.models.factory import build
 from attar.runtime.engine import Engine
 from attar.task import Normalization, Task
 from attar.training.loop import fit

@@ -206,7 +206,7 @@ def squeeze(job: Job) -> None:
     method = "sre2l" if "teacher" in job.squeezed else "teddy"
     settings = settings_of(Job(job.options, job.seed, job.squeezed, Case("squeeze", method, job.squeezed)))
     own = {name: value for name, value in settings.items() if name.split(".")[0] in ("source", "squeeze")}
-    distil(job, method, own, job.squeeze_run, until="squeeze")
+    distill(job, method, own, job.squeeze_run, until="squeeze")
 
 
 def run(job: Job, case: Case) -> None:
@@ -218,7 +218,7 @@ def run(job: Job, case: Case) -> None:
     if case.images_of:
         borrow(job.folder / "runs" / slug(case.images_of) / "recover", out / "recover")
     with alpha_times(case.alpha_times):
-        records = distil(job, case.method, settings, out, ipc=job.options.ipc).records
+        records = distill(job, case.method, settings, out, ipc=job.options.ipc).records
     seconds = {stage: json.loads((out / stage / "manifest.json").read_text())["wall_s"] for stage in STAGES}
     if job.squeezed in BEGUN:
         seconds["squeeze"] += training_s(job)
@@ -238,7 +238,7 @@ def training_s(job: Job) -> float:
     return (ends[-1] - ends[0]) * len(ends) / (len(ends) - 1)
 
 
-def distil(
+def distill(
     job: Job,
     method: str,
     settings: Settings,

@@ -21,7 +21,7 @@ from types import SimpleNamespace
 
 import torch
 from table import Checks, Rows, arguments, finish, spread
-from teddy import MAIN, MEMBERS, Case, Job, add_options, distil, settings_of, slug
+from teddy import MAIN, MEMBERS, Case, Job, add_options, distill, settings_of, slug
 
 STAGES = ("squeeze", "recover")
 
@@ -42,7 +42,7 @@ def processors_time() -> Iterator[None]:
 def seconds(job: Job, case: Case) -> dict[str, float]:
     """Seconds of each stage; a run that is there is not made again."""
     out = job.folder.with_name(f"{job.folder.name}-timed") / slug(case.name)
-    distil(job, case.method, settings_of(job), out, ipc=job.options.ipc, until="recover")
+    distill(job, case.method, settings_of(job), out, ipc=job.options.ipc, until="recover")
     return {stage: json.loads((out / stage / "manifest.json").read_text())["wall_s"] for stage in STAGES}
 
 

@@ -32,7 +32,7 @@ from torchvision import transforms
 
 from attar.data.loading import MemorySplit, RealSet
 from attar.data.sources import open_source
-from attar.models.catalog import build
+from attar.models.factory import build
 from attar.runtime.engine import Engine
 from attar.task import Normalization, Task
 from attar.training.loop import fit

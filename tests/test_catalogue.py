@@ -17,7 +17,7 @@ from attar.cli.completion import completer
 from attar.config import options, value_text
 from attar.errors import ConfigError
 from attar.methods import methods
-from attar.models import catalog
+from attar.models import factory
 from attar.models.names import library_names
 
 
@@ -51,7 +51,7 @@ def test_names_of_networks_are_those_that_the_libraries_list():
 )
 def test_a_name_is_a_networks_where_one_can_be_made_of_it(name):
     try:
-        catalog.find(name)
+        factory.find(name)
         known = True
     except ConfigError:
         known = False

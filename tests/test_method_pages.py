@@ -11,7 +11,7 @@ from attar import cli
 from attar.cli.flags import typed
 from attar.config import place
 from attar.methods import methods
-from attar.models.catalog import require_known
+from attar.models.factory import require_known
 from attar.recipes import recipes
 from attar.run.settings import resolve, sections_of
 

@@ -21,7 +21,7 @@ from attar.labels.codecs import CODECS, Half
 from attar.methods import METHODS, methods
 from attar.methods.base import Selector
 from attar.methods.coreset import Random
-from attar.models.catalog import NETWORKS, build
+from attar.models.factory import NETWORKS, build
 from attar.task import Normalization, Task
 from attar.testing import check_method, check_strategy
 from attar.training.strategies import STRATEGIES

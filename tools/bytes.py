@@ -1,4 +1,4 @@
-"""Print a hash of what every method distils and every strategy trains, to see whether a change moved a bit.
+"""Print a hash of what every method distills and every strategy trains, to see whether a change moved a bit.
 
     python tools/bytes.py > before.txt
     python tools/bytes.py | diff before.txt -     after the change

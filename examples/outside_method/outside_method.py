@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from attar.augment.operations import Augmentation
 from attar.config import Config
 from attar.methods.base import Generators, Metrics, Optimised, RealImages, Synthetic, random_members
-from attar.models.catalog import build, penultimate
+from attar.models.factory import build, penultimate
 from attar.task import Task
 from attar.training.strategies.base import Batch, Strategy
 

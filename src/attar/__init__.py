@@ -1,4 +1,4 @@
-"""attar distils large image datasets into small synthetic ones, and trains and judges models on them.
+"""attar distills large image datasets into small synthetic ones, and trains and judges models on them.
 
 import attar
 

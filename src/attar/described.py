@@ -16,7 +16,7 @@ from attar.data.sources import PLACES
 from attar.interop.settings import ForeignSettings
 from attar.methods import METHODS
 from attar.methods.base import Method
-from attar.models import catalog
+from attar.models import factory
 from attar.run.settings import sections_of
 from attar.studies.settings import StudySettings
 from attar.task import Normalization, Task
@@ -43,7 +43,7 @@ def contents() -> dict[str, Any]:
         "strategies": {name: strategy(name) for name in STRATEGIES.own},
         "study": [vars(option) for option in study_options()],
         "datasets": [[source.name, source.summary] for source in NAMED.own.values()] + [list(row) for row in PLACES],
-        "models": {"examples": catalog.names("attar"), "patterns": catalog.patterns()},
+        "models": {"examples": factory.names("attar"), "patterns": factory.patterns()},
         "settings": {key: [vars(option) for option in options(kind)] for key, kind in sorted(kinds.items())},
     }
 
@@ -78,13 +78,13 @@ def strategy(name: str) -> dict[str, Any]:
 
 def network(name: str) -> dict[str, Any]:
     """What is known of a network before it meets images: where it comes from, how large it is."""
-    family, own_name = catalog.find(name)
+    family, own_name = factory.find(name)
     shown = EXAMPLE if family == "attar" else IMAGENET
-    model = catalog.build(name, shown)
+    model = factory.build(name, shown)
     norms = sorted({_norm(module) for module in model.modules() if "Norm" in type(module).__name__})
     size = f"for {shown.num_classes:,} classes at {shown.width_px} px"
     notes = {
-        "parameters": f"{catalog.num_parameters(model):,} {size}",
+        "parameters": f"{factory.num_parameters(model):,} {size}",
         "normalisation": ", ".join(norms) or "none",
         "use": f"--model {name}, or --models {name} where it judges",
     }

@@ -26,7 +26,7 @@ from attar.errors import ConfigError, unknown
 ROOMS: Mapping[str, str] = {
     "attar.methods": "attar.methods",
     "attar.knowledge": "attar.squeeze.kinds",
-    "attar.models": "attar.models.catalog",
+    "attar.models": "attar.models.factory",
     "attar.strategies": "attar.training.strategies",
     "attar.codecs": "attar.labels.codecs",
     "attar.sources": "attar.data.named",

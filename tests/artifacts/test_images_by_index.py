@@ -25,7 +25,7 @@ from attar.data import loading
 from attar.errors import ArtifactError
 from attar.evaluation.trials import distilled_subject
 from attar.methods.base import Distillate
-from attar.models.catalog import build
+from attar.models.factory import build
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.seeding import generator

@@ -32,13 +32,13 @@ TOY = {
 }
 
 
-def distil(out: Path, method: str = "tesla", settings: dict | None = None):
+def distill(out: Path, method: str = "tesla", settings: dict | None = None):
     return attar.distill("digits", method, 1, recipe="none", out=out, settings=settings or TOY)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory):
-    return distil(tmp_path_factory.mktemp("whitened") / "run")
+    return distill(tmp_path_factory.mktemp("whitened") / "run")
 
 
 def test_it_lives_in_whitened_space_and_is_pictured_in_pixels(run) -> None:
@@ -71,14 +71,14 @@ def test_elsewhere_it_is_judged_by_the_matrix_that_came_along(run, tmp_path: Pat
 
 def test_the_same_command_goes_on_with_the_matrix_that_is_there(run) -> None:
     before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*.safetensors")}
-    again = distil(run.path)
+    again = distill(run.path)
     assert again.records == run.records
     assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*.safetensors")} == before
 
 
 def test_a_coreset_of_whitened_images_is_stored_as_pixels(tmp_path: Path) -> None:
     settings = {key: value for key, value in TOY.items() if key.split(".")[0] not in ("squeeze", "method", "recover")}
-    tiny = distil(tmp_path / "run", "random", settings).load()
+    tiny = distill(tmp_path / "run", "random", settings).load()
     assert tiny.exact_8bit
     assert tiny.task.normalization.whitening is not None
     torch.testing.assert_close(tiny.task.normalization.pixels(tiny.images), tiny.pixels(), rtol=0, atol=1e-5)
@@ -111,7 +111,7 @@ def test_what_does_not_go_with_whitened_images_is_told_at_once(method: str, more
 
 def test_without_it_no_whitening_is_stored(tmp_path: Path) -> None:
     settings = {**TOY, "source.zca": False}
-    made = distil(tmp_path / "run", settings=settings)
+    made = distill(tmp_path / "run", settings=settings)
     assert not list(made.path.rglob("whitening*"))
     described = json.loads((made.distilled / "attar.json").read_text())
     assert "whitening" not in described["sizes"]

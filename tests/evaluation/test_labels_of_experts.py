@@ -15,7 +15,7 @@ from attar.data.sources import Source, SourceSettings, open_source
 from attar.evaluation.continual import part_of
 from attar.evaluation.subjects import Subjects
 from attar.evaluation.trials import Subject
-from attar.models.catalog import build
+from attar.models.factory import build
 from attar.models.flat import FlatModel
 from attar.run.pipeline import teacher_of
 from attar.runtime.checkpoint import read_tensors
@@ -46,7 +46,7 @@ TOY: dict[str, Any] = {
 ENGINE = Engine("cpu")
 
 
-def distil(out: Path, **changes: Any) -> Distilled:
+def distill(out: Path, **changes: Any) -> Distilled:
     settings = {**TOY, **changes}
     attar.distill("digits", "tesla", 1, recipe="none", out=out, settings=settings, until="relabel")
     return load_distilled(out / "distilled")
@@ -120,7 +120,7 @@ def test_labels_of_every_epoch_are_theirs_too_and_other_labels_those_of_finished
     plain: dict[str, Any] = {"relabel.labels": "epochs", "relabel.codec": "fp16", "relabel.flip": False}
     plain |= {"relabel.min_scale": 1.0, "relabel.mix": "none"}
     for labels, epochs in (("expert", TARGETS), ("hard", (3,))):
-        done = distil(tmp_path / labels, **plain, **{"method.labels": labels})
+        done = distill(tmp_path / labels, **plain, **{"method.labels": labels})
         wanted = by_hand(tmp_path / labels, done.images, epochs, done)
         assert torch.allclose(asked(done).soft_labels(done.images), wanted, atol=1e-6)
         assert done.label_store is not None

@@ -9,7 +9,7 @@ from torch import nn
 from attar.losses.class_statistics import Grouping, LayerStatistics, Sums, class_distance
 from attar.losses.moments import moments
 from attar.losses.statistics import Watched
-from attar.models.catalog import build
+from attar.models.factory import build
 from attar.models.norms import batch_norms
 from attar.runtime.seeding import generator
 from attar.task import Normalization, Task

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from attar.losses.statistics import Watched, WatchedNorm, total_variation
-from attar.models.catalog import build
+from attar.models.factory import build
 from attar.models.norms import KINDS, batch_norms
 from attar.runtime.seeding import generator
 from attar.task import Normalization, Task

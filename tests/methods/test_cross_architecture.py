@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 import attar
 from attar.cli import app
-from attar.models.catalog import build
+from attar.models.factory import build
 from attar.task import Normalization, Task
 
 PUBLISHED = ["resnet18-small", "resnet50-small", "resnet101-small", "densenet121", "mobilenet_v2", "shufflenet_v2_x1_0"]

@@ -24,7 +24,7 @@ from attar.methods.base import Member
 from attar.methods.matching import AUTO_ALPHA, alpha_of
 from attar.methods.sre2l import Sre2l, Sre2lSettings
 from attar.methods.teddy import Teddy, TeddySettings
-from attar.models.catalog import build
+from attar.models.factory import build
 from attar.models.norms import batch_norms
 from attar.run.pipeline import Until
 from attar.run.settings import resolve, restore
@@ -205,7 +205,7 @@ TINY = {
 SHARED = {"evaluate.baselines": [], "evaluate.labels": ["stored"], "squeeze.more_models": [NET]}
 
 
-def distil(out: Path, until: Until = "evaluate", **settings: object) -> attar.Distillation:
+def distill(out: Path, until: Until = "evaluate", **settings: object) -> attar.Distillation:
     given = TINY | {key.replace("__", "."): value for key, value in settings.items()}
     return attar.distill("digits", "teddy", 1, out=out, settings=given, until=until)
 
@@ -220,7 +220,7 @@ def distil(out: Path, until: Until = "evaluate", **settings: object) -> attar.Di
 def test_goes_through_all_stages(pool: str, settings: dict[str, object], tmp_path: Path) -> None:
     if pool == "post":
         pytest.importorskip("torch_pruning")
-    made = distil(tmp_path / "run", squeeze__pool=pool, **settings)
+    made = distill(tmp_path / "run", squeeze__pool=pool, **settings)
     assert [record.subject for record in made.records] == [
         *("distilled", "distilled, hard labels", "random", "random, hard labels")
     ]
@@ -237,7 +237,7 @@ def test_goes_through_all_stages(pool: str, settings: dict[str, object], tmp_pat
 
 
 def test_labels_are_the_mean_of_the_members_that_are_asked_for(tmp_path: Path) -> None:
-    made = distil(tmp_path / "run", "relabel", squeeze__epochs=3, squeeze__num_members=3)
+    made = distill(tmp_path / "run", "relabel", squeeze__epochs=3, squeeze__num_members=3)
     squeezed, loaded = made.path / "squeeze", made.load()
     each = [load_teacher([path], loaded.task, Engine("cpu")) for path in sorted(squeezed.glob("member-*"))]
 
@@ -262,7 +262,7 @@ def test_labels_are_the_mean_of_the_members_that_are_asked_for(tmp_path: Path) -
 
 
 def distil_in_processes(out: Path, num: int) -> None:
-    """Distil in several processes, as a launcher does, and wait for all."""
+    """Distill in several processes, as a launcher does, and wait for all."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -284,7 +284,7 @@ def bytes_below(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_two_processes_make_what_one_makes(tmp_path: Path) -> None:
-    one = distil(tmp_path / "1", **{key.replace(".", "__"): value for key, value in SHARED.items()})
+    one = distill(tmp_path / "1", **{key.replace(".", "__"): value for key, value in SHARED.items()})
     distil_in_processes(tmp_path / "2", 2)
     assert len(list((one.path / "squeeze").glob("member-*"))) == 4
     for part in ("squeeze", "distilled"):
@@ -298,12 +298,12 @@ def test_stopped_anywhere_goes_on_to_the_same_bytes(stop: str, tmp_path: Path, m
     from attar.squeeze.real_statistics import Measuring
 
     given = {"squeeze__pool": "prior" if stop == "training" else "post"}
-    unbroken = distil(tmp_path / "unbroken", "relabel", **given)
+    unbroken = distill(tmp_path / "unbroken", "relabel", **given)
     monkeypatch.setattr("attar.stages.recover.CHECKPOINT_EVERY_S", 0.0)
     monkeypatch.setattr("attar.training.loop.CHECKPOINT_EVERY_S", 0.0)
     monkeypatch.setattr("attar.squeeze.real_statistics.CHECKPOINT_EVERY_S", 0.0)
     monkeypatch.setattr("attar.squeeze.real_statistics.BATCH", 40)
-    whole = distil(tmp_path / "whole", "relabel", **given) if stop == "statistics" else unbroken
+    whole = distill(tmp_path / "whole", "relabel", **given) if stop == "statistics" else unbroken
 
     def interrupt(owner: object, name: str, when: int) -> None:
         real, calls = getattr(owner, name), list[int]()
@@ -327,8 +327,8 @@ def test_stopped_anywhere_goes_on_to_the_same_bytes(stop: str, tmp_path: Path, m
             case "step":
                 interrupt(_Loop, "_step", 6)
         with pytest.raises(KeyboardInterrupt):
-            distil(tmp_path / "broken", "relabel", **given)
-    broken = distil(tmp_path / "broken", "relabel", **given)
+            distill(tmp_path / "broken", "relabel", **given)
+    broken = distill(tmp_path / "broken", "relabel", **given)
     for part in ("squeeze", "distilled"):
         assert bytes_below(broken.path / part) == bytes_below(whole.path / part)
 

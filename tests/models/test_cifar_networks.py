@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from attar.errors import ConfigError
-from attar.models import catalog
+from attar.models import factory
 from attar.models.cifar_resnet import PaddedShortcut
 from attar.models.flat import FlatModel
 from attar.models.norms import batch_norms
@@ -47,8 +47,8 @@ def make_task(size_px: int = 32, channels: int = 3, num_classes: int = 10) -> Ta
     ],
 )
 def test_sizes_are_the_published_ones(name: str, num: int) -> None:
-    model = catalog.build(name, make_task())
-    assert catalog.num_parameters(model) == num
+    model = factory.build(name, make_task())
+    assert factory.num_parameters(model) == num
     layers = [path for path, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     named = int(name.replace("resnet", "-").split("-")[2 if "bc" in name else 1])
     uncounted = 2 if "wrn" in name else 0  # 6n + 4 are the stem, 6n, the last one, and two of the three shortcuts
@@ -68,30 +68,30 @@ def test_sizes_are_the_published_ones(name: str, num: int) -> None:
     ],
 )
 def test_networks_of_dlbs_code_have_its_sizes_at_100_classes(name: str, num: int) -> None:
-    assert catalog.num_parameters(catalog.build(name, make_task(num_classes=100))) == num
-    assert name in catalog.names("attar")
+    assert factory.num_parameters(factory.build(name, make_task(num_classes=100))) == num
+    assert name in factory.names("attar")
 
 
 def test_projections_are_all_that_resnet32_projected_has_more() -> None:
-    model = catalog.build("resnet32-projected", make_task())
+    model = factory.build("resnet32-projected", make_task())
     shortcuts = [module for path, module in model.named_modules() if path.endswith("downsample")]
-    assert sum(map(catalog.num_parameters, shortcuts)) == 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64 == 466_906 - 464_154
+    assert sum(map(factory.num_parameters, shortcuts)) == 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64 == 466_906 - 464_154
     assert not any(isinstance(module, PaddedShortcut) for module in model.modules())
 
 
 def test_a_vgg_with_hidden_layers_is_the_small_one_with_two_more() -> None:
     task = make_task(64)
-    model, small = catalog.build("vgg11-hidden24", task), catalog.build("vgg11-small-batch", task)
+    model, small = factory.build("vgg11-hidden24", task), factory.build("vgg11-small-batch", task)
     assert str(model.get_submodule("features")) == str(small.get_submodule("features"))
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     assert [(one.in_features, one.out_features) for one in linear] == [(512, 24), (24, 24), (24, 10)]
     assert all(0.005 < float(one.weight.detach().std()) < 0.015 for one in linear)
     assert not any(one.bias.any() for one in linear)
-    features = catalog.penultimate(model.eval(), torch.randn(2, *task.shape))
+    features = factory.penultimate(model.eval(), torch.randn(2, *task.shape))
     assert features.shape == (2, 24)
     assert (features >= 0).all()
-    assert "vgg16-hidden512-instance" not in catalog.names("attar")
-    assert not batch_norms(catalog.build("vgg11-hidden24-instance", task))
+    assert "vgg16-hidden512-instance" not in factory.names("attar")
+    assert not batch_norms(factory.build("vgg11-hidden24-instance", task))
 
 
 def test_wrn_20_8_is_made_of_bottlenecks() -> None:
@@ -103,8 +103,8 @@ def test_wrn_20_8_is_made_of_bottlenecks() -> None:
             expected += before * within + 9 * within**2 + within * without + 2 * (2 * within + without)
             expected += 0 if k else before * without + 2 * without
             before = without
-    model = catalog.build("wrn-20-8", make_task())
-    assert catalog.num_parameters(model) == expected + 256 * 10 + 10
+    model = factory.build("wrn-20-8", make_task())
+    assert factory.num_parameters(model) == expected + 256 * 10 + 10
 
 
 @pytest.mark.parametrize("size_px", [32, 64])
@@ -112,7 +112,7 @@ def test_wrn_20_8_is_made_of_bottlenecks() -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_images_of_both_sizes_under_every_norm(name: str, norm: str, size_px: int) -> None:
     task = make_task(size_px, channels=1, num_classes=7)
-    model = catalog.build(name + norm, task)
+    model = factory.build(name + norm, task)
     images = torch.randn(3, *task.shape, generator=torch.Generator().manual_seed(0))
     model(images).square().sum().backward()
     for parameter in model.parameters():
@@ -126,7 +126,7 @@ def test_images_of_both_sizes_under_every_norm(name: str, norm: str, size_px: in
 
 @pytest.mark.parametrize("name", SMALL)
 def test_three_stages_halve_twice_and_are_where_exits_go(name: str) -> None:
-    model, sizes = catalog.build(name, make_task()).eval(), list[int]()
+    model, sizes = factory.build(name, make_task()).eval(), list[int]()
 
     def keep(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         sizes.append(output.shape[-1])
@@ -134,14 +134,14 @@ def test_three_stages_halve_twice_and_are_where_exits_go(name: str) -> None:
     for stage in stages(model):
         stage.register_forward_hook(keep)
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    features = catalog.penultimate(model, images)
+    features = factory.penultimate(model, images)
     assert sizes == ([32, 16, 8] if "densenet" not in name else [16, 8, 8])
     assert torch.equal(model.get_submodule("fc")(features), model(images))
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_batch_norms_are_registered_in_the_order_in_which_they_run(name: str) -> None:
-    model, ran = catalog.build(name, make_task()), list[nn.Module]()
+    model, ran = factory.build(name, make_task()), list[nn.Module]()
     for module in batch_norms(model):
         module.register_forward_hook(lambda module, inputs, output: ran.append(module))
     model(torch.zeros(2, 3, 32, 32))
@@ -158,7 +158,7 @@ def test_a_padded_shortcut_takes_every_second_position_and_adds_zeros() -> None:
 
 
 def test_a_dense_layer_keeps_all_maps_before_it() -> None:
-    model = catalog.build("densenet-10-4", make_task()).eval()
+    model = factory.build("densenet-10-4", make_task()).eval()
     stage = model.get_submodule("layer1")
     assert isinstance(stage, nn.Sequential)
     maps = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -187,13 +187,13 @@ def test_a_dense_layer_keeps_all_maps_before_it() -> None:
 )
 def test_what_cannot_be_is_refused_with_a_name_that_can(name: str, size_px: int, says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
-        catalog.build(name, make_task(size_px))
+        factory.build(name, make_task(size_px))
     if caught.value.fix:
         word = next(word.strip(",") for word in caught.value.fix.split() if "-" in word)
-        catalog.require_known(word)
-        catalog.build(word.replace("-8-", "-1-"), make_task(size_px))
+        factory.require_known(word)
+        factory.build(word.replace("-8-", "-1-"), make_task(size_px))
 
 
 def test_they_are_listed() -> None:
-    listed = catalog.names("attar")
+    listed = factory.names("attar")
     assert {"vgg16-small-batch", "vgg19-small-batch", "resnet32-cifar", "wrn-20-8", "densenet-40-12"} <= set(listed)

@@ -6,7 +6,7 @@ from torch import nn
 
 from attar.catalogue import names
 from attar.errors import ConfigError
-from attar.models import catalog
+from attar.models import factory
 from attar.models.flat import FlatModel
 from attar.task import Normalization, Task
 
@@ -38,14 +38,14 @@ def make_task(size_px: int = 32, channels: int = 3, num_classes: int = 10) -> Ta
     ],
 )
 def test_sizes_are_the_known_ones(name: str, num: int) -> None:
-    assert catalog.num_parameters(catalog.build(name, make_task())) == num
+    assert factory.num_parameters(factory.build(name, make_task())) == num
 
 
 @pytest.mark.parametrize("size_px", [32, 64])
 @pytest.mark.parametrize("name", ["vgg11-small", "alexnet-small", "alexnet-small-group", "resnet18-small-instance"])
 def test_small_images_of_other_sizes_and_grey_ones(name: str, size_px: int) -> None:
     task = make_task(size_px, channels=1, num_classes=7)
-    model = catalog.build(name, task)
+    model = factory.build(name, task)
     logits = model(torch.randn(2, *task.shape, generator=torch.Generator().manual_seed(0)))
     assert logits.shape == (2, 7)
     assert logits.isfinite().all()
@@ -54,15 +54,15 @@ def test_small_images_of_other_sizes_and_grey_ones(name: str, size_px: int) -> N
 
 @pytest.mark.parametrize("name", ["vgg11-small", "alexnet-small", "resnet18-small-instance"])
 def test_without_batch_norm_parameters_are_all_there_is(name: str) -> None:
-    FlatModel(catalog.build(name, make_task()))
-    assert not [module for module in catalog.build(name, make_task()).modules() if isinstance(module, nn.BatchNorm2d)]
+    FlatModel(factory.build(name, make_task()))
+    assert not [module for module in factory.build(name, make_task()).modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 @pytest.mark.parametrize("name", ["vgg11-small", "alexnet-small", "resnet18-small-instance"])
 def test_features_end_in_one_linear_layer(name: str) -> None:
     task = make_task()
-    model = catalog.build(name, task).eval()
-    found = catalog.last_linear(model, torch.zeros(1, *task.shape))
+    model = factory.build(name, task).eval()
+    found = factory.last_linear(model, torch.zeros(1, *task.shape))
     assert found is not None
     assert found[1].ndim == 2
     assert len([module for module in model.modules() if isinstance(module, nn.Linear)]) == 1
@@ -72,7 +72,7 @@ def test_they_are_listed() -> None:
     listed = [name for name, family in names("models") if family == "attar"]
     assert {"vgg11-small", "vgg11-small-batch", "alexnet-small", "resnet18-small-instance"} <= set(listed)
     for name in listed:
-        catalog.require_known(name)
+        factory.require_known(name)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_they_are_listed() -> None:
 )
 def test_what_cannot_be_is_refused_with_what_to_do(name: str, size_px: int, says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
-        catalog.build(name, make_task(size_px))
+        factory.build(name, make_task(size_px))
     assert caught.value.fix
     assert caught.value.expected
 
@@ -96,6 +96,6 @@ def test_what_cannot_be_is_refused_with_what_to_do(name: str, size_px: int, says
 def test_the_error_for_a_small_image_names_a_network_that_takes_it() -> None:
     for name, size_px in (("vgg11-small", 16), ("alexnet-small", 4), ("resnet18-small-instance", 8)):
         with pytest.raises(ConfigError) as caught:
-            catalog.build(name, make_task(size_px))
+            factory.build(name, make_task(size_px))
         word = next(word.strip(",") for word in caught.value.fix.split() if "-" in word and not word.startswith("--"))
-        assert catalog.build(word, make_task(size_px))
+        assert factory.build(word, make_task(size_px))

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from attar.errors import ConfigError
-from attar.models import catalog
+from attar.models import factory
 from attar.models.norms import batch_norms, require_batch_norm
 from attar.models.vit import TokenBatchNorm, default_patch_px
 from attar.task import Normalization, Task
@@ -24,17 +24,17 @@ def test_the_patch_follows_the_resolution(size_px: int, patch_px: int) -> None:
 
 def test_the_tiny_ones_are_deit_tiny() -> None:
     task = make_task(3, 224, 224)
-    vit, bnvit = catalog.build("vit-tiny", task), catalog.build("bnvit-tiny", task)
+    vit, bnvit = factory.build("vit-tiny", task), factory.build("bnvit-tiny", task)
     named = Task(tuple(f"{i}" for i in range(1000)), 3, 224, 224, task.normalization)
-    assert catalog.num_parameters(catalog.build("vit-tiny", named)) == 5_717_416  # Touvron et al. 2021: 5.7 M
-    assert catalog.num_parameters(bnvit) == catalog.num_parameters(vit) + 12 * 2 * 4 * 192
+    assert factory.num_parameters(factory.build("vit-tiny", named)) == 5_717_416  # Touvron et al. 2021: 5.7 M
+    assert factory.num_parameters(bnvit) == factory.num_parameters(vit) + 12 * 2 * 4 * 192
     assert not batch_norms(vit)
     assert len(batch_norms(bnvit)) == 12 * 3 + 1
     assert not any(isinstance(module, nn.LayerNorm) for module in bnvit.modules())
 
 
 def test_every_batch_norm_sees_rows_of_channels_and_stands_where_it_is_published() -> None:
-    model = catalog.build("bnvit-d2-w48-p8", make_task())
+    model = factory.build("bnvit-d2-w48-p8", make_task())
     seen: list[tuple[int, ...]] = []
     for norm in batch_norms(model):
         norm.register_forward_hook(lambda _, args, __: seen.append(tuple(args[0].shape)))
@@ -55,7 +55,7 @@ def test_token_batch_norm_is_batch_norm_over_images_and_tokens() -> None:
 @pytest.mark.parametrize("name", ["vit-d1-w48", "bnvit-d2-w64-p4", "resnet18-small", "convnet-d3-w8-batch"])
 def test_grey_28_px_in_float32_and_bfloat16(name: str) -> None:
     task = make_task(1, 28, 28)
-    model = catalog.build(name, task).eval()
+    model = factory.build(name, task).eval()
     images = torch.randn(2, *task.shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
     plain = model(images).detach()
     with torch.autocast("cpu", torch.bfloat16):
@@ -79,25 +79,25 @@ def test_grey_28_px_in_float32_and_bfloat16(name: str) -> None:
 )
 def test_an_image_that_is_no_whole_number_of_patches_is_refused(name: str, size_px: tuple[int, int], fix: str) -> None:
     with pytest.raises(ConfigError, match="no whole number of them") as caught:
-        catalog.build(name, make_task(3, *size_px))
+        factory.build(name, make_task(3, *size_px))
     assert fix in caught.value.fix
 
 
 @pytest.mark.parametrize("name", ["vit-d0-w48", "bnvit-d1-w0", "vit-tiny-p0"])
 def test_a_transformer_of_nothing_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=r"has no layers|no whole number"):
-        catalog.build(name, make_task())
+        factory.build(name, make_task())
 
 
 def test_images_need_not_be_square_and_any_width_has_heads() -> None:
-    model = catalog.build("bnvit-d1-w200-p8", make_task(3, 16, 24)).eval()
+    model = factory.build("bnvit-d1-w200-p8", make_task(3, 16, 24)).eval()
     assert model(torch.zeros(2, 3, 16, 24)).shape == (2, 5)
     assert model.get_submodule("blocks.0.attn").num_heads == 2
 
 
 def test_batch_norms_come_in_the_order_in_which_they_run() -> None:
     for name in ("resnet18-small", "bnvit-d2-w48", "convnet-d3-w4-batch", "timm:test_resnet", "resnet18"):
-        model = catalog.build(name, make_task(1, 32, 32)).eval()
+        model = factory.build(name, make_task(1, 32, 32)).eval()
         norms, ran = batch_norms(model), list[nn.Module]()
         for norm in norms:
             norm.register_forward_hook(lambda module, *_, ran=ran: ran.append(module))
@@ -109,10 +109,10 @@ def test_batch_norms_come_in_the_order_in_which_they_run() -> None:
 @pytest.mark.parametrize("name", ["convnet-d2-w4", "vit-d1-w48", "timm:test_vit"])
 def test_a_network_without_batch_norm_is_refused_with_what_to_use(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} has no BatchNorm") as caught:
-        require_batch_norm(catalog.build(name, make_task(1, 32, 32)), name)
+        require_batch_norm(factory.build(name, make_task(1, 32, 32)), name)
     for good in ("resnet18-small", "convnet-d3-w128-batch", "bnvit-tiny"):
         assert good in caught.value.fix
-        require_batch_norm(catalog.build(good, make_task(1, 32, 32)), good)
+        require_batch_norm(factory.build(good, make_task(1, 32, 32)), good)
 
 
 def test_batch_norm_without_running_statistics_does_not_count() -> None:

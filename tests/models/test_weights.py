@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attar.errors import ArtifactError, ConfigError, DataError
-from attar.models import catalog, weights
+from attar.models import factory, weights
 from attar.models.weights import Renormalization, Weights, assemble, is_path, load_into, read_weights
 from attar.task import Normalization, Task
 from damage import refusals
@@ -28,7 +28,7 @@ def make_task(names: tuple[str, ...] = ("ant", "bee", "cat"), channels: int = 1,
 
 
 def make_state(task: Task, seed: int = 1, name: str = NET) -> dict[str, Tensor]:
-    return dict(catalog.build(name, task, seed=seed).state_dict())
+    return dict(factory.build(name, task, seed=seed).state_dict())
 
 
 def load(path: Path, task: Task, name: str = NET) -> nn.Module:

@@ -32,7 +32,7 @@ TOY = {
 }
 
 
-def distil(out: Path, method: str = "tesla", **changes):
+def distill(out: Path, method: str = "tesla", **changes):
     settings = {**TOY, **changes.pop("settings", {})}
     if method not in ("tesla", "mtt"):
         own = ("method.", "recover.", "squeeze.num_experts", "squeeze." if method == "random" else "-")
@@ -47,7 +47,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
-    return distil(tmp_path_factory.mktemp("runs") / "unbroken")
+    return distill(tmp_path_factory.mktemp("runs") / "unbroken")
 
 
 def test_one_call_makes_everything(unbroken):
@@ -73,14 +73,14 @@ def test_attar_json_holds_nothing_of_the_machine(unbroken):
 def test_the_same_again_does_nothing_anew(unbroken):
     before = bytes_of(unbroken.distilled)
     stamp = (unbroken.path / "recover" / "manifest.json").stat().st_mtime_ns
-    again = distil(unbroken.path)
+    again = distill(unbroken.path)
     assert bytes_of(unbroken.distilled) == before
     assert again.records == unbroken.records
     assert (unbroken.path / "recover" / "manifest.json").stat().st_mtime_ns == stamp
 
 
 def test_stage_by_stage_gives_the_same_bytes(unbroken, tmp_path):
-    begun = distil(tmp_path / "run", until="squeeze")
+    begun = distill(tmp_path / "run", until="squeeze")
     assert not begun.distilled.exists()
     attar.resume(begun.path, "recover")
     attar.resume(begun.path, "relabel")
@@ -101,16 +101,16 @@ def test_interrupted_recover_goes_on_to_the_same_bytes(unbroken, tmp_path, monke
     with monkeypatch.context() as patched:
         patched.setattr(_Loop, "_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            distil(tmp_path / "run")
-    done = distil(tmp_path / "run")
+            distill(tmp_path / "run")
+    done = distill(tmp_path / "run")
     assert bytes_of(done.distilled) == bytes_of(unbroken.distilled)
 
 
 def test_other_settings_are_refused_by_name_and_fresh_starts_over(tmp_path):
-    distil(tmp_path / "run", until="squeeze")
+    distill(tmp_path / "run", until="squeeze")
     with pytest.raises(ArtifactError, match=r"recover\.iterations: was 6, now 7"):
-        distil(tmp_path / "run", settings={"recover.iterations": 7}, until="squeeze")
-    distil(tmp_path / "run", settings={"recover.iterations": 7}, until="squeeze", fresh=True)
+        distill(tmp_path / "run", settings={"recover.iterations": 7}, until="squeeze")
+    distill(tmp_path / "run", settings={"recover.iterations": 7}, until="squeeze", fresh=True)
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["recover"]["iterations"] == 7
 
 
@@ -123,20 +123,20 @@ def test_nan_stops_names_step_and_rate_and_keeps_the_last_good_state(tmp_path, m
 
     monkeypatch.setattr(Tesla, "gradient", broken)
     with pytest.raises(DivergedError, match="loss is no longer a finite number at step 2 of 6") as caught:
-        distil(tmp_path / "run", until="recover")
+        distill(tmp_path / "run", until="recover")
     assert "method.lr_images=" in caught.value.fix
     assert (tmp_path / "run" / "recover" / "checkpoint-00000.safetensors").exists()
 
 
 @pytest.mark.parametrize("method", ["random", "herding", "kcenter", "kmeans", "mtt"])
 def test_every_method_goes_all_the_way(method, tmp_path):
-    done = distil(tmp_path / "run", method)
+    done = distill(tmp_path / "run", method)
     assert done.load().exact_8bit == (method != "mtt")
     assert done.records
 
 
 def test_a_coreset_can_have_its_teachers_labels(tmp_path):
-    done = distil(tmp_path / "run", "herding", settings={"relabel.labels": "teacher"})
+    done = distill(tmp_path / "run", "herding", settings={"relabel.labels": "teacher"})
     assert done.load().soft_labels.shape == (10, 10)
     assert {record.labels for record in done.records if record.subject != "full"} == {"soft"}
 
@@ -151,7 +151,7 @@ def test_a_coreset_by_pixels_squeezes_nothing_and_says_so_in_its_command(tmp_pat
 
 @pytest.mark.parametrize("labels", ["expert", "learnt"])
 def test_tesla_with_soft_labels(labels, tmp_path):
-    done = distil(tmp_path / "run", settings={"method.labels": labels}, until="relabel")
+    done = distill(tmp_path / "run", settings={"method.labels": labels}, until="relabel")
     assert done.load().soft_labels.sum(1).tolist() == pytest.approx([1.0] * 10, abs=2e-3)
 
 
@@ -240,7 +240,7 @@ def test_the_command_in_the_card_names_the_networks(unbroken):
 
 def test_images_that_leave_the_range_stop_the_run_at_that_step(tmp_path):
     with pytest.raises(DivergedError, match="at step 0 of 6") as caught:
-        distil(tmp_path / "run", settings={"method.lr_images": 1e12})
+        distill(tmp_path / "run", settings={"method.lr_images": 1e12})
     assert "--set method.lr_images=" in caught.value.fix
 
 
@@ -280,16 +280,16 @@ def distil_folder(source: Path, out: Path, **options):
 
 
 def test_redo_keeps_the_experts_and_takes_other_settings_of_what_is_done_again(tmp_path):
-    done = distil(tmp_path / "run", until="relabel")
+    done = distill(tmp_path / "run", until="relabel")
     expert = done.path / "squeeze" / "expert-0000.safetensors"
     before, stamp = bytes_of(done.distilled), expert.stat().st_mtime_ns
-    distil(done.path, settings={"method.gradient": "published"}, redo="recover", until="relabel")
+    distill(done.path, settings={"method.gradient": "published"}, redo="recover", until="relabel")
     assert expert.stat().st_mtime_ns == stamp
     assert bytes_of(done.distilled) != before
     assert yaml.safe_load((done.path / "config.yaml").read_text())["method"]["gradient"] == "published"
     with pytest.raises(ArtifactError, match=r"squeeze\.epochs"):
-        distil(done.path, settings={"squeeze.epochs": 3}, redo="recover")
-    distil(done.path, redo="recover", until="relabel")
+        distill(done.path, settings={"squeeze.epochs": 3}, redo="recover")
+    distill(done.path, redo="recover", until="relabel")
     assert bytes_of(done.distilled) == before
 
 
@@ -303,7 +303,7 @@ def test_a_trained_network_is_not_overwritten(unbroken, tmp_path):
 
 def test_images_that_stay_on_disk_make_the_same_dataset_and_records(unbroken, tmp_path, monkeypatch):
     monkeypatch.setattr(loading, "KEPT_BYTES", 0)
-    made = distil(tmp_path / "run")
+    made = distill(tmp_path / "run")
     found, expected = bytes_of(made.distilled), bytes_of(unbroken.distilled)
     told = {"README.md", "SHA256SUMS"}  # of the last evaluation, which other tests make of `unbroken` too
     assert {name: data for name, data in found.items() if name not in told} == {

@@ -168,16 +168,16 @@ def saying(*args, team, **options):
     return fit(*args, team=team, **options)
 
 
-def distil(name, given):
+def distill(name, given):
     os.environ["MASTER_PORT"] = ports.pop()  # that of before may not be free yet
     print(f"== {{name}}", flush=True)
     attar.distill(**given, out=folder / name)
 
 
 trials.fit = saying
-distil("student", {STUDENT!r})
+distill("student", {STUDENT!r})
 trials.fit = fit
-distil("match", {MATCH!r})
+distill("match", {MATCH!r})
 print("== team", flush=True)
 {TEAM}"""
 """All that two processes do here, one after the other, as each of them takes seconds to import torch."""

@@ -9,7 +9,7 @@ import pytest
 
 import attar
 from attar.data.named import NAMED
-from attar.models.catalog import require_known
+from attar.models.factory import require_known
 from attar.recipes import NOTES, fitting_recipe, recipes
 from attar.run.settings import resolve
 

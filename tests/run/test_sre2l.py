@@ -14,7 +14,7 @@ from attar.augment.views import Views
 from attar.errors import ConfigError, DivergedError
 from attar.methods.matching import AUTO_ALPHA, alpha_of, smallest_crop
 from attar.methods.sre2l import Sre2l, Sre2lSettings
-from attar.models.catalog import build
+from attar.models.factory import build
 from attar.runtime.engine import Engine
 from attar.runtime.events import read_events
 from attar.runtime.seeding import generator
@@ -48,7 +48,7 @@ def make_classes(folder: Path, *, size_px: int, grey: bool = False, num_classes:
     return folder
 
 
-def distil(
+def distill(
     source: Path | str, out: Path, method: str = "sre2l", ipc: int = 1, **settings: object
 ) -> attar.Distillation:
     given = TINY | {key.replace("__", "."): value for key, value in settings.items()}
@@ -58,7 +58,7 @@ def distil(
 @pytest.mark.parametrize("model", ["resnet18", "bnvit-d1-w24-p8"])
 def test_colour_goes_through_all_stages(model: str, tmp_path: Path) -> None:
     source = make_classes(tmp_path / "images", size_px=32)
-    made = distil(source, tmp_path / "run", squeeze__model=model, evaluate__baselines=[])
+    made = distill(source, tmp_path / "run", squeeze__model=model, evaluate__baselines=[])
     assert [record.subject for record in made.records] == ["distilled", "distilled, hard labels"]
     assert made.load().label_kind == "epochs"
     assert attar.load(made.path).exact_8bit
@@ -67,7 +67,7 @@ def test_colour_goes_through_all_stages(model: str, tmp_path: Path) -> None:
 
 def test_grey_28_px_goes_through_all_stages_online_too(tmp_path: Path) -> None:
     source = make_classes(tmp_path / "images", size_px=28, grey=True)
-    made = distil(source, tmp_path / "run", squeeze__model="convnet-d2-w8-batch", relabel__labels="online")
+    made = distill(source, tmp_path / "run", squeeze__model="convnet-d2-w8-batch", relabel__labels="online")
     subjects = ["distilled", "distilled, hard labels", "random", "random, hard labels", "full"]
     assert [record.subject for record in made.records] == subjects
     loaded = made.load()
@@ -79,7 +79,7 @@ def test_grey_28_px_goes_through_all_stages_online_too(tmp_path: Path) -> None:
 
 
 def test_a_stored_label_is_the_teachers_output_on_the_replayed_pixels(tmp_path: Path) -> None:
-    made = distil("digits", tmp_path / "run", squeeze__model="convnet-d1-w8-batch", source__train_per_class=20)
+    made = distill("digits", tmp_path / "run", squeeze__model="convnet-d1-w8-batch", source__train_per_class=20)
     loaded = made.load()
     store, views = loaded.label_store, Views.from_json(loaded.views or {})
     assert store is not None
@@ -106,7 +106,7 @@ def test_other_labels_for_images_that_are_there(tmp_path: Path) -> None:
 
 def test_a_network_without_batch_norm_is_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no BatchNorm") as caught:
-        distil("digits", tmp_path / "run", squeeze__model="convnet-d1-w8")
+        distill("digits", tmp_path / "run", squeeze__model="convnet-d1-w8")
     assert "convnet-d3-w128-batch" in str(caught.value.fix)
     assert not (tmp_path / "run").exists()
 
@@ -208,7 +208,7 @@ def test_the_curriculum_ends_at_the_smallest_crop() -> None:
 
 
 def test_events_tell_the_two_terms_of_each_chunk(tmp_path: Path) -> None:
-    made = distil(
+    made = distill(
         "digits",
         tmp_path / "run",
         squeeze__model="convnet-d1-w8-batch",
@@ -222,7 +222,7 @@ def test_events_tell_the_two_terms_of_each_chunk(tmp_path: Path) -> None:
 
 def test_a_rate_that_is_too_high_is_told_with_a_lower_one(tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"finite|reach") as caught:
-        distil(
+        distill(
             "digits",
             tmp_path / "run",
             squeeze__model="convnet-d1-w8-batch",
@@ -238,7 +238,7 @@ def test_stopped_in_any_chunk_goes_on_to_the_same_bytes(
     chunk: int, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"squeeze__model": "convnet-d1-w8-batch", "recover__chunk_size": 4, "source__train_per_class": 20}
-    unbroken = distil("digits", tmp_path / "unbroken", evaluate__baselines=[], **settings)
+    unbroken = distill("digits", tmp_path / "unbroken", evaluate__baselines=[], **settings)
     monkeypatch.setattr("attar.stages.recover.CHECKPOINT_EVERY_S", 0.0)
     take = _Loop._step
 
@@ -250,8 +250,8 @@ def test_stopped_in_any_chunk_goes_on_to_the_same_bytes(
     with monkeypatch.context() as patched:
         patched.setattr(_Loop, "_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            distil("digits", tmp_path / "broken", evaluate__baselines=[], **settings)
-    broken = distil("digits", tmp_path / "broken", evaluate__baselines=[], **settings)
+            distill("digits", tmp_path / "broken", evaluate__baselines=[], **settings)
+    broken = distill("digits", tmp_path / "broken", evaluate__baselines=[], **settings)
     names = sorted(path.name for path in unbroken.distilled.rglob("*") if path.is_file())
     assert names == sorted(path.name for path in broken.distilled.rglob("*") if path.is_file())
     for path in unbroken.distilled.rglob("*"):

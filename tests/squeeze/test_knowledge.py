@@ -18,7 +18,7 @@ from attar.data.sources import Source, open_source
 from attar.errors import ConfigError
 from attar.methods import METHODS
 from attar.methods.coreset import Random
-from attar.models.catalog import build
+from attar.models.factory import build
 from attar.run.pipeline import prepare
 from attar.run.settings import resolve
 from attar.runtime.checkpoint import read_tensors, write_tensors

@@ -12,7 +12,7 @@ from attar.config import build as build_sections
 from attar.data.loading import MemorySplit, RealSet
 from attar.errors import ConfigError
 from attar.losses.statistics import Watched
-from attar.models.catalog import build
+from attar.models.factory import build
 from attar.normalizations import NAMES, PUBLISHED, parse_normalization
 from attar.runtime.checkpoint import read_tensors
 from attar.runtime.engine import Engine

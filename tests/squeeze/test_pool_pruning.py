@@ -10,7 +10,7 @@ from torch import nn
 
 from attar.data.loading import MemorySplit, RealSet
 from attar.errors import ArtifactError, ConfigError
-from attar.models.catalog import build, num_parameters
+from attar.models.factory import build, num_parameters
 from attar.runtime.checkpoint import read_note, read_tensors, write_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events

@@ -10,7 +10,7 @@ from torch import Tensor
 from attar.config import build as build_sections
 from attar.data.loading import MemorySplit, RealSet
 from attar.errors import ArtifactError, ConfigError, DataError, DivergedError
-from attar.models import catalog
+from attar.models import factory
 from attar.models.norms import batch_norms
 from attar.runtime.checkpoint import read_tensors, write_tensors
 from attar.runtime.engine import Engine
@@ -189,7 +189,7 @@ def test_released_weights_make_a_teacher_on_grey_images_too(tmp_path: Path, monk
 
     colours = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     thousand = Task(tuple(map(str, range(1000))), 3, 8, 8, colours)
-    network = catalog.build("resnet18", thousand, seed=1)
+    network = factory.build("resnet18", thousand, seed=1)
     monkeypatch.setattr(ResNet18_Weights, "get_state_dict", lambda *_, **__: network.state_dict())
     task = Task(("tench", "parachute", "church", "gas pump"), 1, 8, 8, NORM)
     squeeze(tmp_path, make_settings(model="resnet18", weights="released"), task)
@@ -215,7 +215,7 @@ def test_classes_in_another_order_are_told(good: Path, tmp_path: Path, order: li
 def test_a_weak_teacher_is_said_to_be_weak(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    torch.save(catalog.build(NET, make_task(), seed=9).state_dict(), tmp_path / "mine.pt")
+    torch.save(factory.build(NET, make_task(), seed=9).state_dict(), tmp_path / "mine.pt")
     events = Events(tmp_path / "events.jsonl", quiet=False)
     squeeze(tmp_path / "run", make_settings(weights=str(tmp_path / "mine.pt")), events=events)
     said = " ".join(capsys.readouterr().err.split())

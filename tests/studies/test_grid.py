@@ -12,7 +12,7 @@ from torch import nn
 
 from attar.data.loading import TensorSet
 from attar.errors import ConfigError
-from attar.models.catalog import build
+from attar.models.factory import build
 from attar.recipes import study_names as studies
 from attar.runtime.engine import Engine
 from attar.studies.grid import at_equal_images, cells_of, images_seen, showings

@@ -26,7 +26,7 @@ from attar.training.loop import FitResult, accuracy, fit
 from attar.training.section import TrainSection
 from attar.training.strategies import Batch, Part, make_strategy
 from attar.training.strategies.ce import CrossEntropy
-from attar.training.strategies.dlb import LastBatch
+from attar.training.strategies.dlb import DLB
 
 NUM_IMAGES = {"ce": 18, "dlb": 18, "ps-kd": 10, "dlb+ddgsd": 18, "dlb+ps-kd": 10}
 """So many that the last batch of an epoch has two images, which the first process has alone."""
@@ -49,7 +49,7 @@ class StopError(Exception):
     pass
 
 
-class Watched(LastBatch):
+class Watched(DLB):
     """DLB that compares what it remembers with what it saw; `num_seen` steps had a shared half."""
 
     num_seen = 0

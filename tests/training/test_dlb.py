@@ -17,7 +17,7 @@ from attar.training import loop
 from attar.training.loop import fit
 from attar.training.section import TrainSection
 from attar.training.strategies import Batch
-from attar.training.strategies.dlb import LastBatch
+from attar.training.strategies.dlb import DLB
 
 ENGINE = Engine("cpu")
 
@@ -36,7 +36,7 @@ def make_settings(**changes: Any) -> TrainSection:
     return TrainSection(**basis | {"strategy": "dlb"} | changes)
 
 
-class Watched(LastBatch):
+class Watched(DLB):
     """DLB that keeps every batch, its logits, its loss, and what it remembered before."""
 
     def __init__(self, settings: TrainSection, num_images: int) -> None:
@@ -110,7 +110,7 @@ def test_the_loss_is_the_formula(watched: list[Watched]) -> None:
 
 
 def test_no_gradient_flows_through_the_memory() -> None:
-    strategy, model = LastBatch(make_settings(), 8), nn.Linear(4, 3)
+    strategy, model = DLB(make_settings(), 8), nn.Linear(4, 3)
     images = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
     new, both = torch.arange(4), torch.arange(8)
     strategy.loss(model, Batch(0, 0, new, torch.zeros(4, dtype=torch.int64), lambda _: images[:4]))
@@ -133,7 +133,7 @@ def test_alpha_0_is_cross_entropy_on_the_same_batches() -> None:
     model, plain = make_net(), make_net()
     result = fit(model, data, settings, seed=4, engine=ENGINE)
 
-    class SameBatches(LastBatch):
+    class SameBatches(DLB):
         def loss(self, model: nn.Module, batch: Batch) -> Tensor:
             logits = model(batch.images).float()
             self._indices = batch.indices[len(self._indices) :]
@@ -147,7 +147,7 @@ def test_alpha_0_is_cross_entropy_on_the_same_batches() -> None:
 
 
 def test_a_batch_that_does_not_continue_the_last_one_is_refused() -> None:
-    strategy, model = LastBatch(make_settings(), 8), nn.Linear(4, 3)
+    strategy, model = DLB(make_settings(), 8), nn.Linear(4, 3)
     labels = torch.zeros(4, dtype=torch.int64)
     strategy.loss(model, Batch(0, 0, torch.arange(4), labels, lambda _: torch.zeros(4, 4)))
     with pytest.raises(ValueError, match="does not begin"):

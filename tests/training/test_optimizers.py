@@ -10,7 +10,7 @@ from torch import nn
 
 from attar.data.loading import MemorySplit, RealSet, TensorSet
 from attar.errors import ConfigError
-from attar.models import catalog
+from attar.models import factory
 from attar.models.convnet import ConvNet, Norm
 from attar.runtime.engine import Engine
 from attar.runtime.seeding import scoped
@@ -106,7 +106,7 @@ def test_without_a_gradient_only_what_decays_shrinks(decay_norms: bool) -> None:
 def test_only_weights_of_two_dimensions_decay_in_a_transformer() -> None:
     """As SRe2L's and RDED's code goes by names and dimensions: positions and class token are no weights."""
     task = Task(("a", "b"), 3, 16, 16, Normalization((0.5,) * 3, (0.5,) * 3))
-    model = catalog.build("vit-d1-w64-p4", task)
+    model = factory.build("vit-d1-w64-p4", task)
     groups = make_optimizer(model, make_settings(decay_norms=False)).param_groups
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     decaying, others = [{names[id(parameter)] for parameter in group["params"]} for group in groups]

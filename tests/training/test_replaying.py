@@ -22,7 +22,7 @@ from attar.training.loop import fit
 from attar.training.section import TrainSection
 from attar.training.strategies import Batch
 from attar.training.strategies.ce import CrossEntropy
-from attar.training.strategies.dlb import LastBatch
+from attar.training.strategies.dlb import DLB
 from attar.training.strategies.targets import divergence
 
 NUM = 10
@@ -54,7 +54,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Batch, Tensor, Tensor]]:
     """Every batch of dlb, what its logits were, and what its loss was."""
     found: list[tuple[Batch, Tensor, Tensor]] = []
 
-    class Watched(LastBatch):
+    class Watched(DLB):
         def loss(self, model: nn.Module, batch: Batch) -> Tensor:
             logits = self.look(model, batch)
             supervised, term = self.supervised(logits, batch), self.term(logits, batch)

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from attar.data.loading import TensorSet
 from attar.errors import ConfigError
-from attar.models.catalog import build
 from attar.models.convnet import ConvNet
+from attar.models.factory import build
 from attar.runtime.checkpoint import read_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.seeding import scoped

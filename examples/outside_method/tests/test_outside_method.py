@@ -4,7 +4,7 @@ import torch
 from outside_method import ConfidencePenalty, DistributionMatching, depthwise
 
 from attar.methods import methods
-from attar.models.catalog import build
+from attar.models.factory import build
 from attar.testing import TASK, check_method, check_strategy
 
 

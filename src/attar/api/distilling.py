@@ -1,4 +1,4 @@
-"""Distil a source, stage by stage or as a whole; rehearse it; list what was squeezed."""
+"""Distill a source, stage by stage or as a whole; rehearse it; list what was squeezed."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class ListedExpert:
 
 @takes(DistillOptions)
 def distill(asked: DistillOptions) -> Distillation:
-    """Distil a source of images into synthetic ones, judge the result, and write its report.
+    """Distill a source of images into synthetic ones, judge the result, and write its report.
 
     The same call again resumes an interrupted run and skips what is complete.
 

@@ -58,7 +58,7 @@ def train(asked: TrainOptions) -> Training:
     started by torchrun share every batch; the first one writes. Settings are those of the section `train`, such as
     `{"epochs": 200, "cutmix": 0.5, "dlb.tau": 4}`, and of `source`.
     """
-    from attar.models.catalog import require_known
+    from attar.models.factory import require_known
     from attar.runtime.trackers import tracked
     from attar.training.strategies.kd import teacher_file
 
@@ -94,7 +94,7 @@ def _train(
     engine: Engine,
     events: Events,
 ) -> Training:
-    from attar.models.catalog import build as build_model
+    from attar.models.factory import build as build_model
     from attar.runtime.team import team
     from attar.training.loop import accuracy, fit
     from attar.training.strategies.kd import teacher_file

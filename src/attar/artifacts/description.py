@@ -131,7 +131,7 @@ class StoredLabels(Lean):
 
 
 class StatedError(Part):
-    """How far labels read back are from the teacher's logits; see `attar.labels.error.LabelError`."""
+    """How far labels read back are from the teacher's logits; see `attar.labels.error.QuantizationError`."""
 
     max_abs: Finite
     kl_1: Finite

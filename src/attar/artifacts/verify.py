@@ -25,7 +25,7 @@ from attar.artifacts.parquet import Bytes8, Integers, quantise, read_shard
 from attar.artifacts.whitening import OTHER_MATRIX, fingerprint, inverse, read_whitening, unwhiten
 from attar.errors import AttarError
 from attar.labels.checks import view_problems
-from attar.labels.error import LabelError
+from attar.labels.error import QuantizationError
 from attar.labels.plan import VIEW, LabelPlan
 from attar.labels.shards import VIEWS, OpenShard, open_shard
 
@@ -215,7 +215,7 @@ class _Inspection:
                         errors.append(opened.error)
                         self.check_views(description, plan, opened)
             whole = len(errors) == len(plan.shards)
-            if whole and LabelError.merge(errors).to_json() != description.labels.error.model_dump():
+            if whole and QuantizationError.merge(errors).to_json() != description.labels.error.model_dump():
                 self.problems.append(f"{about.NAME} states another error of the labels than their files do")
 
     def check_views(self, description: Description, plan: LabelPlan, shard: OpenShard) -> None:

@@ -74,7 +74,7 @@ def _plain(param: Any, ctx: Any) -> Any:
 
 app = typer.Typer(
     cls=_Group,
-    help="Distil large image datasets into small synthetic ones, and train and judge models on them.",
+    help="Distill large image datasets into small synthetic ones, and train and judge models on them.",
     epilog=EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

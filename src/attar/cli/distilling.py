@@ -1,4 +1,4 @@
-"""Distil, whole or one stage at a time."""
+"""Distill, whole or one stage at a time."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 STAGE = "One stage at a time"
 
 
-@command_of("DistillOptions", panel="Distil", without=("until",))
+@command_of("DistillOptions", panel="Distill", without=("until",))
 def distill(given: dict[str, Any], as_json: bool) -> None:
-    """Distil SOURCE: squeeze, recover, relabel, evaluate, report. The same command again resumes."""
+    """Distill SOURCE: squeeze, recover, relabel, evaluate, report. The same command again resumes."""
     from attar import api
 
     _show(api.distill(**given), "evaluate", as_json)

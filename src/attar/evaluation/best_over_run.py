@@ -35,7 +35,7 @@ def states_of(distilled: Distilled, labels: Labels) -> dict[int, Distilled]:
         raise ConfigError(
             "recover kept no images on the way, so that there is no best over the run",
             expected="a distilled dataset in its run folder, of a method whose images are made together (tesla, mtt)",
-            fix="distil with --set recover.num_states=5",
+            fix="distill with --set recover.num_states=5",
         )
     if labels == "soft" and any(state.soft_labels is None for state in states.values()):
         raise ConfigError(

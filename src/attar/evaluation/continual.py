@@ -27,7 +27,7 @@ from attar.evaluation.evaluate import TRIALS, judging_set
 from attar.evaluation.subjects import Subjects
 from attar.evaluation.trials import Source, Subject, Trials
 from attar.items import Item
-from attar.models.catalog import build
+from attar.models.factory import build
 from attar.options import Arriving
 from attar.results.records import ACCURACY, Arrival, Labels, Record, Split
 from attar.runtime.engine import Engine, hardware

@@ -28,7 +28,7 @@ from attar.errors import ConfigError, DataError
 from attar.evaluation.best_over_run import best_epochs, best_state, states_of
 from attar.evaluation.subjects import Subjects
 from attar.evaluation.trials import Source, Subject, Trials, distilled_subject
-from attar.models.catalog import build
+from attar.models.factory import build
 from attar.options import Judging, LabelKind
 from attar.results.ddranking import Scores, scores
 from attar.results.records import ACCURACY, Labels, Record, Split

@@ -27,7 +27,7 @@ from attar.data.loading import MemorySplit, RealSet, Split, TensorSet, TrainingS
 from attar.errors import DataError
 from attar.items import Item
 from attar.methods.base import Images
-from attar.models.catalog import build
+from attar.models.factory import build
 from attar.results.records import Labels
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events

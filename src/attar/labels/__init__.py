@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attar.labels.error import LabelError
+    from attar.labels.error import QuantizationError
     from attar.labels.pairing import paired_epochs
     from attar.labels.plan import LabelPlan, choose_plan
     from attar.labels.store import LabelStore
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EpochLogits",
-    "LabelError",
     "LabelPlan",
     "LabelStore",
+    "QuantizationError",
     "choose_plan",
     "paired_epochs",
     "write_labels",
 ]
 
 _HOME = {
-    "error": ("LabelError",),
+    "error": ("QuantizationError",),
     "pairing": ("paired_epochs",),
     "plan": ("LabelPlan", "choose_plan"),
     "store": ("LabelStore",),

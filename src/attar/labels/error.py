@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class LabelError:
+class QuantizationError:
     """The error of stored labels; logits count up to a constant a row, so both sides are centred."""
 
     max_abs: float
@@ -25,7 +25,7 @@ class LabelError:
         return asdict(self)
 
     @classmethod
-    def merge(cls, errors: Iterable[LabelError]) -> LabelError:
+    def merge(cls, errors: Iterable[QuantizationError]) -> QuantizationError:
         """The error of all labels together; `errors` is not empty."""
         every = list(errors)
         num = sum(error.num for error in every)

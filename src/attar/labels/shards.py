@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from attar.errors import ArtifactError
 from attar.labels.codec import Codec
-from attar.labels.error import LabelError
+from attar.labels.error import QuantizationError
 from attar.labels.plan import VIEW, LabelPlan, Shard
 from attar.runtime.tensorfile import Place
 
@@ -39,7 +39,7 @@ class OpenShard:
 
     path: Path
     tensors: dict[str, Place]
-    error: LabelError
+    error: QuantizationError
 
     def map(self, name: str) -> npt.NDArray[Any]:
         """One tensor, memory-mapped."""
@@ -64,7 +64,7 @@ def open_shard(folder: Path, plan: LabelPlan, shard: Shard) -> OpenShard:
         if note["plan"] != plan.to_json():
             raise _unexpected(path, f"{note['plan']}", f"{plan.to_json()}")
         tensors = _places(header, tensors_of(plan, shard), 8 + length, path.stat().st_size)
-        return OpenShard(path, tensors, LabelError(**note["error"]))
+        return OpenShard(path, tensors, QuantizationError(**note["error"]))
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing", fix="fetch the dataset again, or relabel again") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -103,9 +103,9 @@ def _places(
     return places
 
 
-def merged_error(folder: Path, plan: LabelPlan) -> LabelError:
+def merged_error(folder: Path, plan: LabelPlan) -> QuantizationError:
     """The stated error of all labels; raises ArtifactError where a shard is missing or not what the plan says."""
-    return LabelError.merge(open_shard(folder, plan, shard).error for shard in plan.shards)
+    return QuantizationError.merge(open_shard(folder, plan, shard).error for shard in plan.shards)
 
 
 def _unexpected(path: Path, found: str, expected: str) -> ArtifactError:

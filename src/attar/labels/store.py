@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from attar.labels.codec import Codec
-from attar.labels.error import LabelError
+from attar.labels.error import QuantizationError
 from attar.labels.plan import VIEW, LabelPlan
 from attar.labels.shards import TENSOR, VIEWS, open_shard
 
@@ -76,9 +76,9 @@ class LabelStore:
         return sum(path.stat().st_size for path in self.paths)
 
     @property
-    def error(self) -> LabelError:
+    def error(self) -> QuantizationError:
         """How far labels are from the teacher's, as measured when they were written."""
-        return LabelError.merge(shard.error for shard in self._shards)
+        return QuantizationError.merge(shard.error for shard in self._shards)
 
     def read(self, epochs: Tensor, indices: Tensor) -> Tensor:
         """Logits float32 (b, C), each row centred, of images `indices` (b,) in stored epochs `epochs` (b,).

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from attar.errors import DivergedError
 from attar.labels.codec import LOGIT_LIMIT
-from attar.labels.error import LabelError
+from attar.labels.error import QuantizationError
 from attar.labels.plan import VIEW, LabelPlan, Shard
 from attar.labels.shards import TENSOR, VIEWS, is_written
 from attar.runtime.checkpoint import write_tensors
@@ -80,7 +80,7 @@ def write_shard(
     tables = plan.coder.fit(torch.cat([values for *_, values in waiting]).numpy())
     coder = plan.coder.using(tables)
     records = np.zeros((shard.num, plan.num_images), coder.record)
-    errors: list[LabelError] = []
+    errors: list[QuantizationError] = []
     for place, images, values in chain(waiting, stream):
         records[place, images] = coder.encode(values.numpy())
         errors.append(measure(values, torch.from_numpy(coder.decode(records[place, images]))))
@@ -89,14 +89,14 @@ def write_shard(
         assert views is not None, "a plan with views is written with them"
         seen = np.stack([views(shard.first + place) for place in range(shard.num)])
         tensors[VIEWS] = seen.view(np.uint8).reshape(*seen.shape, VIEW.itemsize)
-    note = {"plan": plan.to_json(), "error": LabelError.merge(errors).to_json()}
+    note = {"plan": plan.to_json(), "error": QuantizationError.merge(errors).to_json()}
     write_tensors(folder / shard.name, {name: torch.from_numpy(array) for name, array in tensors.items()}, note)
 
 
-def measure(logits: Tensor, decoded: Tensor) -> LabelError:
+def measure(logits: Tensor, decoded: Tensor) -> QuantizationError:
     """Compare logits (m, C) with what was read back (m, C), both float32."""
     off = (logits - logits.mean(1, keepdim=True)) - (decoded - decoded.mean(1, keepdim=True))
-    return LabelError(
+    return QuantizationError(
         max_abs=float(off.abs().max()),
         kl_1=_mean_kl(logits, decoded, 1.0),
         kl_20=_mean_kl(logits, decoded, 20.0),

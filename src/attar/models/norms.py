@@ -32,7 +32,7 @@ def require_batch_norm(model: nn.Module, name: str) -> None:
 
 def has_batch_norm(name: str) -> bool:
     """Whether the network of this name keeps BatchNorm statistics; False for names that are not known."""
-    from attar.models.catalog import build
+    from attar.models.factory import build
 
     for size_px in (64, 224):
         task = Task(("a", "b"), 3, size_px, size_px, Normalization((0.5,) * 3, (0.5,) * 3))

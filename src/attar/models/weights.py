@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from attar.errors import ArtifactError, ConfigError, DataError, unknown
-from attar.models.catalog import build, find, last_linear, timm_model
 from attar.models.checkpoints import read_state
+from attar.models.factory import build, find, last_linear, timm_model
 from attar.models.weight_names import renamed, without_prefix
 from attar.task import Normalization, Task
 

@@ -88,7 +88,7 @@ def group_view(group: Group) -> GroupView:
     first = group.members[0]
     return GroupView(
         title=_title(group),
-        lead=f"{first.conditions['real images'].text} to distil; {first.conditions['tested_on'].text}."
+        lead=f"{first.conditions['real images'].text} to distill; {first.conditions['tested_on'].text}."
         if "tested_on" in first.conditions
         else "",
         because=group.because,

@@ -26,7 +26,7 @@ from attar.data.whitening import measure_whitening
 from attar.errors import ConfigError, DataError
 from attar.evaluation.evaluate import Evaluation, require_judges, require_resize
 from attar.methods import methods
-from attar.models.catalog import build as build_model
+from attar.models.factory import build as build_model
 from attar.models.weights import without_place
 from attar.options import Redo, Until
 from attar.recipes import Recipe, fitting_recipe, load_recipe

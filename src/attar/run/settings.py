@@ -18,7 +18,7 @@ from attar.evaluation.evaluate import EvaluateSettings
 from attar.marks import Rules
 from attar.methods import method as method_named
 from attar.methods.base import Method
-from attar.models.catalog import require_known
+from attar.models.factory import require_known
 from attar.models.weights import without_place
 from attar.options import Machine, Seeded, Wanted
 from attar.recipes import Recipe, fitting_recipe, recipes

@@ -24,7 +24,7 @@ from torch import Tensor
 from attar.data.loading import RealSet, TensorSet
 from attar.errors import ConfigError, ResourceError
 from attar.items import Item
-from attar.models.catalog import build
+from attar.models.factory import build
 from attar.models.flat import FlatModel
 from attar.runtime.checkpoint import read_tensors, write_tensors
 from attar.runtime.engine import Engine

@@ -31,7 +31,7 @@ from attar.errors import ArtifactError
 from attar.items import Item
 from attar.marks import Mark
 from attar.methods.base import Member
-from attar.models.catalog import build
+from attar.models.factory import build
 from attar.options import PoolKind
 from attar.runtime.checkpoint import read_note
 from attar.runtime.engine import Engine

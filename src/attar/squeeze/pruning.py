@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from attar.errors import ArtifactError, ConfigError
-from attar.models.catalog import build, last_linear
+from attar.models.factory import build, last_linear
 from attar.squeeze.resizing import resize
 from attar.task import Task
 

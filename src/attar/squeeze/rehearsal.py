@@ -18,7 +18,7 @@ from torch import Tensor
 
 from attar.data.loading import RealSet, TrainingSet
 from attar.data.sources import Source
-from attar.models.catalog import build
+from attar.models.factory import build
 from attar.runtime.engine import Engine
 from attar.training.loop import TrainSettings, fit
 from attar.training.section import TrainSection

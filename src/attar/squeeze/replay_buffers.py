@@ -22,9 +22,9 @@ from torch import Tensor
 
 from attar.data.loading import RealSet, batches, plainly
 from attar.errors import ArtifactError, ConfigError
-from attar.models.catalog import build
 from attar.models.checkpoints import read_tensors_alone
 from attar.models.convnet import ConvNet
+from attar.models.factory import build
 from attar.models.flat import FlatModel
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events

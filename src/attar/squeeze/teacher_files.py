@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from attar.errors import ArtifactError, ConfigError
-from attar.models.catalog import penultimate
+from attar.models.factory import penultimate
 from attar.models.weights import assemble
 from attar.runtime.checkpoint import read_note, read_tensors
 from attar.runtime.engine import Engine

@@ -23,7 +23,7 @@ from attar.data.loading import RealSet, batches, plainly
 from attar.data.sources import Source
 from attar.errors import ArtifactError, ConfigError
 from attar.items import Item
-from attar.models.catalog import build, require_known
+from attar.models.factory import build, require_known
 from attar.models.norms import has_batch_norm
 from attar.models.weights import Weights, is_path, load_weights, num_channels, read_weights, wrapped
 from attar.normalizations import parse_normalization

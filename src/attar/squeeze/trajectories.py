@@ -18,7 +18,7 @@ from attar.data.loading import RealSet
 from attar.data.sources import Source
 from attar.errors import ArtifactError
 from attar.methods.base import Segment
-from attar.models.catalog import build
+from attar.models.factory import build
 from attar.models.flat import FlatModel
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events

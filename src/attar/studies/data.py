@@ -15,7 +15,7 @@ from attar.data.whitening import measure_whitening
 from attar.errors import ConfigError
 from attar.evaluation.evaluate import judging_set, require_judges
 from attar.evaluation.trials import Subject, distilled_subject
-from attar.models.catalog import build
+from attar.models.factory import build
 from attar.results.records import Labels, Split
 from attar.run.pipeline import teacher_of
 from attar.run.settings import default_model

@@ -24,7 +24,7 @@ from pydantic import Field, field_validator
 from attar.config import Config, not_valid, place, validated
 from attar.data.sources import SourceSettings
 from attar.errors import ConfigError, unknown
-from attar.models.catalog import require_known
+from attar.models.factory import require_known
 from attar.recipes import study_names, study_text
 from attar.results.records import Split
 from attar.training.section import TrainSection

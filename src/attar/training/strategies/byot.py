@@ -67,7 +67,7 @@ class BYOTSettings(Config):
     comment in it says; or none of them."""
 
 
-class OwnTeacher(Strategy):
+class BYOT(Strategy):
     """Exits behind the stages of the network learn from its end."""
 
     name = "byot"

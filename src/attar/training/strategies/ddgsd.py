@@ -23,7 +23,7 @@ from torch.utils.hooks import RemovableHandle
 
 from attar.config import Config
 from attar.errors import ConfigError
-from attar.models.catalog import last_linear
+from attar.models.factory import last_linear
 from attar.training.settings import TrainSettings
 from attar.training.strategies.base import Batch, Strategy, Teaches
 from attar.training.strategies.targets import divergence
@@ -40,7 +40,7 @@ class DDGSDSettings(Config):
     """Weight of the agreement of mean features."""
 
 
-class TwoViews(Strategy):
+class DDGSD(Strategy):
     """Each image twice in a batch, and both views must agree."""
 
     name = "ddgsd"

@@ -62,7 +62,7 @@ class DLBSettings(Config):
     half by itself, and its running statistics have the shared half last."""
 
 
-class LastBatch(Strategy):
+class DLB(Strategy):
     """Half of each batch is of the last one, and must agree with what was predicted there."""
 
     name = "dlb"

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from attar.errors import ConfigError
-from attar.models import catalog
+from attar.models import factory
 from attar.models.convnet import NORMS, ConvNet
 from attar.task import Normalization, Task
 
@@ -16,14 +16,14 @@ def make_task(channels: int = 1, size_px: int = 16, num_classes: int = 5) -> Tas
 @pytest.mark.parametrize("norm", ["", *(f"-{norm}" for norm in NORMS)])
 def test_convnet_by_name(norm: str) -> None:
     task = make_task()
-    model = catalog.build(f"convnet-d2-w8{norm}", task)
+    model = factory.build(f"convnet-d2-w8{norm}", task)
     assert isinstance(model, ConvNet)
     assert model(torch.zeros(3, *task.shape)).shape == (3, 5)
 
 
 def test_weights_are_a_function_of_seed_and_name() -> None:
     def weights(name: str, seed: int) -> torch.Tensor:
-        return nn.utils.parameters_to_vector(catalog.build(name, make_task(), seed=seed).parameters())
+        return nn.utils.parameters_to_vector(factory.build(name, make_task(), seed=seed).parameters())
 
     before = torch.random.get_rng_state()
     assert torch.equal(weights("convnet-d1-w4", 3), weights("convnet-d1-w4", 3))
@@ -37,17 +37,17 @@ def test_weights_are_a_function_of_seed_and_name() -> None:
 )
 def test_grey_images_and_the_class_count_reach_every_library(name: str) -> None:
     task = make_task(channels=1, size_px=32)
-    model = catalog.build(name, task).eval()
+    model = factory.build(name, task).eval()
     assert model(torch.zeros(2, *task.shape)).shape == (2, 5)
 
 
 def test_a_bare_name_is_torchvisions_before_timms() -> None:
-    assert type(catalog.build("resnet18", make_task(3, 32))).__module__.startswith("torchvision")
-    assert type(catalog.build("timm:resnet18", make_task(3, 32))).__module__.startswith("timm")
+    assert type(factory.build("resnet18", make_task(3, 32))).__module__.startswith("torchvision")
+    assert type(factory.build("timm:resnet18", make_task(3, 32))).__module__.startswith("timm")
 
 
 def test_the_small_stem_keeps_the_resolution() -> None:
-    model = catalog.build("resnet18-small", make_task(3, 32))
+    model = factory.build("resnet18-small", make_task(3, 32))
     model.avgpool = nn.Identity()
     model.fc = nn.Identity()
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 512 * 4 * 4)
@@ -64,7 +64,7 @@ def test_the_small_stem_keeps_the_resolution() -> None:
 )
 def test_an_unknown_model_is_met_with_the_nearest_names(name: str, near: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        catalog.build(name, make_task())
+        factory.build(name, make_task())
     assert f"did you mean {near}" in caught.value.expected
     assert "attar list models" in caught.value.fix
 
@@ -82,24 +82,24 @@ def test_an_unknown_model_is_met_with_the_nearest_names(name: str, near: str) ->
 )
 def test_names_and_sizes_that_cannot_be_are_refused(name: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        catalog.build(name, make_task())
+        factory.build(name, make_task())
 
 
 def test_every_listed_name_of_attars_own_is_built() -> None:
-    names = catalog.names("attar")
+    names = factory.names("attar")
     assert "convnet-d3-w128" in names
-    assert catalog.build(names[0], make_task()).training
-    assert "resnet18" in catalog.names("torchvision")
-    assert "vit_tiny_patch16_224" in catalog.names("timm")
+    assert factory.build(names[0], make_task()).training
+    assert "resnet18" in factory.names("torchvision")
+    assert "vit_tiny_patch16_224" in factory.names("timm")
 
 
 def test_penultimate_is_the_input_of_the_last_linear_layer() -> None:
     task = make_task(3, 32)
     images = torch.randn(2, *task.shape, generator=torch.Generator().manual_seed(0))
     for name in ("convnet-d2-w4", "test_vit"):
-        model = catalog.build(name, task).eval()
+        model = factory.build(name, task).eval()
         last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
-        features = catalog.penultimate(model, images)
+        features = factory.penultimate(model, images)
         assert torch.equal(last(features), model(images))
         assert not last._forward_pre_hooks
 
@@ -107,8 +107,8 @@ def test_penultimate_is_the_input_of_the_last_linear_layer() -> None:
 def test_penultimate_needs_a_linear_layer() -> None:
     model = nn.Sequential(nn.Conv2d(1, 5, 3), nn.AdaptiveAvgPool2d(1))
     with pytest.raises(ConfigError, match="no features"):
-        catalog.penultimate(model, torch.zeros(1, 1, 8, 8))
+        factory.penultimate(model, torch.zeros(1, 1, 8, 8))
 
 
 def test_num_parameters() -> None:
-    assert catalog.num_parameters(nn.Linear(3, 2)) == 8
+    assert factory.num_parameters(nn.Linear(3, 2)) == 8
