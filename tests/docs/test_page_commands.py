@@ -151,6 +151,11 @@ python benchmarks/digits.py --set a=[1,2]
 ```python
 attar = 3
 ```
+attar is a program.
+
+```text
+attar of roses
+```
 """
     assert sorted(commands_of(text)) == [
         "attar distill digits",

@@ -85,8 +85,9 @@ def commands_of(text: str) -> list[str]:
     """Commands in blocks of code, and those in a sentence that have arguments; comments and brackets left out."""
     program = r"(?:ATTAR_DATA=\S+ )?(?:attar|torchrun|python|pip|make|hf|uv|conda|docker) "
     told = re.findall(rf"^ {{4}}({program}.*)$", text, re.MULTILINE)
-    for fence in re.findall(r"^```(?:sh|bash|console)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-        told += [line for line in fence.splitlines() if re.match(program, line)]
+    for language, fence in re.findall(r"^```(\w*).*?\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        if language in ("", "sh", "bash", "console"):
+            told += [line for line in fence.splitlines() if re.match(program, line)]
     prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     prose = re.sub(r"^ {4}.*$", "", prose, flags=re.MULTILINE)
     inline = [" ".join(one.split()) for one in re.findall(rf"`({program}[^`]+)`", prose)]
