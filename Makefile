@@ -4,6 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# A process that finds no compiled modules compiles torch anew, for 4 s, and some tests start several.
+# They are kept in .venv, whatever the environment says, so that the tree stays clean.
+unexport PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX := $(abspath $(VENV))/pycache
+
 .PHONY: help demo test check docs slow clean
 
 help:  ## what there is to do
@@ -13,7 +18,7 @@ demo: $(STAMP)  ## distil the bundled digits into one image per class, judge the
 	@$(BIN)/attar distill digits --ipc 1 --out runs/demo
 
 test: $(STAMP)  ## the quick tests
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
 
 check: $(STAMP)  ## style, types, which room may import which, and that the documentation builds
 	@$(BIN)/ruff check
