@@ -1,5 +1,6 @@
 """What `precision: auto` means, and what is said of a precision that the machine is slow at."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,9 @@ TINY = {
     "squeeze.num_experts": 1,
     "method.num_steps": 2,
     "recover.iterations": 1,
+    "source.train_per_class": 10,
 }
+FEW = {"train.epochs": 1, "evaluate.seeds": 1, "evaluate.models": ["convnet-d1-w4"], "source.train_per_class": 10}
 
 
 @pytest.fixture
@@ -76,16 +79,24 @@ def test_hardware_names_the_processor_and_its_flags() -> None:
     assert set(described["processor_flags"]) <= set(precision.SHOWN_FLAGS)
 
 
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with images, begun in bfloat16."""
+    out = tmp_path_factory.mktemp("precision") / "run"
+    how = {"recipe": "none", "precision": "bf16-mixed", "until": "relabel", "settings": FEW}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "slowdown", lambda: 1.0)
+        attar.distill("digits", "random", 1, out=out, **how)
+    return out
+
+
 @pytest.mark.parametrize("command", ["train", "evaluate", "continual", "resume"])
 def test_every_command_that_trains_says_it(
-    command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str, images: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(precision, "slowdown", lambda: 17.4)
     monkeypatch.setattr(precision, "processor_flags", lambda: ())
-    few = {"train.epochs": 1, "evaluate.seeds": 1, "evaluate.models": ["convnet-d1-w4"]}
-    run = tmp_path / "run"
-    how = {"recipe": "none", "out": run, "until": "relabel", "settings": few}
-    attar.distill("digits", "random", 1, precision="bf16-mixed", **how)
+    run = Path(shutil.copytree(images, tmp_path / "run"))
     slow = {"precision": "bf16-mixed", "quiet": False}
     if command == "train":
         attar.train(run / "distilled", "convnet-d1-w4", settings={"epochs": 1}, **slow)
