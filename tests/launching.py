@@ -25,10 +25,7 @@ def start(words: list[str], num: int) -> list[tuple[int, str]]:
 
 def launch(words: list[str], num: int) -> list[subprocess.Popen[str]]:
     """Start `python words` in `num` processes, with one thread each."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num)}
+    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(num)}
     return [
         subprocess.Popen(
             [sys.executable, *words],
@@ -39,3 +36,10 @@ def launch(words: list[str], num: int) -> list[subprocess.Popen[str]]:
         )
         for rank in range(num)
     ]
+
+
+def free_port() -> int:
+    """One at which processes of this machine may meet."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

@@ -48,13 +48,11 @@ def typed(monkeypatch, capfd):
     def run(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["attar", *words])
         monkeypatch.setenv("COLUMNS", "100")
-        code = 0
         try:
             cli.run()
         except SystemExit as leaving:
-            assert leaving.code is None or isinstance(leaving.code, int)
-            code = leaving.code or 0
-        return code, *capfd.readouterr()
+            return int(leaving.code or 0), *capfd.readouterr()
+        return 0, *capfd.readouterr()
 
     return run
 

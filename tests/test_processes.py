@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 
 import attar
+from attar import cli
 from attar.errors import AttarError, ConfigError
 from attar.runtime.checkpoint import read_tensors
 from attar.runtime.engine import Engine
@@ -13,7 +15,7 @@ from attar.runtime.events import read_events
 from attar.runtime.files import read_json
 from attar.runtime.processes import Processes, launched
 from attar.runtime.team import Team
-from launching import start
+from launching import free_port, start
 
 SETTINGS = [
     "squeeze.model=convnet-d1-w4-batch",
@@ -50,10 +52,6 @@ MATCH = {
     },
 }
 TEAM = f"""
-import sys
-from pathlib import Path
-
-import torch
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_recover_loop as loop
 from attar.errors import AttarError
@@ -63,6 +61,7 @@ from attar.runtime.engine import Engine
 from attar.runtime.processes import launched
 from attar.runtime.team import team
 
+os.environ["MASTER_PORT"] = ports.pop()
 processes = launched()
 processes.join()
 members = team(processes, 2)
@@ -100,8 +99,8 @@ def run(scene):
     kind = Lost if scene == "diverges" else loop.Noisy
     method = kind(loop.NoisySettings(), loop.TASK, 2)
     settings = RecoverSettings(iterations=12, num_snapshots=0, draws_per_step=2 - (scene == "idle"))
-    engine, folder = Engine("cpu", processes=processes), Path(sys.argv[1]) / scene
-    recover(method, None, None, settings, seed=0, folder=folder, engine=engine, events=Heard(quiet=True))
+    engine, there = Engine("cpu", processes=processes), folder / scene
+    recover(method, None, None, settings, seed=0, folder=there, engine=engine, events=Heard(quiet=True))
 
 
 scenes = {{"well": mean, "nan": mean, "fails": mean, "disagree": disagree, "idle": run, "diverges": run}}
@@ -114,12 +113,8 @@ for scene, play in scenes.items():
 """
 
 
-def distil(out: Path, num: int) -> None:
-    """Run the command in `num` processes, and require that all went well."""
-    words = ["-m", "attar", *COMMAND, "--out", str(out)]
-    ended = start(words + [word for setting in SETTINGS for word in ("--set", setting)], num)
-    assert [code for code, _ in ended] == [0] * num, ended
-    assert not any(said for _, said in ended[1:]), "only the first process speaks"
+def command(out: Path) -> list[str]:
+    return [*COMMAND, "--out", str(out), *(word for setting in SETTINGS for word in ("--set", setting))]
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
@@ -127,8 +122,10 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_two_processes_make_what_one_makes(tmp_path: Path) -> None:
-    for num in (1, 2):
-        distil(tmp_path / str(num), num)
+    assert not typer.main.get_command(cli.app).main(command(tmp_path / "1"), standalone_mode=False)
+    ended = start(["-m", "attar", *command(tmp_path / "2")], 2)
+    assert [code for code, _ in ended] == [0, 0], ended
+    assert ended[1] == (0, ""), "only the first process speaks"
     one, two = (bytes_of(tmp_path / num / "distilled") for num in ("1", "2"))
     assert one == two
     assert len(list((tmp_path / "2" / "recover").glob("synthetic-*.safetensors"))) == 3
@@ -153,10 +150,16 @@ STUDENT = {
         "source.train_per_class": 10,
     },
 }
-SAYING_WHO_TRAINS = f"""
+TOGETHER = f"""
+import os
+import sys
+from pathlib import Path
+
+import torch
 import attar
 from attar.evaluation import trials
 
+folder, ports = Path(sys.argv[1]), sys.argv[2:]
 fit = trials.fit
 
 
@@ -165,42 +168,65 @@ def saying(*args, team, **options):
     return fit(*args, team=team, **options)
 
 
+def distil(name, given):
+    os.environ["MASTER_PORT"] = ports.pop()  # that of before may not be free yet
+    print(f"== {{name}}", flush=True)
+    attar.distill(**given, out=folder / name)
+
+
 trials.fit = saying
-attar.distill(**{STUDENT!r}, out=OUT)
-"""
-
-
-def test_two_processes_share_one_student_and_it_learns_what_that_of_one_learns(tmp_path: Path) -> None:
-    attar.distill(**STUDENT, out=tmp_path / "1")
-    words = SAYING_WHO_TRAINS.replace("OUT", repr(str(tmp_path / "2")))
-    assert start(["-c", words], 2) == [(0, "0 of 2\n"), (0, "1 of 2\n")]
-    one, two = (read_json(next((tmp_path / num / "evaluation").glob("*.json"))) for num in "12")
-    assert two["train_loss"] == pytest.approx(one["train_loss"], abs=1e-4)
-    assert two["accuracy"] == pytest.approx(one["accuracy"], abs=0.5)
-    assert two["made_by"] == one["made_by"]
-    assert [path.suffix for path in (tmp_path / "2" / "evaluation").iterdir()] == [".json"]
-
-
-def test_processes_that_share_the_draws_of_a_step_make_what_one_makes(tmp_path: Path) -> None:
-    attar.distill(**MATCH, out=tmp_path / "1")
-    words = f"import attar; attar.distill(**{MATCH!r}, out={str(tmp_path / '2')!r})"
-    assert start(["-c", words], 2) == [(0, "")] * 2
-    files = {num: bytes_of(tmp_path / num / "recover") for num in ("1", "2")}
-    for found in files.values():
-        del found["manifest.json"]  # it says when
-    assert files["1"] == files["2"]
-    assert len(files["1"]) == 3
-    one, two = ([e for e in read_events(tmp_path / n / "events.jsonl") if e["stage"] == "recover"] for n in "12")
-    assert [(e["step"], e["loss"]) for e in one] == [(e["step"], e["loss"]) for e in two]
+distil("student", {STUDENT!r})
+trials.fit = fit
+distil("match", {MATCH!r})
+print("== team", flush=True)
+{TEAM}"""
+"""All that two processes do here, one after the other, as each of them takes seconds to import torch."""
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """What each of two processes said in each scene of TEAM."""
-    folder = tmp_path_factory.mktemp("team")
-    ended = start(["-c", TEAM, str(folder)], 2)
+def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, str]]]:
+    """The folder that two processes worked in, and what each said in each part."""
+    folder = tmp_path_factory.mktemp("together")
+    ended = start(["-c", TOGETHER, str(folder), *(str(free_port()) for _ in range(3))], 2)
     assert [code for code, _ in ended] == [0, 0], ended
-    told = [dict(line.split(": ", 1) for line in said.splitlines() if ": " in line) for _, said in ended]
+    parts = [[part.partition("\n") for part in said.split("== ")] for _, said in ended]
+    return folder, [{name: text for name, _, text in found} for found in parts]
+
+
+def test_two_processes_share_one_student_and_it_learns_what_that_of_one_learns(
+    together: tuple[Path, list[dict[str, str]]], tmp_path: Path
+) -> None:
+    folder, said = together
+    attar.distill(**STUDENT, out=tmp_path / "1")
+    assert [words["student"] for words in said] == ["0 of 2\n", "1 of 2\n"]
+    one, two = (read_json(next((run / "evaluation").glob("*.json"))) for run in (tmp_path / "1", folder / "student"))
+    assert two["train_loss"] == pytest.approx(one["train_loss"], abs=1e-4)
+    assert two["accuracy"] == pytest.approx(one["accuracy"], abs=0.5)
+    assert two["made_by"] == one["made_by"]
+    assert [path.suffix for path in (folder / "student" / "evaluation").iterdir()] == [".json"]
+
+
+def test_processes_that_share_the_draws_of_a_step_make_what_one_makes(
+    together: tuple[Path, list[dict[str, str]]], tmp_path: Path
+) -> None:
+    folder, said = together
+    attar.distill(**MATCH, out=tmp_path / "1")
+    assert [words["match"] for words in said] == ["", ""]
+    runs = tmp_path / "1", folder / "match"
+    one, two = (bytes_of(run / "recover") for run in runs)
+    del one["manifest.json"], two["manifest.json"]  # they say when
+    assert one == two
+    assert len(one) == 3
+    steps = [[e for e in read_events(run / "events.jsonl") if e["stage"] == "recover"] for run in runs]
+    one_by_one, shared = ([(e["step"], e["loss"]) for e in found] for found in steps)
+    assert one_by_one == shared
+
+
+@pytest.fixture(scope="module")
+def scenes(together: tuple[Path, list[dict[str, str]]]) -> dict[str, list[str]]:
+    """What each of two processes said in each scene of TEAM."""
+    folder, said = together
+    told = [dict(line.split(": ", 1) for line in words["team"].splitlines() if ": " in line) for words in said]
     return {scene: [words.get(scene, "") for words in told] for scene in told[0]} | {"folder": [str(folder)]}
 
 
