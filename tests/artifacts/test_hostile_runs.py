@@ -14,6 +14,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from attar.artifacts.checksums import read_sums
 from attar.artifacts.run import RunFolder
 from attar.cli.comparisons import print_comparison
 from attar.errors import ArtifactError, AttarError
+from attar.report import page
 from attar.runtime.events import Events, read_events
 from damage import damaged
 
@@ -63,11 +65,21 @@ TEXTS = (
     *(b"", b"null", b"[]", b"{}", b'"x"', b"0", b"\xff\xfe\x00", b"\xef\xbb\xbf{}", b"[" * 200_000, b"{" * 50_000),
     *(b"[" * 400 + b"]" * 400, b'{"records": 3}', b"9" * 10_000, "\u2028\n{}".encode("utf-16")),
 )
+SHORTER = (b"", b"null", b"[]", b'{"records": 3}', b"\xff\xfe\x00", b"[" * 200_000)
+"""Enough to see that a reader goes through `read_json`, and that it doubts what it is given."""
 JSON_FILES = (
     *("evaluation.json", "continual.json", "squeeze/manifest.json", "recover/manifest.json"),
     *("distilled/attar.json", "relabel/manifest.json"),
 )
 MOST_SECONDS, MOST_BYTES = 60, 500_000_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def templates_compiled_once() -> Iterator[None]:
+    """Compiling them takes more than half the time of a page, and no damage reaches them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page, "_environment", cache(page._environment))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -156,14 +168,14 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(part, (*path, key))
 
 
-def changed(whole: bytes, num: int, seed: str) -> Iterator[tuple[str, bytes]]:
-    """A JSON file with `num` parts, chosen by chance, replaced by something else or left out."""
+def changed(whole: bytes, num: int, seed: str, texts: tuple[bytes, ...] = TEXTS) -> Iterator[tuple[str, bytes]]:
+    """A JSON file with `num` parts, chosen by chance, replaced by something else or left out; then `texts`."""
     value, rng = json.loads(whole), random.Random(seed)
     every = [path for path in places(value) if path]
     for _ in range(num):
         path, new = rng.choice(every), rng.choice((*VALUES, *RAW, "leave out"))
         yield f"{'.'.join(map(str, path))} = {str(new)[:30]}", _with(value, path, new)
-    yield from ((str(text[:20]), text) for text in TEXTS)
+    yield from ((str(text[:20]), text) for text in texts)
 
 
 def _with(value: Any, path: tuple[Any, ...], new: Any) -> bytes:
@@ -203,8 +215,10 @@ WIDE = pytest.mark.slow
 @pytest.mark.parametrize("num", [6, pytest.param(50, marks=WIDE)])
 @pytest.mark.parametrize("name", JSON_FILES)
 def test_values_that_make_no_sense_in_a_run_are_told(here: Path, name: str, num: int) -> None:
-    commands = {key: LOOKING[key] for key in ("report", "compare")}
-    assert try_all(here, f"run/{name}", changed((here / "run" / name).read_bytes(), num, name), commands)
+    wide = num > 6 or name == "evaluation.json"
+    looking = ("report", "compare") if wide or name == "distilled/attar.json" else ("report",)  # which shows all files
+    forms = changed((here / "run" / name).read_bytes(), num, name, TEXTS if wide else SHORTER)
+    assert try_all(here, f"run/{name}", forms, {key: LOOKING[key] for key in looking})
 
 
 @pytest.mark.parametrize("num", [8, pytest.param(50, marks=WIDE)])
@@ -347,7 +361,7 @@ def test_lines_that_are_no_events_spoil_no_report(here: Path, line: str) -> None
     assert not told(f"report, {line[:40]}", here, LOOKING["report"])
 
 
-@pytest.mark.parametrize("num", [3, pytest.param(60, marks=WIDE)])
+@pytest.mark.parametrize("num", [1, pytest.param(60, marks=WIDE)])
 def test_a_damaged_log_spoils_no_report(here: Path, num: int) -> None:
     assert not try_all(
         here, "run/events.jsonl", damaged((here / "run/events.jsonl").read_bytes(), num), {"report": LOOKING["report"]}
@@ -369,7 +383,7 @@ def test_a_long_line_is_not_held_in_memory_and_hides_no_other(tmp_path: Path) ->
     path = tmp_path / "events.jsonl"
     with path.open("wb") as file:
         file.write(b'{"stage": "a", "event": "first"}\n')
-        file.seek(900_000_000, os.SEEK_CUR)
+        file.seek(200_000_000, os.SEEK_CUR)
         file.write(b'\n{"stage": "a", "event": "last"}\n')
     assert [event["event"] for event in read_events(path)] == ["first", "last"]
     os.truncate(path, 1 << 40)
