@@ -13,7 +13,7 @@ from attar.models.catalog import require_known
 from attar.recipes import NOTES, fitting_recipe, recipes
 from attar.run.settings import resolve
 
-README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 
 
 RECIPES = recipes()
