@@ -24,7 +24,7 @@ PAGES = {
     "reference/errors.md": "ConfigError",
 }
 """Pages with blocks that stand alone, and what is in them. Those of formats.md are run by tests/test_formats.py, the
-README's by tests/run/test_recipes.py; formats-of-others.md has lines of three libraries, run by tests/interop."""
+README's by tests/recipes; formats-of-others.md has lines of three libraries, run by tests/interop."""
 ELSEWHERE = ("formats.md", "formats-of-others.md")
 
 

@@ -291,14 +291,22 @@ def test_two_processes_make_what_one_makes(tmp_path: Path) -> None:
         assert bytes_below(one.path / part) == bytes_below(tmp_path / "2" / part)
 
 
-@pytest.mark.parametrize("stop", ["training", "copy", "statistics", "step"])
-def test_stopped_anywhere_goes_on_to_the_same_bytes(stop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def pruned(tmp_path_factory: pytest.TempPathFactory) -> attar.Distillation:
+    """An unbroken run with a pool of pruned copies."""
     pytest.importorskip("torch_pruning")
+    return distill(tmp_path_factory.mktemp("pruned") / "run", "relabel", squeeze__pool="post")
+
+
+@pytest.mark.parametrize("stop", ["training", "copy", "statistics", "step"])
+def test_stopped_anywhere_goes_on_to_the_same_bytes(
+    stop: str, pruned: attar.Distillation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from attar.squeeze import pool as rooms
     from attar.squeeze.real_statistics import Measuring
 
     given = {"squeeze__pool": "prior" if stop == "training" else "post"}
-    unbroken = distill(tmp_path / "unbroken", "relabel", **given)
+    unbroken = distill(tmp_path / "unbroken", "relabel", **given) if stop == "training" else pruned
     monkeypatch.setattr("attar.stages.recover.CHECKPOINT_EVERY_S", 0.0)
     monkeypatch.setattr("attar.training.loop.CHECKPOINT_EVERY_S", 0.0)
     monkeypatch.setattr("attar.squeeze.real_statistics.CHECKPOINT_EVERY_S", 0.0)

@@ -52,7 +52,7 @@ MATCH = {
     },
 }
 TEAM = f"""
-sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+sys.path.insert(0, {str(Path(__file__).parents[1] / "stages")!r})
 import test_recover_loop as loop
 from attar.errors import AttarError
 from attar.stages.recover import RecoverSettings, recover

@@ -233,12 +233,27 @@ def test_a_rate_that_is_too_high_is_told_with_a_lower_one(tmp_path: Path) -> Non
     assert "--redo recover" in str(caught.value.fix)
 
 
+IN_CHUNKS = {
+    **TINY,
+    "squeeze.model": "convnet-d1-w8-batch",
+    "recover.chunk_size": 4,
+    "source.train_per_class": 20,
+}
+
+
+def made_in_chunks(out: Path) -> Path:
+    return attar.distill("digits", "sre2l", 1, out=out, settings=IN_CHUNKS, until="relabel").distilled
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_in_chunks(tmp_path_factory.mktemp("chunks") / "unbroken")
+
+
 @pytest.mark.parametrize(("chunk", "step"), [(0, 2), (1, 0), (2, 1)])
 def test_stopped_in_any_chunk_goes_on_to_the_same_bytes(
-    chunk: int, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    chunk: int, step: int, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"squeeze__model": "convnet-d1-w8-batch", "recover__chunk_size": 4, "source__train_per_class": 20}
-    unbroken = distill("digits", tmp_path / "unbroken", evaluate__baselines=[], **settings)
     monkeypatch.setattr("attar.stages.recover.CHECKPOINT_EVERY_S", 0.0)
     take = _Loop._step
 
@@ -250,10 +265,10 @@ def test_stopped_in_any_chunk_goes_on_to_the_same_bytes(
     with monkeypatch.context() as patched:
         patched.setattr(_Loop, "_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            distill("digits", tmp_path / "broken", evaluate__baselines=[], **settings)
-    broken = distill("digits", tmp_path / "broken", evaluate__baselines=[], **settings)
-    names = sorted(path.name for path in unbroken.distilled.rglob("*") if path.is_file())
-    assert names == sorted(path.name for path in broken.distilled.rglob("*") if path.is_file())
-    for path in unbroken.distilled.rglob("*"):
+            made_in_chunks(tmp_path / "broken")
+    broken = made_in_chunks(tmp_path / "broken")
+    names = sorted(path.name for path in unbroken.rglob("*") if path.is_file())
+    assert names == sorted(path.name for path in broken.rglob("*") if path.is_file())
+    for path in unbroken.rglob("*"):
         if path.is_file():
-            assert (broken.distilled / path.relative_to(unbroken.distilled)).read_bytes() == path.read_bytes()
+            assert (broken / path.relative_to(unbroken)).read_bytes() == path.read_bytes()

@@ -93,7 +93,10 @@ def test_a_published_row_of_trajectories_is_judged_as_published(name):
     assert settings.evaluate.models == (squeeze.model,)
 
 
-@pytest.mark.parametrize("name", ["tesla-cifar10-ipc1", "tesla-cifar100-ipc50", "tesla-imagenet-1k-ipc10"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("tesla-cifar10-ipc1", marks=pytest.mark.slow), "tesla-cifar100-ipc50", "tesla-imagenet-1k-ipc10"],
+)
 def test_a_published_row_of_trajectories_goes_through_at_toy_size(name, tmp_path):
     done = attar.distill(
         "digits",

@@ -15,7 +15,7 @@ from attar.models.factory import require_known
 from attar.recipes import recipes
 from attar.run.settings import resolve, sections_of
 
-PAGES = {path.stem: path.read_text("utf-8") for path in (Path(__file__).parents[1] / "docs" / "methods").glob("*.md")}
+PAGES = {path.stem: path.read_text("utf-8") for path in (Path(__file__).parents[2] / "docs" / "methods").glob("*.md")}
 METHOD_OF = {"coresets": "herding"}
 """Pages that have not the name of their method."""
 COMMANDS = [
