@@ -17,7 +17,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -68,7 +68,6 @@ class Registry(Mapping[str, T]):
         return self.find(name)
 
     def __contains__(self, name: object) -> bool:
-        # in this order, as looking for other packages takes 10 ms or more, and each LabelPlan that is tried asks
         return name in self.own or name in self._added or name in outside(self.group)
 
     def __iter__(self) -> Iterator[str]:
@@ -151,10 +150,16 @@ class Registry(Mapping[str, T]):
 def outside(group: str) -> dict[str, tuple[EntryPoint, ...]]:
     """What other packages bring to a group, by name, none of it loaded."""
     found: dict[str, tuple[EntryPoint, ...]] = {}
-    for point in sorted(entry_points(group=group), key=lambda point: point.name):
+    for point in _points(group):
         if point not in (known := found.get(point.name, ())):
             found[point.name] = (*known, point)
     return found
+
+
+@cache
+def _points(group: str) -> Sequence[EntryPoint]:
+    """Looked for once in a process, as that takes 10 ms and more."""
+    return sorted(entry_points(group=group), key=lambda point: point.name)
 
 
 def package(point: EntryPoint) -> str:
