@@ -120,30 +120,6 @@ def test_a_setting_that_came_later_is_taken_to_have_its_default_before(tmp_path:
     assert len(grouped(read(older, write_run(tmp_path / "other", ema=0.5)))) == 2
 
 
-def test_an_evaluation_of_before_it_said_what_it_judged_is_read_by_attar_json(tmp_path: Path) -> None:
-    names, shape = ["a", "b"], {"channels": 1, "height_px": 8, "width_px": 8}
-    for name in ("a", "b"):
-        folder = write_run(tmp_path / name)
-        values = json.loads((folder / "evaluation.json").read_text())
-        del values["judged"]
-        (folder / "evaluation.json").write_text(json.dumps(values), "utf-8")
-        (folder / "distilled").mkdir()
-        about = {
-            "method": "sre2l",
-            "task": {"class_names": names, **shape},
-            "source": {"name": "flowers", "fingerprint": "f", "num_train_images": 7},
-            "sizes": {"total": 5},
-            "command": "attar distill flowers",
-        }
-        (folder / "distilled" / "attar.json").write_text(json.dumps(about), "utf-8")
-    first, other = read(tmp_path / "a", tmp_path / "b" / "distilled")
-    assert (first.method, first.ipc, first.source, first.sizes) == ("sre2l", 50, "flowers", {"total": 5})
-    assert first.conditions == other.conditions
-    assert first.conditions["classes and size"].text.startswith("2 classes, 8 × 8 px, grey")
-    (group,) = grouped((first, other))
-    assert group_view(group).title == "flowers: 2 classes, 8 × 8 px, grey"
-
-
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     with pytest.raises(ConfigError, match="one run can't be compared"):

@@ -13,14 +13,14 @@ from typing import Any
 
 from attar.errors import ArtifactError, ConfigError
 from attar.plain import is_number
-from attar.report.collect import listed, mapping, read_stage
+from attar.report.collect import mapping, read_stage
 from attar.report.curves import STAGES
 from attar.report.formats import count, setting
 from attar.report.headline import accuracies, how_measured
 from attar.report.outside import Outside, read_outside
 from attar.results.records import Record, Split, read_records
 from attar.results.verdict import Pair, pairs
-from attar.runtime.files import digest, read_json
+from attar.runtime.files import read_json
 
 EVALUATION, ABOUT = "evaluation.json", "attar.json"
 WIDEST = ("classes and size", "real images")
@@ -174,8 +174,8 @@ def _read(folder: Path, name: str, outside: Outside | None, defaults: Mapping[st
         raise ArtifactError(
             f"{folder / EVALUATION} holds no accuracy of distilled images", fix="run attar evaluate again"
         )
-    judged = {**_judged_before(description, ours), **mapping(evaluation.get("judged"))}
-    if not (is_number(judged["ipc"]) and judged["ipc"] > 0 and _is_shape(judged["shape"])):
+    judged = mapping(evaluation.get("judged"))
+    if not (is_number(judged.get("ipc")) and judged["ipc"] > 0 and _is_shape(judged.get("shape"))):
         raise ArtifactError(
             f"{folder / EVALUATION} does not say of how many images of which size it is",
             expected="`judged` with ipc above 0 and a shape of channels, height and width",
@@ -197,22 +197,6 @@ def _read(folder: Path, name: str, outside: Outside | None, defaults: Mapping[st
         records=records,
         conditions=_conditions(judged, ours, defaults),
     )
-
-
-def _judged_before(description: Mapping[str, Any], ours: Record) -> dict[str, Any]:
-    """What an evaluation of before it said so was of, as far as attar.json tells."""
-    task, source = mapping(description.get("task")), mapping(description.get("source"))
-    names = listed(task.get("class_names"))
-    shape = [task.get(key) for key in ("channels", "height_px", "width_px")]
-    return {
-        "ipc": round(ours.num_images / max(1, len(names)), 2),
-        "sizes": description.get("sizes"),
-        "classes": len(names),
-        "task": digest([names, shape]),
-        "shape": shape,
-        "source": source.get("fingerprint"),
-        "num_train_images": source.get("num_train_images"),
-    }
 
 
 def _is_shape(shape: Any) -> bool:
