@@ -41,6 +41,9 @@ RATE_RANGE = (1e-6, 100.0)
 """Step sizes β between which a training makes sense; beyond, the images have stopped to count, or it has run off."""
 DOUBTFUL_LOSS = 2.0
 
+LABELLED_AT_ONCE = 256
+"""Images that θ* is shown at once for its labels: activations of all of 50,000 would fill any memory."""
+
 
 class TrajectorySettings(Config):
     """Settings of trajectory matching. Symbols are those of the papers."""
@@ -297,8 +300,9 @@ class TrajectoryMatching(Optimised[TrajectorySettingsT, Trajectories]):
         if self.settings.labels == "learnt":
             return synthetic.variables["label_logits"].softmax(dim=1)
         if self.settings.labels == "expert":
+            theta = target.to(images.device, images.dtype)
             with torch.no_grad():
-                return experts.flat(target.to(images.device, images.dtype), images).softmax(dim=1)
+                return torch.cat([experts.flat(theta, part).softmax(dim=1) for part in images.split(LABELLED_AT_ONCE)])
         return F.one_hot(synthetic.labels, self.task.num_classes).to(images.device, images.dtype)
 
 
