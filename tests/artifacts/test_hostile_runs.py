@@ -14,7 +14,6 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from attar.artifacts.checksums import read_sums
 from attar.artifacts.run import RunFolder
 from attar.cli.comparisons import print_comparison
 from attar.errors import ArtifactError, AttarError
-from attar.report import page
 from attar.runtime.events import Events, read_events
 from damage import damaged
 
@@ -72,14 +70,6 @@ JSON_FILES = (
     *("distilled/attar.json", "relabel/manifest.json"),
 )
 MOST_SECONDS, MOST_BYTES = 60, 500_000_000
-
-
-@pytest.fixture(scope="module", autouse=True)
-def templates_compiled_once() -> Iterator[None]:
-    """Compiling them takes more than half the time of a page, and no damage reaches them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(page, "_environment", cache(page._environment))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,9 @@ def draw(template: str, view: Mapping[str, Any]) -> str:
     return text.encode("utf-8", errors="replace").decode()  # names of files need not be text
 
 
+@cache
 def _environment() -> jinja2.Environment:
+    """Kept, since compiling the templates takes longer than filling them."""
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_part),
         autoescape=True,
