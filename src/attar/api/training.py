@@ -67,7 +67,7 @@ def train(asked: TrainOptions) -> Training:
     training, opening = settled["train"], settled["source"]
     assert isinstance(training, TrainSettings)
     assert isinstance(opening, SourceSettings)
-    teacher_file(training)
+    taught_by = teacher_file(training)
     if asked.model != "auto":
         require_known(asked.model)
     out = Path(asked.out) if asked.out else None
@@ -83,12 +83,13 @@ def train(asked: TrainOptions) -> Training:
         title = f"{source_name(str(asked.data))} {asked.model} {training.strategy} seed {asked.seed}"
         followers = asked.loggers if engine.leads else ()
         with tracked(events, followers, out or Path(), title, dump(training)):
-            return _train(asked, training, opening, out, engine, events)
+            return _train(asked, training, taught_by, opening, out, engine, events)
 
 
 def _train(
     asked: TrainOptions,
     training: TrainSettings,
+    taught_by: Path | None,
     opening: SourceSettings,
     out: Path | None,
     engine: Engine,
@@ -97,12 +98,11 @@ def _train(
     from attar.models.factory import build as build_model
     from attar.runtime.team import team
     from attar.training.loop import accuracy, fit
-    from attar.training.strategies.kd import teacher_file
 
     together = team(engine.processes, engine.processes.num, engine.device)
     task, images, real, training = _training_images(asked.data, asked.source, training, opening, engine, events)
     name = default_model(task) if asked.model == "auto" else asked.model
-    network, taught_by = build_model(name, task, seed=asked.seed), teacher_file(training)
+    network = build_model(name, task, seed=asked.seed)
     fitted = fit(
         network,
         images,

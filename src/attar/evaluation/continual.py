@@ -86,7 +86,7 @@ def continual(
 ) -> tuple[Record, ...]:
     """Train and test what is not there yet, step by step, and write `continual.json`.
 
-    Arguments and errors are those of `attar.evaluation.evaluate`; more steps than classes are a ConfigError, and so are
+    Arguments and errors are those of `evaluate`; more steps than classes are a ConfigError, and so are
     labels of augmented views, which mix classes and so have to be made anew, where there is no teacher to make them.
     """
     source.task.require_same(distilled.task, "the source", "the distilled dataset")
