@@ -62,7 +62,8 @@ Every option is a field of a typed section. On the command line it is `--set sec
 section only. Defaults here are the library's; a method or a recipe may have others, which `attar show NAME` prints.
 """
 FUNCTIONS = (
-    *("distill", "resume", "load", "evaluate", "train", "continual", "plan", "study", "plan_study"),
+    *("open", "distill", "resume", "load", "evaluate", "train", "continual", "plan", "study", "plan_study"),
+    *("list_methods", "list_models", "list_recipes", "list_datasets", "list_strategies"),
     *("compare", "experts", "verify", "write_report", "export", "import_", "push"),
 )
 PYTHON_HEAD = """# Python
@@ -77,6 +78,19 @@ import attar
 made = attar.distill("digits", ipc=1, settings={"recover.iterations": 50})
 judged = attar.evaluate(made.distilled, "digits", seeds=5)
 print(judged.verdict)
+```
+
+What stands for real images may be in memory, too: arrays, tensors, a torch `Dataset`, a `Dataset` or `DatasetDict` of
+Hugging Face's library, by split or without. Networks are names, an `nn.Module`, or a function that makes one of a task;
+methods and strategies are names or classes. A run from images in memory goes on when the same are handed over again: it
+is their content that counts.
+
+```python
+made = attar.distill((images, labels), ipc=1, out="runs/mine")  # uint8 or floats in 0..1, NCHW or NHWC
+made = attar.distill({"train": train_set, "test": test_set}, ipc=1)  # torch datasets, without augmentation
+source = attar.open("cifar10", data_dir="data", resolution=16)  # look first: source.task, source.train, source.test
+made = attar.distill(source, ipc=1, model=my_network)
+image, label = made.load()[0]  # len() and iteration, too
 ```
 """
 STRATEGIES_HEAD = """# Training strategies

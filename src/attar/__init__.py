@@ -24,7 +24,13 @@ if TYPE_CHECKING:
         experts,
         export,
         import_,
+        list_datasets,
+        list_methods,
+        list_models,
+        list_recipes,
+        list_strategies,
         load,
+        open,
         plan,
         plan_study,
         push,
@@ -46,7 +52,13 @@ __all__ = [
     "experts",
     "export",
     "import_",
+    "list_datasets",
+    "list_methods",
+    "list_models",
+    "list_recipes",
+    "list_strategies",
     "load",
+    "open",
     "plan",
     "plan_study",
     "push",
@@ -65,3 +77,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(api, name)
     raise AttributeError(f"module 'attar' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

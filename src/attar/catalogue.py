@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from functools import cache
 from importlib import resources
 from typing import Any, Literal
@@ -21,8 +22,16 @@ Kind = Literal["methods", "recipes", "datasets", "models", "strategies", "studie
 FILE = "catalogue.json"
 
 
-def names(kind: Kind) -> list[tuple[str, str]]:
-    """Names of a kind, each with a line on what it is."""
+def names(kind: Kind, pattern: str = "") -> list[tuple[str, str]]:
+    """Names of a kind, each with a line on what it is.
+
+    Only those that hold the text `pattern`, or fit it where it has wildcards (`*`, `?`, `[ab]`).
+    """
+    fits = pattern if set(pattern) & set("*?[") else f"*{pattern}*"
+    return [row for row in _all(kind) if fnmatchcase(row[0], fits)]
+
+
+def _all(kind: Kind) -> list[tuple[str, str]]:
     match kind:
         case "methods" | "strategies":
             return [(name, found["summary"]) for name, found in _bundled()[kind].items()] + _brought(f"attar.{kind}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
 
 from pydantic import BeforeValidator, Field
 
@@ -30,9 +30,14 @@ if TYPE_CHECKING:  # what callers may give is wider than what validation makes o
     MethodLike: TypeAlias = Any
     ModelLike: TypeAlias = Any
     StrategyLike: TypeAlias = Any
+    # images in memory, a data set, or what attar.open gave; the name under which they are known is what is kept
+    SourceLike: TypeAlias = Any
+    MaybeSource: TypeAlias = Any
 else:
     Several = tuple[T, ...]
-    PathLike = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
+    PathLike = Annotated[str, BeforeValidator(lambda value: path_of(value))]
+    SourceLike = Annotated[str, BeforeValidator(lambda value: _source(value))]
+    MaybeSource = Annotated[str | None, BeforeValidator(lambda value: _source(value))]
     Assignments = Annotated[tuple[str, ...], BeforeValidator(lambda value: assignments(value))]
     MethodLike = Annotated[str, BeforeValidator(partial(handed_over, "attar.methods"))]
     ModelLike = Annotated[str, BeforeValidator(partial(handed_over, "attar.models"))]
@@ -45,13 +50,22 @@ Redo = Literal["recover", "relabel"]
 Until = Literal["squeeze", "recover", "relabel", "evaluate"]
 
 
+class HasPath(Protocol):
+    """What is kept in a folder, such as what `distill` returned."""
+
+    @property
+    def path(self) -> Path:
+        """That folder."""
+
+
 class Wanted(Config):
     """What is distilled, how, and into how many images."""
 
     section: ClassVar[str] = "run"
 
-    source: Annotated[PathLike, DecidedFor("squeeze"), Flag(completes="datasets")] = Field(kw_only=False)
-    """The real images: a name from `attar list datasets`, a folder, parquet shards, wds:PATTERN or hf:OWNER/NAME."""
+    source: Annotated[SourceLike, DecidedFor("squeeze"), Flag(completes="datasets")] = Field(kw_only=False)
+    """The real images: a name from `attar list datasets`, a folder, parquet shards, wds:PATTERN or hf:OWNER/NAME. From
+    Python also images in memory: see `attar.open`."""
     method: Annotated[MethodLike, DecidedFor("recover"), Flag(completes="methods")] = Field(
         default="auto", kw_only=False
     )
@@ -77,7 +91,7 @@ class Accelerated(Config):
     section: ClassVar[str] = "run"
 
     device: Annotated[Device, Mark.HOW] = "auto"
-    """Where the work runs; auto takes a GPU where there is one."""
+    """Where the work runs: auto (a GPU where there is one), cpu, cuda, cuda:1 for one of several GPUs, or mps."""
     precision: Annotated[Precision, DecidedFor("squeeze")] = "auto"
     """Arithmetic of the networks' forward passes: 32-true, bf16-mixed or 16-mixed; parameters, losses and sums stay
     float32. auto: bf16-mixed on a GPU that has it, and on a processor that has it for what gains (sre2l and teddy from
@@ -242,6 +256,18 @@ class Quiet(Config):
 
     quiet: Annotated[bool, Flag(short="-q")] = True
     """Show no progress."""
+
+
+def path_of(value: Any) -> Any:
+    """The path of a Path, or of an object that is kept in a folder, such as a distilled dataset; else the value."""
+    path = getattr(value, "path", value)
+    return str(path) if isinstance(path, Path) else value
+
+
+def _source(value: Any) -> Any:
+    """The name or path of real images, whatever stands for them."""
+    value = path_of(value)
+    return value if value is None else handed_over("attar.sources", value)
 
 
 def assignments(settings: Assignments) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from attar.api.distilling import Distillation, ListedExpert, advance, distill, experts, plan, resume
     from attar.api.judging import compare, continual, evaluate
+    from attar.api.opening import list_datasets, list_methods, list_models, list_recipes, list_strategies, open
     from attar.api.sharing import export, import_, is_distilled, load, push, verify, write_report
     from attar.api.studying import plan_study, study
     from attar.api.training import Training, train
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 _FROM = {
     "distilling": ("Distillation", "ListedExpert", "advance", "distill", "experts", "plan", "resume"),
     "judging": ("compare", "continual", "evaluate"),
+    "opening": ("list_datasets", "list_methods", "list_models", "list_recipes", "list_strategies", "open"),
     "sharing": ("export", "import_", "is_distilled", "load", "push", "verify", "write_report"),
     "studying": ("plan_study", "study"),
     "training": ("Training", "train"),
@@ -33,7 +35,13 @@ __all__ = [
     "export",
     "import_",
     "is_distilled",
+    "list_datasets",
+    "list_methods",
+    "list_models",
+    "list_recipes",
+    "list_strategies",
     "load",
+    "open",
     "plan",
     "plan_study",
     "push",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar, cast
 
 from attar.config import Config, build, merge, not_valid, place, validated
-from attar.options import arranged
+from attar.options import arranged, assignments
 
 P = ParamSpec("P")
 OptionsT = TypeVar("OptionsT")
@@ -30,7 +30,7 @@ def takes(kind: Callable[P, OptionsT]) -> Callable[[Callable[[OptionsT], R]], Ca
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            values = signature.bind(*args, **kwargs).arguments
+            values = _reopened(kind, signature.bind(*args, **kwargs).arguments)
             options, problems = validated(kind, values, "")
             if problems:
                 raise not_valid(problems, f"help(attar.{function.__name__}) says what each may be")
@@ -53,6 +53,25 @@ def sections(
     placed, problems = place(kinds, settings)
     values = merge({name: defaults.get(name, {}) for name in kinds}, placed)
     return build(kinds, values, problems)
+
+
+def _reopened(kind: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, with the name of a source that `attar.open` gave in its place, to be read as it was then.
+
+    What else the caller says goes above that.
+    """
+    found = dict(values)
+    for name, value in values.items():
+        if not hasattr(value, "open_test"):
+            continue
+        found[name] = value.name
+        how = value.how.model_dump(mode="json", exclude_unset=True)
+        own = {key: how[key] for key in how if key in kind.model_fields}
+        others = {f"source.{key}": how[key] for key in how if key not in own}
+        if others:
+            found["settings"] = (*assignments(others), *assignments(values.get("settings", ())))
+        found = {**own, **found}
+    return found
 
 
 def _parameters(kind: type[Config]) -> list[inspect.Parameter]:

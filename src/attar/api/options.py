@@ -5,7 +5,7 @@ What several commands or sections share is stated in `attar.options`. Needs no t
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ from attar.options import (
     Judging,
     LabelNoise,
     Machine,
+    MaybeSource,
     ModelLike,
     Network,
     PathLike,
@@ -28,6 +29,7 @@ from attar.options import (
     Redo,
     Seeded,
     Several,
+    SourceLike,
     Supervision,
     Threads,
     Until,
@@ -73,18 +75,18 @@ class ExpertsOptions(Reading, Assigned):
 
     folder: PathLike = Field(kw_only=False)
     """A run folder, or its `squeeze` folder."""
-    source: PathLike | None = Field(default=None, kw_only=False)
+    source: MaybeSource = Field(default=None, kw_only=False)
     """Real images that they are wanted for."""
 
 
 class TrainOptions(Quiet, Machine, Reading, Seeded, Assigned, LabelNoise, GivenTeacher, Supervision):
     """What is trained on what."""
 
-    data: Annotated[PathLike, Flag(completes="datasets")] = Field(kw_only=False)
+    data: Annotated[SourceLike, Flag(completes="datasets")] = Field(kw_only=False)
     """A source of real images, a distilled dataset, or a run folder that holds one."""
     model: Annotated[ModelLike, Flag(completes="models")] = Field(default="auto", kw_only=False)
     """A name from `attar list models`; auto: a ConvNet for the resolution."""
-    source: Annotated[PathLike | None, Flag(completes="datasets")] = None
+    source: Annotated[MaybeSource, Flag(completes="datasets")] = None
     """For distilled data, the real images whose validation split judges the network."""
     out: PathLike | None = None
     """Folder for model.safetensors; a training that was interrupted in it goes on."""
@@ -98,7 +100,7 @@ class JudgedOptions(Quiet, Machine, Reading, Seeded, Assigned):
     distilled: PathLike = Field(kw_only=False)
     """A distilled dataset, or a run folder that holds one, whose settings are then the defaults; or what another
     program left: a folder of images, .pt tensors, shards (`attar show foreign`)."""
-    source: Annotated[PathLike, Flag("--source", completes="datasets")] = Field(kw_only=False)
+    source: Annotated[SourceLike, Flag("--source", completes="datasets")] = Field(kw_only=False)
     """The real images that it was made from; their test split judges."""
     out: Annotated[PathLike | None, Flag(default="the run folder, or one beside the dataset")] = None
     """Folder for the records and the report."""
@@ -166,6 +168,21 @@ class ExportOptions(Config):
     """Replace an export that is there."""
 
 
+class OpenOptions(Quiet, Reading, Seeded, Assigned):
+    """Which images are opened, and what they are where that can't be told from them."""
+
+    data: Any = Field(kw_only=False)
+    """A source as the other functions take it: a name, a path or an address; (images, labels) as NumPy arrays or torch
+    tensors, uint8 or floats in 0..1; a torch Dataset of (image, label), by index and without augmentation; a Dataset of
+    Hugging Face's library; or, by split, {"train": ..., "test": ...} of these or a DatasetDict."""
+    name: str | None = None
+    """What images in memory go by; without it a name is made of their content."""
+    class_names: Several[str] | None = None
+    """Names of the classes of images in memory, in label order; without it those that they carry, or their labels."""
+    layout: Literal["auto", "NCHW", "NHWC", "NHW"] = "auto"
+    """Axes of arrays; auto tells them apart by the channels, 1 or 3, and asks where both ends have as many."""
+
+
 class ImportOptions(Quiet, Reading, Assigned):
     """What is read, in which format, and where it goes."""
 
@@ -175,7 +192,7 @@ class ImportOptions(Quiet, Reading, Assigned):
     """Folder for the distilled dataset; it must be new or empty, unless one in it is to be replaced."""
     kind: Annotated[str, Flag("--from")] = Field(default="auto", kw_only=False)
     """The format that it has: auto, imagefolder, tensors or webdataset."""
-    source: Annotated[PathLike | None, Flag(completes="datasets")] = None
+    source: Annotated[MaybeSource, Flag(completes="datasets")] = None
     """The real images that it was made from: they give class names, and normalisation where need be."""
     overwrite: bool = False
     """Replace a distilled dataset that is there."""

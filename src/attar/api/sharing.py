@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attar.api.arguments import takes
 from attar.api.options import ExportOptions, ImportOptions, PushOptions, ReportOptions, VerifyOptions
 from attar.errors import unknown
-from attar.options import PathLike, given
+from attar.options import HasPath, PathLike, given, path_of
 from attar.runtime.events import Events
 
 if TYPE_CHECKING:
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from attar.interop.hub import Push
 
 
-def load(path: PathLike) -> Distilled:
-    """Open a distilled dataset, or the one in a run folder: images, labels, a torch Dataset, a DataLoader."""
+def load(path: PathLike | HasPath) -> Distilled:
+    """Open a distilled dataset, or the one in a run folder: images, labels, a torch Dataset, a DataLoader.
+
+    What `distill` returned may be given in place of a path.
+    """
     from attar.artifacts.distilled import load_distilled
 
-    return load_distilled(Path(path))
+    return load_distilled(Path(path_of(path)))
 
 
 @takes(VerifyOptions)
@@ -90,5 +93,5 @@ def push(asked: PushOptions) -> Push:
 
 def is_distilled(data: PathLike) -> bool:
     """Whether a path is a distilled dataset or a run folder with one."""
-    path = Path(data)
+    path = Path(path_of(data))
     return (path / "attar.json").is_file() or (path / "distilled" / "attar.json").is_file()

@@ -76,6 +76,15 @@ class Distilled:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """One image (c, h, w), normalised, and its label or soft label (classes,); -1 is the last one."""
+        at = torch.tensor([range(len(self))[index]])
+        return self.images_at(at)[0], self.targets[at][0]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every image with its label, in order."""
+        return (self[index] for index in range(len(self)))
+
     @property
     def label_kind(self) -> LabelKind:
         """What training is told of each image: hard, soft, epochs or online."""

@@ -43,13 +43,15 @@ def list_(
         Literal["methods", "recipes", "datasets", "models", "strategies", "studies"],
         typer.Argument(help="What to list."),
     ],
-    match: Annotated[str, typer.Argument(help="Only names that hold this text.")] = "",
+    match: Annotated[
+        str, typer.Argument(help="Only names that hold this text, or fit it, such as 'resnet*-small'.")
+    ] = "",
     json_: Json = False,
 ) -> None:
     """List methods, recipes, datasets, models, strategies or studies."""
     from attar import catalogue
 
-    rows = [row for row in catalogue.names(what) if match in row[0]]
+    rows = catalogue.names(what, match)
     if json_:
         print_json([{"name": name, "summary": summary} for name, summary in rows])
         return

@@ -23,6 +23,7 @@ from attar.data.examples import Examples, Found, check, quoted
 from attar.data.folders import read_folder
 from attar.data.loading import Split, limit_indices, stratified_split
 from attar.data.named import NAMED
+from attar.data.named.memory import PREFIX as MEMORY
 from attar.data.shards import PREFIX, read_shards
 from attar.data.tables import parquet_files, read_hub, read_parquet
 from attar.data.whitening import require_whitenable
@@ -92,6 +93,7 @@ class Source:
         fingerprint: short hash of the training and validation images, all labels and the settings that matter.
         description: one line for a person.
         open_test: decodes the test split.
+        how: the settings by which it was read.
     """
 
     name: str
@@ -104,6 +106,7 @@ class Source:
     fingerprint: str
     description: str
     open_test: Callable[[], Split] = field(repr=False)
+    how: SourceSettings = field(default_factory=SourceSettings, repr=False)
 
     @cached_property
     def test(self) -> Split:
@@ -167,6 +170,7 @@ def open_source(
         fingerprint=digest([task.class_names, task.shape, train.digest, validation.digest, test.listing()]),
         description=_describe(task, len(train.split), len(validation.split), len(test.indices)),
         open_test=lambda: read(test, train.form, "test").split,
+        how=settings,
     )
 
 
@@ -206,6 +210,12 @@ def _find(name: str, settings: SourceSettings, events: Events) -> Found:
             f"{path} {'is a file of another kind' if path.exists() else 'does not exist'}",
             expected="a folder of class folders, a file or folder of parquet shards, or wds: before tar files",
             fix="check the path",
+        )
+    if name.startswith(MEMORY):
+        raise DataError(
+            f"{name} stands for images that a Python program handed over, and this one has not",
+            expected="the same images again",
+            fix="go on from Python: attar.distill(images, out=...), with what it was called with",
         )
     known = [*NAMED, *(kind for kind, _ in PLACES)]
     raise unknown("source", name, known, fix=f"to read a folder of this name, write ./{name}")

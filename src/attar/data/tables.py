@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ import pyarrow.parquet as pq
 
 from attar.data.columns import UNREADABLE, read_columns
 from attar.data.examples import Examples, Found, index_labels, licence_of, split_named
-from attar.data.raster import Encoded
+from attar.data.raster import Encoded, digest_of
 from attar.errors import DataError
 from attar.runtime.files import digest
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "fine_label", "labels")
+HASHED = 100_000
+"""Images of a data set handed over that its content is told by."""
 TABLE_LIMIT_BYTES = 2 << 30
 """Parquet files above this in total are read through a memory-mapped copy that `datasets` keeps in its cache."""
 
@@ -101,6 +104,25 @@ def read_hub(name: str) -> Found:
     repository, _, config = name.partition(":")
     tables = _mapped(f"hf:{name}", repository, *([config] if config else []))
     return _found(tables, f"hf:{name}", _hub_licence(repository))
+
+
+def read_datasets(splits: Mapping[str, Any], where: str) -> Found:
+    """Read data sets of Hugging Face's library that a program hands over, by the names of `SPLITS`.
+
+    Raises DataError where columns or labels aren't as expected.
+    """
+    whole = {split: dataset.with_format(None).flatten_indices() for split, dataset in splits.items()}
+    found = _found({split: _of_dataset(where, split, dataset) for split, dataset in whole.items()}, where, None)
+    hashed = {split: replace(examples, listing=_content(examples)) for split, examples in found.splits.items()}
+    return replace(found, splits=hashed)
+
+
+def _content(examples: Examples) -> str:
+    """A hash of all images as they are stored, or of evenly spread ones where they are more than `HASHED`."""
+    read, content = examples.open(), hashlib.sha256(str(len(examples)).encode())
+    for index in range(0, len(examples), max(1, len(examples) // HASHED)):
+        content.update(digest_of(read(index)))
+    return content.hexdigest()
 
 
 def _found(tables: Mapping[str, Table], where: str, licence: str | None) -> Found:

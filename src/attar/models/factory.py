@@ -44,6 +44,7 @@ from attar.models.vgg import SmallVgg
 from attar.models.vit import PATTERN as _VIT
 from attar.models.vit import require_whole_patches, vit
 from attar.registry import Registry
+from attar.runtime.files import digest
 from attar.runtime.seeding import scoped
 from attar.task import Task
 
@@ -71,7 +72,7 @@ def _accepted(thing: Any, name: str) -> Network:
     if isinstance(thing, Network):
         found = thing
     elif isinstance(thing, nn.Module):
-        found = Network(name or type(thing).__name__, partial(_anew, thing))
+        found = Network(name or f"{type(thing).__name__}-{_structure(thing)}", partial(_anew, thing))
     elif callable(thing):
         found = Network(name or getattr(thing, "__name__", type(thing).__name__), thing)
     else:
@@ -85,6 +86,12 @@ def _accepted(thing: Any, name: str) -> Network:
 
 NETWORKS: Registry[Network] = Registry("attar.models", "model", lambda: (), _accepted)
 """Networks that other packages bring, and that programs hand over."""
+
+
+def _structure(model: nn.Module) -> str:
+    """A short hash of a network's modules and the shapes of its parameters, which tells two of one class apart."""
+    modules = [[path, type(module).__qualname__, module.extra_repr()] for path, module in model.named_modules()]
+    return digest([modules, [[name, list(value.shape)] for name, value in model.state_dict().items()]])[:6]
 
 
 def _anew(model: nn.Module, task: Task) -> nn.Module:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 import torch
 
 from attar.errors import ConfigError, unknown
-from attar.runtime.machine import Device, Precision
+from attar.runtime.machine import Precision, device_name
 from attar.runtime.memory import keep_freed_memory
 from attar.runtime.precision import advice, auto_precision, processor_flags
 from attar.runtime.processes import Processes, alone
@@ -26,20 +26,21 @@ class Engine:
     `precision` is never auto: what that means on the device is chosen here, where nobody chose before.
 
     Args:
-        device: auto, cpu, cuda or mps.
+        device: auto, cpu, cuda, cuda:1 for one of several GPUs, or mps.
         precision: of forward passes; auto: bf16-mixed on a GPU that has it, else 32-true.
         processes: this one among those that share the work; None: it must be the only one.
     """
 
     def __init__(self, device: str = "auto", precision: str = "auto", processes: Processes | None = None) -> None:
-        if device not in get_args(Device):
-            raise unknown("device", device, get_args(Device))
+        device_name(device)
         if precision not in get_args(Precision):
             raise unknown("precision", precision, get_args(Precision))
-        if device == "cuda" and not torch.cuda.is_available():
+        if device.startswith("cuda") and not torch.cuda.is_available():
             raise ConfigError(
                 "no CUDA device was found", expected="a GPU that torch can use", fix="--device cpu, or auto"
             )
+        if (index := device.partition(":")[2]) and int(index) >= (count := torch.cuda.device_count()):
+            raise ConfigError(f"there is no GPU {device}", expected=f"cuda:0 to cuda:{count - 1}")
         if device == "mps" and not torch.backends.mps.is_available():
             raise ConfigError("no Apple GPU was found", fix="--device cpu, or auto")
         self.processes = processes or alone()

@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
+from pydantic import BeforeValidator
+
+from attar.errors import unknown
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+
+
+def device_name(device: Any) -> str:
+    """The name of a device, which torch.device objects have too: one of `DEVICES`, or one GPU of several as `cuda:1`.
+
+    Raises ConfigError for any other.
+    """
+    name = str(device)
+    if name not in DEVICES and not re.fullmatch(r"cuda:\d{1,3}", name):
+        raise unknown("device", name, [*DEVICES, "cuda:0"])
+    return name
+
+
+if TYPE_CHECKING:  # what callers may give is wider than what validation makes of it
+    Device: TypeAlias = Any
+else:
+    Device = Annotated[str, BeforeValidator(device_name)]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from attar.data.named.base import NamedSource
+from attar.data.named.memory import in_memory, is_data
 from attar.errors import ConfigError
 from attar.registry import Registry
 
@@ -24,10 +25,14 @@ def _own() -> Iterator[NamedSource]:
 def _accepted(thing: Any, name: str) -> NamedSource:
     if isinstance(thing, NamedSource):
         return thing
+    if is_data(thing):
+        return in_memory(thing, name=name or None)
     if not callable(thing):
         raise ConfigError(
-            f"{thing!r} is no source",
-            expected="a NamedSource, or a function of a folder and whether to download that gives what it found",
+            f"{type(thing).__name__} is no source of images",
+            expected="a name or path; (images, labels) as arrays or tensors; a torch Dataset of (image, label); a "
+            "Dataset or DatasetDict of Hugging Face's library; what attar.open gave; or a function of a folder and "
+            "whether to download",
         )
     about = (inspect.getdoc(thing) or "").partition("\n")[0]
     return NamedSource(name or thing.__name__, about, thing)
