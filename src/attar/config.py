@@ -345,6 +345,19 @@ def _type_text(annotation: Any) -> str:
     return getattr(annotation, "__name__", None) or str(annotation)
 
 
+def parse_duration(text: str) -> float:
+    """Seconds of a time such as 90s, 30m, 2h or 1h30m; raises ConfigError for anything else, and for none at all."""
+    match = re.fullmatch(r"\s*(?:(\d{1,4})h)?\s*(?:(\d{1,6})m(?:in)?)?\s*(?:(\d{1,8})s)?\s*", text, re.IGNORECASE)
+    seconds = (
+        sum(int(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True)) if match else 0
+    )
+    if seconds < 1:
+        raise ConfigError(
+            f"{text!r} is not a time", expected="hours, minutes or seconds", fix="such as 30m, 2h or 1h30m"
+        )
+    return float(seconds)
+
+
 def parse_bytes(text: str) -> int:
     """Bytes of a size such as 300KB, 50MB, 1.5GB or 20000; units of 1000, with an i of 1024.
 

@@ -182,6 +182,18 @@ class Supervision(Config):
     dlb+ddgsd."""
 
 
+class Effort(Config):
+    """How long it may take."""
+
+    quick: bool = False
+    """A narrow network, and fewer steps, so that it ends within about ten minutes on two cores. On a processor that is
+    what auto does where neither recipe nor method is named."""
+    thorough: bool = False
+    """The method's own settings, whatever they take."""
+    time: str | None = None
+    """Cut experts, iterations and students' epochs to fit a time such as 30m or 2h; what is set by hand stays."""
+
+
 class LabelNoise(Config):
     """Wrong labels on purpose."""
 

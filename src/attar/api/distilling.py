@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attar.api.arguments import takes
 from attar.api.options import DistillOptions, ExpertsOptions, PlanOptions, ResumeOptions
 from attar.artifacts.distilled import Distilled, load_distilled
 from attar.config import build, place
 from attar.data.sources import SourceSettings, open_source
+from attar.errors import AttarError
 from attar.methods import method as method_named
 from attar.options import Until, given
 from attar.results.records import Record
 from attar.results.verdict import Words
 from attar.run import pipeline
+from attar.run.effort import cost_sentence
 from attar.run.settings import sections_of
 from attar.runtime.engine import Engine
 from attar.squeeze.expert_files import list_experts
@@ -69,11 +71,12 @@ def distill(asked: DistillOptions) -> Distillation:
     Raises:
         AttarError: one of its kinds, before any long work starts where it can be known then.
     """
-    prepared = _prepared(asked)
+    prepared = _prepared(asked, Path(asked.out) if asked.out else None, fresh=asked.fresh)
     if asked.until == "evaluate":
         pipeline.require_judged(prepared)
     out = Path(asked.out) if asked.out else None
     with pipeline.start(prepared, out, fresh=asked.fresh, redo=asked.redo, quiet=asked.quiet) as run:
+        _tell_cost(run, asked.until, prepared.expected)
         return advance(run, asked.until)
 
 
@@ -108,10 +111,10 @@ def plan(asked: PlanOptions) -> Plan:
     """Rehearse what `distill` would do with these arguments: time of each stage, memory, disk."""
     from attar.run.planning import plan as rehearse
 
-    prepared = _prepared(asked)
+    prepared = _prepared(asked, None, fresh=True)
     settled = pipeline.with_precision(prepared.settings, prepared.source.task)
     run = settled.run
-    return rehearse(settled, prepared.source, Engine(run.device, run.precision))
+    return replace(rehearse(settled, prepared.source, Engine(run.device, run.precision)), why=prepared.why)
 
 
 @takes(ExpertsOptions)
@@ -141,6 +144,25 @@ def experts(asked: ExpertsOptions) -> tuple[ListedExpert, ...]:
     )
 
 
-def _prepared(asked: PlanOptions) -> pipeline.Prepared:
-    """Settings and source of a run, checked."""
-    return pipeline.prepare(given(asked), recipe=asked.recipe, assignments=asked.assigned, quiet=asked.quiet)
+def _prepared(asked: PlanOptions, out: Path | None, *, fresh: bool) -> pipeline.Prepared:
+    """Settings and source of a run, checked; what was cut to fit a time is as the run in the folder has it."""
+    how: dict[str, Any] = {"recipe": asked.recipe, "assignments": asked.assigned, "asked": asked}
+    return pipeline.prepare(given(asked), **how, out=out, fresh=fresh, quiet=asked.quiet)
+
+
+def _tell_cost(run: pipeline.Run, until: Until, expected: Plan | None) -> None:
+    """Say what the stages that are left will take on this machine, before the first of them begins."""
+    from attar.run.planning import plan as rehearse
+
+    left = run.left(until)
+    if run.events.quiet or not run.engine.leads or not left:
+        return
+    try:
+        found = expected or rehearse(
+            run.settings, run.source, Engine(run.settings.run.device, run.engine.precision), brief=True
+        )
+    except (AttarError, RuntimeError, MemoryError) as error:  # what is wrong is told by the stage itself
+        run.events.say(f"no estimate of what this will take: {error}")
+        return
+    run.events.say(cost_sentence(found, left))
+    run.events.emit("distill", "expected", seconds={one.stage: round(one.total_s, 1) for one in found.estimates})

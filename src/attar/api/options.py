@@ -15,6 +15,7 @@ from attar.options import (
     Arriving,
     Assigned,
     Budget,
+    Effort,
     GivenTeacher,
     Judging,
     LabelNoise,
@@ -38,7 +39,7 @@ from attar.options import (
 )
 
 
-class PlanOptions(Quiet, Machine, Reading, Seeded, Assigned, Budget, PoolKind, Weights, Network, Wanted):
+class PlanOptions(Quiet, Machine, Reading, Seeded, Assigned, Effort, Budget, PoolKind, Weights, Network, Wanted):
     """What a run is made of."""
 
     recipe: Annotated[str, Flag(completes="recipes")] = "auto"

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 from attar.cli.app import command_of
-from attar.cli.texts import print_json, size
+from attar.cli.texts import print_json
+from attar.report.formats import binary_size
 
 if TYPE_CHECKING:
     from attar.api import Distillation
@@ -98,6 +99,6 @@ def _list_experts(given: dict[str, Any], as_json: bool) -> None:
     for expert in found:
         loss = "" if expert.loss is None else f"{expert.loss:.4f}"
         use = f"  {expert.problem or 'yes'}" if out else ""
-        cells = f"{expert.expert:>6}  {expert.model:<{width}}  {expert.epochs:>6}  {loss:>6}  {size(expert.bytes):>8}"
-        typer.echo(f"{cells}{use}")
-    typer.echo(f"{len(found)} expert{'s' * (len(found) > 1)}, {size(sum(expert.bytes for expert in found))}")
+        cells = f"{expert.expert:>6}  {expert.model:<{width}}  {expert.epochs:>6}  {loss:>6}"
+        typer.echo(f"{cells}  {binary_size(expert.bytes):>8}{use}")
+    typer.echo(f"{len(found)} expert{'s' * (len(found) > 1)}, {binary_size(sum(expert.bytes for expert in found))}")

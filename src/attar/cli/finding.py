@@ -8,7 +8,8 @@ import typer
 
 from attar.cli.app import command, command_of
 from attar.cli.completion import completer
-from attar.cli.texts import duration, print_json, size
+from attar.cli.texts import print_json
+from attar.report.formats import binary_size, roughly
 
 PANEL = "Find your way"
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
@@ -24,17 +25,19 @@ def plan(given: dict[str, Any], as_json: bool) -> None:
         stages = [{**vars(estimate), "total_s": estimate.total_s} for estimate in found.estimates]
         names = ("total_s", "memory_bytes", "main_memory_bytes", "disk_bytes")
         totals = {name: getattr(found, name) for name in names}
-        print_json({"stages": stages, **totals})
+        print_json({"why": found.why, "stages": stages, **totals})
         return
+    for line in found.why:
+        typer.echo(line)
     width = max(len(estimate.stage) for estimate in found.estimates)
     for estimate in found.estimates:
         each = f"{estimate.units:>9,} {estimate.unit} at {1000 * estimate.unit_s:,.1f} ms" if estimate.units else ""
-        typer.echo(f"{estimate.stage:<{width}} {duration(estimate.total_s):>9}  {each}".rstrip())
-    typer.echo(f"{'in all':<{width}} {duration(found.total_s):>9}")
-    memory = f"memory about {size(found.main_memory_bytes)}"
+        typer.echo(f"{estimate.stage:<{width}} {roughly(estimate.total_s):>9}  {each}".rstrip())
+    typer.echo(f"{'in all':<{width}} {roughly(found.total_s):>9}")
+    memory = f"memory about {binary_size(found.main_memory_bytes)}"
     if found.memory_bytes != found.main_memory_bytes:
-        memory = f"GPU memory about {size(found.memory_bytes)}, main {memory}"
-    typer.echo(f"{memory}, disk about {size(found.disk_bytes)}")
+        memory = f"GPU memory about {binary_size(found.memory_bytes)}, main {memory}"
+    typer.echo(f"{memory}, disk about {binary_size(found.disk_bytes)}")
 
 
 @command(PANEL, "list")

@@ -7,7 +7,8 @@ from typing import Any
 import typer
 
 from attar.cli.app import command_of
-from attar.cli.texts import print_json, size
+from attar.cli.texts import print_json
+from attar.report.formats import binary_size
 
 PANEL = "Look and share"
 
@@ -45,7 +46,7 @@ def export_(given: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json({"path": str(done.path), "lost": list(done.lost)})
         return
-    typer.echo(f"{given.get('to', 'imagefolder')}: {done.path} ({done.files} files, {size(done.bytes)})")
+    typer.echo(f"{given.get('to', 'imagefolder')}: {done.path} ({done.files} files, {binary_size(done.bytes)})")
     for lost in done.lost:
         typer.echo(f"not in it: {lost}")
 
@@ -72,8 +73,8 @@ def push(given: dict[str, Any], as_json: bool) -> None:
         print_json({"repository": done.repository, "url": done.url, "files": done.files, "dry_run": done.dry_run})
         return
     for name, num_bytes in done.files.items() if done.dry_run else ():
-        typer.echo(f"{size(num_bytes):>9}  {name}")
-    total = size(sum(done.files.values()))
+        typer.echo(f"{binary_size(num_bytes):>9}  {name}")
+    total = binary_size(sum(done.files.values()))
     typer.echo(f"{len(done.files)} files, {total} {'would go to' if done.dry_run else 'are at'} {done.url}")
 
 

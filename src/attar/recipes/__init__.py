@@ -12,7 +12,7 @@ import yaml
 
 from attar.errors import ConfigError, unknown
 
-NOTES = ("about", "published", "reached", "cost", "when")
+NOTES = ("about", "published", "reached", "cost", "when", "quick")
 """Keys of a recipe file beside the sections of settings."""
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The same language; the one in C is seven times as fast."""

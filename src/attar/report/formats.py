@@ -29,6 +29,22 @@ def duration(wall_s: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
 
 
+def roughly(seconds: float) -> str:
+    """An estimate: `90 s`, `12 min`, `3.5 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def binary_size(num_bytes: float) -> str:
+    """Of memory or disk: `340 B`, `12 KiB`, `3 MiB`, `1.5 GiB`."""
+    if num_bytes < 2**10:
+        return f"{num_bytes:.0f} B"
+    if num_bytes >= 2**30:
+        return f"{num_bytes / 2**30:.1f} GiB"
+    return f"{num_bytes / 2**20:.0f} MiB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:.0f} KiB"
+
+
 def setting(value: Any) -> str:
     """One setting in a table, as YAML would have it."""
     if value is None:

@@ -24,12 +24,14 @@ from attar.data.loading import RealSet
 from attar.data.sources import Source, open_source, whitened
 from attar.data.whitening import measure_whitening
 from attar.errors import ConfigError, DataError
-from attar.evaluation.evaluate import Evaluation, require_judges, require_resize
+from attar.evaluation.evaluate import RESULT, Evaluation, require_judges, require_resize
 from attar.methods import methods
 from attar.models.factory import build as build_model
 from attar.models.weights import without_place
-from attar.options import Redo, Until
+from attar.options import Effort, Redo, Until
 from attar.recipes import Recipe, fitting_recipe, load_recipe
+from attar.run.effort import capped, fitted, goal, quick_recipe, restored
+from attar.run.planning import Plan
 from attar.run.settings import (
     Settings,
     choose_method,
@@ -69,6 +71,13 @@ class Run:
     source: Source
     engine: Engine
     events: Events
+
+    def left(self, until: Until = "evaluate") -> tuple[Until, ...]:
+        """Stages up to `until` of which the folder holds no complete one."""
+        done = {"squeeze", "recover", "relabel"}
+        done = {stage for stage in done if (self.folder.path / stage / MANIFEST).exists()}
+        done |= {"evaluate"} if (self.folder.path / RESULT).exists() else set()
+        return tuple(stage for stage in ORDER[: ORDER.index(until) + 1] if stage not in done)
 
     def advance(self, until: Until = "evaluate") -> Evaluation | None:
         """Do every stage up to `until` that is not complete."""
@@ -248,11 +257,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Settings that have been checked against the source; `why` says what was chosen for the user."""
+    """Settings that have been checked against the source.
+
+    `why` says what was chosen for the user; `expected` is what was rehearsed to fit a time, None where nothing was.
+    """
 
     settings: Settings
     source: Source
     why: tuple[str, ...]
+    expected: Plan | None = None
 
 
 def prepare(
@@ -260,6 +273,9 @@ def prepare(
     *,
     recipe: str = "auto",
     assignments: Sequence[str] = (),
+    asked: Effort | None = None,
+    out: Path | None = None,
+    fresh: bool = False,
     quiet: bool = False,
 ) -> Prepared:
     """Resolve the settings, open the source, and check all that can be checked before any long work.
@@ -268,6 +284,9 @@ def prepare(
         given: sections from flags, above the recipe; `run.source` is among them.
         recipe: auto (a bundled one made for this source, method and ipc, if any), none, a name, or a file.
         assignments: `section.key=value` texts, above everything else.
+        asked: how long the run may take; None: as long as its settings say.
+        out: run folder that will be gone on with, by what was cut there to fit a time; None: the one under `runs/`.
+        fresh: go on with none.
         quiet: show no progress.
     """
     run = given["run"]
@@ -282,7 +301,32 @@ def prepare(
         why = [f"recipe {chosen.name}: made for this source, method and number of images", *why]
     if meant:
         why = [": ".join(meant), *why]
-    return Prepared(_check_models(with_models(settings, opened.task), opened), opened, tuple(why))
+    aim = None
+    if asked is not None:
+        left_open = method == "auto" and chosen is None
+        aim = goal(asked, left_open=left_open, on_cpu=device_named(settings.run.device).type == "cpu")
+    if aim is None:
+        return Prepared(_check_models(with_models(settings, opened.task), opened), opened, tuple(why))
+    if aim.narrow and chosen is None:
+        quick = quick_recipe(settings.run.method, settings.run.ipc, opened.task)
+        settings = resolve(merge(sections, {"run": {"method": settings.run.method}}), assignments, recipe=quick)
+        if quick:
+            why.append(f"settings of {quick.name}, which was measured on few cores, with a narrow network")
+        if (few := capped(opened, sections.get("source", {}))) and "train_per_class" not in " ".join(assignments):
+            why.append(f"learns from {few:,} images of each class")
+            how = settings.source.model_copy(update={"train_per_class": few})
+            opened = open_source(str(settings.run.source), how, seed=settings.run.seed, events=Events(quiet=quiet))
+            settings = replace(settings, sections={**settings.sections, "source": how})
+    settings = _check_models(with_models(settings, opened.task), opened)
+    folder = out or _default_folder(settings)
+    if not fresh and (folder / CONFIG).is_file():
+        return Prepared(restored(settings, RunFolder(folder).settings()), opened, (*why, f"{aim.why}: as it was begun"))
+    placed, _ = place(sections_of(settings.method), assignments)
+    fixed = {f"{name}.{key}" for layer in (given, placed) for name, values in layer.items() for key in values}
+    with sharing_engine(settings.run.device, settings.run.precision, settings.run.workers) as engine:
+        found = fitted(with_precision(settings, opened.task), opened, engine, aim.seconds, fixed)
+    settings = replace(found.settings, sections={**found.settings.sections, "run": settings.run})
+    return Prepared(settings, opened, (*why, f"{aim.why}: {found.sentence(aim.seconds)}"), found.plan)
 
 
 def require_judged(prepared: Prepared) -> None:

@@ -53,6 +53,8 @@ class Plan:
     """Of a GPU what the rehearsal took; without one, main memory."""
     main_memory_bytes: int
     """What the rehearsal took, and what takes more with more images: sets to train on, files that are being written."""
+    why: tuple[str, ...] = ()
+    """What was chosen for the user, and why."""
 
     @property
     def total_s(self) -> float:
@@ -65,10 +67,13 @@ class Plan:
         return sum(estimate.disk_bytes for estimate in self.estimates)
 
 
-def plan(settings: Settings, source: Source, engine: Engine) -> Plan:
-    """Rehearse every stage of these settings (networks resolved) in a temporary folder."""
+def plan(settings: Settings, source: Source, engine: Engine, *, brief: bool = False) -> Plan:
+    """Rehearse every stage of these settings (networks resolved) in a temporary folder.
+
+    `brief` does what is slow once only, fixed costs included.
+    """
     with tempfile.TemporaryDirectory(prefix="attar-plan-") as folder:
-        rehearsal = Rehearsal(source, engine, Path(folder) / "squeeze")
+        rehearsal = Rehearsal(source, engine, Path(folder) / "squeeze", brief)
         stages = _Stages(settings, rehearsal, Path(folder), _stand_in(settings.knowledge, settings, rehearsal))
         squeezed = settings.knowledge.rehearse(settings.sections["squeeze"], rehearsal)
         estimates = [*squeezed, *stages.recover(), stages.relabel(), *stages.evaluate()]

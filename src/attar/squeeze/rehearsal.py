@@ -25,6 +25,8 @@ from attar.training.section import TrainSection
 from attar.training.strategies import num_batches
 
 MEASURE_S, MOST = 0.5, 200
+BRIEF_S = 0.1
+"""A brief rehearsal measures a unit that takes longer once."""
 LONG_S = 2.0
 """A unit that takes longer is measured over one more, not three."""
 
@@ -53,6 +55,8 @@ class Rehearsal:
     engine: Engine
     folder: Path
     """Where knowledge was squeezed from a few images, in place of the real one."""
+    brief: bool = False
+    """Whether a unit that is not quick is measured by itself, with what it takes to begin."""
 
     @property
     def real(self) -> RealSet:
@@ -64,14 +68,15 @@ class Rehearsal:
         """Bytes of all files of the knowledge in `folder`."""
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
-    @staticmethod
-    def unit_s(work: Callable[[int], Any], most: int = MOST) -> float:
+    def unit_s(self, work: Callable[[int], Any], most: int = MOST) -> float:
         """Seconds of one unit: a warm-up, one unit, then as many more as fill half a second; fixed costs cancel.
 
         `work(n)` does n units, at most `most` of them.
         """
         work(1)
         one_s = _timed(work, 1)
+        if self.brief and one_s > BRIEF_S:
+            return one_s
         fewest = 3 if one_s < LONG_S else 1
         more = min(most - 1, MOST, max(fewest, math.ceil(MEASURE_S / one_s)))
         all_s = _timed(work, 1 + more)

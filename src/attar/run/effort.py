@@ -1,0 +1,209 @@
+"""How much time a run may take: settings that fit it, from a rehearsal of what they cost.
+
+    quick       what was measured to do well with narrow networks on few cores, within about ten minutes
+    thorough    the method's own settings, whatever they take
+    time        as quick or as the method has it, cut to a given time
+
+What the user set by hand stays as it is. What is cut are numbers of which a stage's time is a multiple: experts or
+epochs of the network that learns the real images, iterations, and epochs of the students.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from attar.config import parse_duration
+from attar.data.sources import Source
+from attar.errors import ConfigError
+from attar.options import Effort
+from attar.recipes import Recipe, recipes
+from attar.report.formats import binary_size, roughly
+from attar.run.planning import Plan, plan
+from attar.run.settings import Settings, default_model
+from attar.runtime.engine import Engine
+from attar.runtime.processes import launched
+from attar.task import Task
+
+QUICK_S = 600.0
+"""What quick means."""
+NARROW = 32
+"""Width of the networks that quick takes."""
+MOST_IMAGES = 20_000
+"""Real images that quick learns from, at most."""
+
+
+@dataclass(frozen=True)
+class Lever:
+    """A number that a stage's time is a multiple of, and the least that still makes sense."""
+
+    section: str
+    key: str
+    least: int
+    stages: tuple[str, ...]
+    """How the names of the stages begin that become shorter with it."""
+
+
+LEVERS = (
+    Lever("squeeze", "num_experts", 2, ("squeeze",)),
+    Lever("squeeze", "epochs", 5, ("squeeze",)),
+    Lever("recover", "iterations", 20, ("recover",)),
+    Lever("train", "epochs", 50, ("relabel", "evaluate")),
+    Lever("evaluate", "full_epochs", 2, ("evaluate",)),
+)
+ON_ALL = " on all"
+"""How the name of a stage ends that trains on all real images."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Seconds that a run may take, and whether it begins with narrow networks."""
+
+    seconds: float
+    narrow: bool
+    why: str
+
+
+def goal(asked: Effort, *, left_open: bool, on_cpu: bool) -> Goal | None:
+    """What was asked for; where nothing was and all is left open, on a processor, quick. None: as long as it takes.
+
+    Raises ConfigError where options contradict each other, or several processes would each find another answer.
+    """
+    if sum((asked.quick, asked.thorough, asked.time is not None)) > 1:
+        raise ConfigError("--quick, --thorough and --time were given together", expected="one of them")
+    if asked.thorough:
+        return None
+    wanted = asked.quick or asked.time is not None
+    if wanted and launched().num > 1:
+        raise ConfigError(
+            "several processes can't agree on settings that fit a time",
+            fix="print them with one process, `attar plan ... --time 30m`, and give them with --set",
+        )
+    if asked.time is not None:
+        return Goal(parse_duration(asked.time), left_open and on_cpu, f"--time {asked.time}")
+    if asked.quick:
+        return Goal(QUICK_S, True, "--quick")
+    if left_open and on_cpu and launched().num == 1:
+        return Goal(QUICK_S, True, "quick, as this runs on a processor (--thorough for the method's own settings)")
+    return None
+
+
+def quick_recipe(method: str, ipc: int, task: Task) -> Recipe | None:
+    """The measured recipe for few cores of a method, with the nearest number of images; what it says of a source and
+    of the images' size is left out, and its network is made for this size."""
+    found = [recipe for recipe in recipes().values() if recipe.notes.get("quick") and _of(recipe, "method") == method]
+    if not found:
+        return None
+    nearest = min(found, key=lambda recipe: abs(math.log(int(_of(recipe, "ipc")) / ipc)))
+    sections = {name: dict(values) for name, values in nearest.sections.items() if name not in ("run", "source")}
+    if model := sections.get("squeeze", {}).get("model"):
+        sections["squeeze"]["model"] = narrow_model(task, batch_norm=str(model).endswith("-batch"))
+    return Recipe(nearest.name, nearest.notes, sections)
+
+
+def narrow_model(task: Task, *, batch_norm: bool) -> str:
+    """The ConvNet for a size, of few channels."""
+    base = default_model(task).rpartition("-w")[0]
+    return f"{base}-w{NARROW}" + ("-batch" if batch_norm else "")
+
+
+def capped(source: Source, given: Mapping[str, Any]) -> int | None:
+    """How many training images of each class quick takes, where there are more than it can learn from in its time."""
+    if "train_per_class" in given or len(source.train) <= MOST_IMAGES:
+        return None
+    return max(1, MOST_IMAGES // source.task.num_classes)
+
+
+def fitted(settings: Settings, source: Source, engine: Engine, seconds: float, fixed: Iterable[str]) -> Fitted:
+    """Cut what may be cut until the run is expected to end in time; `fixed` are settings as section.key that stay."""
+    whole = plan(settings, source, engine, brief=True)
+    levers = [lever for lever in LEVERS if _applies(lever, settings) and f"{lever.section}.{lever.key}" not in fixed]
+    values = {lever: int(getattr(settings.sections[lever.section], lever.key)) for lever in levers}
+    now, factors = dict(values), dict.fromkeys(levers, 1.0)
+    for _ in levers:  # what has come to its least stays, and the others are cut further
+        free = [lever for lever in levers if now[lever] > lever.least]
+        expected_s, least_s = _total(whole, factors), _total(whole, {**factors, **dict.fromkeys(free, 0.0)})
+        if expected_s <= seconds or not free:
+            break
+        share = max(0.0, seconds - least_s) / (expected_s - least_s)
+        for lever in free:
+            now[lever] = max(lever.least, math.floor(now[lever] * share))
+            factors[lever] = now[lever] / values[lever]
+    changed = {lever: value for lever, value in now.items() if value != values[lever]}
+    sections = dict(settings.sections)
+    for lever, value in changed.items():
+        sections[lever.section] = sections[lever.section].model_copy(update={lever.key: value})
+    estimates = tuple(replace(one, units=math.ceil(one.units * _factor(one.stage, factors))) for one in whole.estimates)
+    cuts = {f"{lever.section}.{lever.key}": (values[lever], value) for lever, value in changed.items()}
+    return Fitted(replace(settings, sections=sections), replace(whole, estimates=estimates), cuts)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Settings that fit a time, what they are expected to take, and what was cut: before and after, by its setting."""
+
+    settings: Settings
+    plan: Plan
+    cuts: Mapping[str, tuple[int, int]]
+
+    def sentence(self, seconds: float) -> str:
+        """What was cut, or that it can't be cut far enough."""
+        told = ", ".join(f"{name} {before:,} -> {now:,}" for name, (before, now) in self.cuts.items())
+        if self.plan.total_s > 1.25 * seconds:
+            least = f"at least {roughly(self.plan.total_s)} with these networks and images"
+            return f"{least}; cut as far as it makes sense: {told}" if told else least
+        return f"cut to fit {roughly(seconds)}: {told}" if told else f"fits {roughly(seconds)} as it is"
+
+
+def restored(settings: Settings, kept: Mapping[str, Mapping[str, Any]]) -> Settings:
+    """The settings with what was cut when a run began, by the settings that its folder keeps."""
+    sections = dict(settings.sections)
+    for lever in LEVERS:
+        value = kept.get(lever.section, {}).get(lever.key)
+        if _applies(lever, settings) and isinstance(value, int):
+            sections[lever.section] = sections[lever.section].model_copy(update={lever.key: value})
+    return replace(settings, sections=sections)
+
+
+def cost_sentence(found: Plan, stages: Sequence[str]) -> str:
+    """What the stages that are left are expected to take."""
+    shares: dict[str, float] = {}
+    for one in found.estimates:
+        stage = "recover" if one.stage == "begin" else one.stage.split()[0]
+        shares[stage] = shares.get(stage, 0.0) + one.total_s
+    left = {stage: shares.get(stage, 0.0) for stage in stages}
+    parts = ", ".join(f"{stage} {roughly(seconds)}" for stage, seconds in left.items() if seconds >= 1)
+    memory, disk = binary_size(found.main_memory_bytes), binary_size(found.disk_bytes)
+    total_s = sum(left.values())
+    of = f" ({parts})" if ", " in parts else ""
+    advice = "; --quick or --time 30m make it shorter" if total_s > 2 * QUICK_S else ""
+    return f"this will take about {roughly(total_s)}{of}, {memory} of memory and {disk} of disk{advice}"
+
+
+def _of(recipe: Recipe, key: str) -> Any:
+    return recipe.sections.get("run", {}).get(key, 1)
+
+
+def _applies(lever: Lever, settings: Settings) -> bool:
+    fields = type(settings.sections[lever.section]).model_fields
+    if lever.section == "squeeze" and lever.key == "epochs" and "num_experts" in fields:
+        return False  # experts are fewer, not shorter: which of their epochs are matched is set
+    if lever.section == "squeeze" and getattr(settings.sections["squeeze"], "weights", None):
+        return False
+    return lever.key in fields
+
+
+def _factor(stage: str, factors: Mapping[Lever, float]) -> float:
+    """By how much a stage is cut."""
+    found = 1.0
+    for lever, factor in factors.items():
+        on_all = lever.key == "full_epochs"
+        if stage.startswith(lever.stages) and stage.endswith(ON_ALL) == on_all:
+            found *= factor
+    return found
+
+
+def _total(whole: Plan, factors: Mapping[Lever, float]) -> float:
+    return sum(one.total_s * _factor(one.stage, factors) for one in whole.estimates)

@@ -1,0 +1,181 @@
+"""Settings that fit a time, and what is said before a run begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import attar
+from attar.config import parse_duration
+from attar.data.sources import open_source
+from attar.errors import ConfigError
+from attar.options import Effort
+from attar.recipes import recipes
+from attar.run import effort, pipeline
+from attar.run.effort import LEVERS, QUICK_S, Goal, capped, cost_sentence, fitted, goal, narrow_model, quick_recipe
+from attar.run.planning import Plan
+from attar.run.settings import resolve, with_models
+from attar.runtime.engine import Engine
+from attar.runtime.processes import Processes
+from attar.squeeze.rehearsal import Estimate
+from attar.task import Normalization, Task
+
+ENGINE = Engine("cpu", "32-true")
+MINUTES = {"squeeze": 2, "begin": 0, "recover": 30, "relabel": 4, "evaluate net": 8, "evaluate net on all": 16}
+
+
+@pytest.fixture
+def rehearsed(monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """A plan of an hour in place of a rehearsal."""
+    found = Plan(tuple(Estimate(stage, "unit", 60, float(num), 1) for stage, num in MINUTES.items()), 10, 10)
+    monkeypatch.setattr(effort, "plan", lambda *_, **__: found)
+    return found
+
+
+def wanted(**values: Any) -> Effort:
+    return Effort(**values)
+
+
+def settled(method: str = "tesla") -> Any:
+    source = open_source("digits")
+    return with_models(resolve({"run": {"source": "digits", "method": method}}), source.task), source
+
+
+def numbers(settings: Any) -> Mapping[str, int]:
+    plain = settings.plain()
+    return {f"{one.section}.{one.key}": plain[one.section].get(one.key) for one in LEVERS}
+
+
+def test_what_was_asked_for_decides() -> None:
+    assert goal(wanted(), left_open=False, on_cpu=True) is None
+    assert goal(wanted(), left_open=True, on_cpu=False) is None
+    assert goal(wanted(thorough=True), left_open=True, on_cpu=True) is None
+    by_itself = goal(wanted(), left_open=True, on_cpu=True)
+    assert by_itself is not None
+    assert (by_itself.seconds, by_itself.narrow) == (QUICK_S, True)
+    assert "--thorough" in by_itself.why
+    assert goal(wanted(quick=True), left_open=False, on_cpu=False) == Goal(QUICK_S, True, "--quick")
+    assert goal(wanted(time="2h"), left_open=False, on_cpu=True) == Goal(7200.0, False, "--time 2h")
+    with pytest.raises(ConfigError, match="expected: one of them"):
+        goal(wanted(quick=True, time="1h"), left_open=True, on_cpu=True)
+
+
+def test_several_processes_are_told_to_plan_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(effort, "launched", lambda: Processes(0, 2, 0))
+    with pytest.raises(ConfigError, match="attar plan"):
+        goal(wanted(quick=True), left_open=True, on_cpu=True)
+    assert goal(wanted(), left_open=True, on_cpu=True) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("1h30m", 5400), (" 2H ", 7200), ("5min", 300)]
+)
+def test_times_are_read(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "m", "0m", "-3m", "1d", "30m1h"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="is not a time"):
+        parse_duration(text)
+
+
+def test_all_is_cut_by_the_same_share(rehearsed: Plan) -> None:
+    settings, source = settled()
+    before = numbers(settings)
+    found = fitted(settings, source, ENGINE, 1800.0, ())
+    after = numbers(found.settings)
+    assert found.plan.total_s == pytest.approx(1800, rel=0.1)
+    assert after["recover.iterations"] == before["recover.iterations"] // 2
+    assert after["train.epochs"] == before["train.epochs"] // 2
+    assert after["squeeze.num_experts"] == before["squeeze.num_experts"] // 2
+    told = found.sentence(1800.0)
+    assert f"recover.iterations {before['recover.iterations']:,} -> {after['recover.iterations']:,}" in told
+
+
+def test_what_is_set_by_hand_stays(rehearsed: Plan) -> None:
+    settings, source = settled()
+    found = fitted(settings, source, ENGINE, 2400.0, ("recover.iterations", "squeeze.num_experts"))
+    assert numbers(found.settings)["recover.iterations"] == numbers(settings)["recover.iterations"]
+    assert found.plan.total_s == pytest.approx(2400, rel=0.1)
+
+
+def test_nothing_is_cut_where_it_fits_and_no_further_than_makes_sense(rehearsed: Plan) -> None:
+    settings, source = settled()
+    whole = fitted(settings, source, ENGINE, 3600.0, ())
+    assert whole.settings == settings
+    assert "as it is" in whole.sentence(3600.0)
+    least = fitted(settings, source, ENGINE, 1.0, ())
+    assert {name: value for name, value in numbers(least.settings).items() if value is not None} == {
+        f"{one.section}.{one.key}": one.least for one in LEVERS if one.key != "epochs" or one.section == "train"
+    } | {"squeeze.epochs": numbers(settings)["squeeze.epochs"]}
+    assert least.sentence(1.0).startswith("at least")
+
+
+@pytest.mark.parametrize("method", ["tesla", "mtt", "sre2l", "teddy"])
+def test_quick_recipes_resolve_at_every_size(method: str) -> None:
+    for size_px in (8, 32, 64, 128):
+        task = Task(("a", "b"), 3, size_px, size_px, Normalization((0.5,) * 3, (0.5,) * 3))
+        found = quick_recipe(method, 1, task)
+        if method == "mtt":
+            assert found is None
+            continue
+        assert found is not None
+        settings = with_models(resolve({"run": {"source": "x", "method": method, "ipc": 1}}, recipe=found), task)
+        name = settings.plain()["squeeze"]["model"]
+        assert name == narrow_model(task, batch_norm=method != "tesla")
+        assert name.removesuffix("-batch").endswith("-w32")
+
+
+def test_the_nearest_number_of_images_is_taken() -> None:
+    task = open_source("digits").task
+    assert [quick_recipe("tesla", ipc, task).name for ipc in (1, 2, 10, 50)] == [  # type: ignore[union-attr]
+        "tesla-cifar10-ipc1-cpu",
+        "tesla-cifar10-ipc1-cpu",
+        "tesla-cifar10-ipc10-soft-cpu",
+        "tesla-cifar10-ipc10-soft-cpu",
+    ]
+    assert all(recipe.notes.get("reached") for recipe in recipes().values() if recipe.notes.get("quick"))
+
+
+def test_large_sources_are_capped(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_source("digits")
+    assert capped(source, {}) is None
+    monkeypatch.setattr(effort, "MOST_IMAGES", 200)
+    assert capped(source, {}) == 20
+    assert capped(source, {"train_per_class": 50}) is None
+
+
+def test_a_run_goes_on_by_what_was_cut(rehearsed: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8), torch.arange(40) % 2
+    given = {"run": {"source": attar.open((images, labels), name="two").name, "ipc": 1}}
+    first = pipeline.prepare(given, asked=wanted(time="30m"), out=tmp_path)
+    assert first.expected is not None
+    assert "settings of tesla-cifar10-ipc1-cpu" in " ".join(first.why)
+    with pipeline.start(first, tmp_path, quiet=True):
+        pass
+    monkeypatch.setattr(effort, "plan", lambda *_, **__: pytest.fail("it has begun"))
+    again = pipeline.prepare(given, asked=wanted(time="30m"), out=tmp_path)
+    assert numbers(again.settings) == numbers(first.settings)
+    with pipeline.start(again, tmp_path, quiet=True):
+        pass
+
+
+def test_the_cost_is_said_by_stage(rehearsed: Plan) -> None:
+    assert cost_sentence(rehearsed, ("squeeze", "recover", "relabel", "evaluate")).startswith(
+        "this will take about 60 min (squeeze 2 min, recover 30 min, relabel 4 min, evaluate 24 min), 10 B of memory"
+    )
+    assert "--quick" in cost_sentence(rehearsed, ("recover",))
+    assert "--quick" not in cost_sentence(rehearsed, ("relabel",))
+
+
+def test_a_run_says_what_it_will_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"source.train_per_class": 5, "train.epochs": 1, "evaluate.seeds": 1, "evaluate.baselines": []}
+    attar.distill("digits", "random", out=tmp_path, settings=settings, quiet=False, until="relabel")
+    assert "this will take about" in capsys.readouterr().err
+    attar.distill("digits", "random", out=tmp_path, settings=settings, quiet=False, until="relabel")
+    assert "this will take" not in capsys.readouterr().err  # nothing is left
