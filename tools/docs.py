@@ -63,6 +63,7 @@ section only. Defaults here are the library's; a method or a recipe may have oth
 """
 FUNCTIONS = (
     *("open", "distill", "resume", "load", "evaluate", "train", "continual", "plan", "study", "plan_study"),
+    "bench",
     *("list_methods", "list_models", "list_recipes", "list_datasets", "list_strategies"),
     *("compare", "experts", "verify", "write_report", "export", "import_", "push"),
 )

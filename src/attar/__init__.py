@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from attar.api import (
         Distillation,
         Training,
+        bench,
         compare,
         continual,
         distill,
@@ -45,6 +46,7 @@ __all__ = [
     "Distillation",
     "Training",
     "__version__",
+    "bench",
     "compare",
     "continual",
     "distill",

@@ -233,6 +233,28 @@ class Judging(Config):
     the whole set, and distilled and random images without augmentation too."""
 
 
+class Compared(Config):
+    """Which methods are compared, and how they are judged."""
+
+    methods: Annotated[Several[MethodLike], Flag(completes="methods")] = Field(
+        default=("tesla", "sre2l", "rded", "kmeans"), min_length=1
+    )
+    """Names from `attar list methods`, separated by commas. Random real images always stand beside them."""
+    ipc: Several[int] = Field(default=(1,), min_length=1)
+    """Synthetic images per class, one number or several."""
+    labels: Several[Literal["hard", "soft"]] = Field(default=("hard", "soft"), min_length=1)
+    """Kinds of labels that the images are trained with: hard, their classes; soft, what one teacher says of each view,
+    of real images too."""
+    seeds: int = Field(default=3, ge=1)
+    """Trainings on each set, from different initial weights."""
+    model: Annotated[ModelLike, Flag(completes="models")] = "auto"
+    """The network that judges, a name from `attar list models`; auto: a ConvNet for the resolution."""
+    split: Literal["test", "validation"] = "test"
+    """Real images that judge."""
+    full_epochs: int = Field(default=20, ge=1)
+    """Epochs on all real images, which stand below the table."""
+
+
 class Arriving(Config):
     """How classes arrive in continual learning."""
 

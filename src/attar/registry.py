@@ -178,6 +178,11 @@ def handed_over(group: str, value: Any) -> Any:
     return value if isinstance(value, str) else Registry.of(group).add(value)
 
 
+def known_outside(group: str, name: str) -> bool:
+    """Whether another process finds this name too: it is ours or a package's, not one that this program gave."""
+    return name in Registry.of(group).own or name in outside(group)
+
+
 def classes_in(room: str, kind: type[Any]) -> list[Any]:
     """The finished classes of a kind that the files of a package define: not abstract, not private, with a name."""
     found = []

@@ -59,7 +59,8 @@ def test_what_was_asked_for_decides() -> None:
     assert (by_itself.seconds, by_itself.narrow) == (QUICK_S, True)
     assert "--thorough" in by_itself.why
     assert goal(wanted(quick=True), left_open=False, on_cpu=False) == Goal(QUICK_S, True, "--quick")
-    assert goal(wanted(time="2h"), left_open=False, on_cpu=True) == Goal(7200.0, False, "--time 2h")
+    assert goal(wanted(time="2h"), left_open=False, on_cpu=True) == Goal(7200.0, False, "--time 2h", may_narrow=True)
+    assert goal(wanted(time="2h"), left_open=True, on_cpu=False) == Goal(7200.0, False, "--time 2h")
     with pytest.raises(ConfigError, match="expected: one of them"):
         goal(wanted(quick=True, time="1h"), left_open=True, on_cpu=True)
 
@@ -116,6 +117,16 @@ def test_nothing_is_cut_where_it_fits_and_no_further_than_makes_sense(rehearsed:
     assert least.sentence(1.0).startswith("at least")
 
 
+def test_a_published_recipe_gives_way_to_a_quick_one_and_a_named_recipe_does_not(rehearsed: Plan) -> None:
+    images, labels = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8), torch.arange(40) % 2
+    given = {"run": {"source": attar.open((images, labels), name="two").name, "method": "tesla", "ipc": 1}}
+    quick = pipeline.prepare(given, asked=wanted(quick=True), fresh=True)
+    assert quick.settings.plain()["squeeze"]["model"] == "convnet-d3-w32"
+    named = pipeline.prepare(given, asked=wanted(quick=True), recipe="tesla-cifar10-ipc1", fresh=True)
+    assert named.settings.plain()["squeeze"]["model"] == "convnet-d3-w128"
+    assert numbers(named.settings)["recover.iterations"] < 5000
+
+
 @pytest.mark.parametrize("method", ["tesla", "mtt", "sre2l", "teddy"])
 def test_quick_recipes_resolve_at_every_size(method: str) -> None:
     for size_px in (8, 32, 64, 128):
@@ -144,22 +155,23 @@ def test_the_nearest_number_of_images_is_taken() -> None:
 
 def test_large_sources_are_capped(monkeypatch: pytest.MonkeyPatch) -> None:
     source = open_source("digits")
-    assert capped(source, {}) is None
+    assert capped(source) is None
     monkeypatch.setattr(effort, "MOST_IMAGES", 200)
-    assert capped(source, {}) == 20
-    assert capped(source, {"train_per_class": 50}) is None
+    assert capped(source) == 20
 
 
 def test_a_run_goes_on_by_what_was_cut(rehearsed: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8), torch.arange(40) % 2
     given = {"run": {"source": attar.open((images, labels), name="two").name, "ipc": 1}}
-    first = pipeline.prepare(given, asked=wanted(time="30m"), out=tmp_path)
+    wide = pipeline.prepare(given, asked=wanted(time="30m"), out=tmp_path)
+    assert wide.settings.plain()["squeeze"]["model"].endswith("-w128")  # an hour is not far from it
+    first = pipeline.prepare(given, asked=wanted(time="15m"), out=tmp_path)
     assert first.expected is not None
     assert "settings of tesla-cifar10-ipc1-cpu" in " ".join(first.why)
     with pipeline.start(first, tmp_path, quiet=True):
         pass
     monkeypatch.setattr(effort, "plan", lambda *_, **__: pytest.fail("it has begun"))
-    again = pipeline.prepare(given, asked=wanted(time="30m"), out=tmp_path)
+    again = pipeline.prepare(given, asked=wanted(time="15m"), out=tmp_path)
     assert numbers(again.settings) == numbers(first.settings)
     with pipeline.start(again, tmp_path, quiet=True):
         pass

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from attar.api.judging import compare, continual, evaluate
     from attar.api.opening import list_datasets, list_methods, list_models, list_recipes, list_strategies, open
     from attar.api.sharing import export, import_, is_distilled, load, push, verify, write_report
-    from attar.api.studying import plan_study, study
+    from attar.api.studying import bench, plan_study, study
     from attar.api.training import Training, train
 
 _FROM = {
@@ -18,7 +18,7 @@ _FROM = {
     "judging": ("compare", "continual", "evaluate"),
     "opening": ("list_datasets", "list_methods", "list_models", "list_recipes", "list_strategies", "open"),
     "sharing": ("export", "import_", "is_distilled", "load", "push", "verify", "write_report"),
-    "studying": ("plan_study", "study"),
+    "studying": ("bench", "plan_study", "study"),
     "training": ("Training", "train"),
 }
 
@@ -27,6 +27,7 @@ __all__ = [
     "ListedExpert",
     "Training",
     "advance",
+    "bench",
     "compare",
     "continual",
     "distill",

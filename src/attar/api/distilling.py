@@ -71,7 +71,7 @@ def distill(asked: DistillOptions) -> Distillation:
     Raises:
         AttarError: one of its kinds, before any long work starts where it can be known then.
     """
-    prepared = _prepared(asked, Path(asked.out) if asked.out else None, fresh=asked.fresh)
+    prepared = _prepared(asked, Path(asked.out) if asked.out else None, asked.until, fresh=asked.fresh)
     if asked.until == "evaluate":
         pipeline.require_judged(prepared)
     out = Path(asked.out) if asked.out else None
@@ -111,7 +111,7 @@ def plan(asked: PlanOptions) -> Plan:
     """Rehearse what `distill` would do with these arguments: time of each stage, memory, disk."""
     from attar.run.planning import plan as rehearse
 
-    prepared = _prepared(asked, None, fresh=True)
+    prepared = _prepared(asked, None, "evaluate", fresh=True)
     settled = pipeline.with_precision(prepared.settings, prepared.source.task)
     run = settled.run
     return replace(rehearse(settled, prepared.source, Engine(run.device, run.precision)), why=prepared.why)
@@ -144,10 +144,10 @@ def experts(asked: ExpertsOptions) -> tuple[ListedExpert, ...]:
     )
 
 
-def _prepared(asked: PlanOptions, out: Path | None, *, fresh: bool) -> pipeline.Prepared:
+def _prepared(asked: PlanOptions, out: Path | None, until: Until, *, fresh: bool) -> pipeline.Prepared:
     """Settings and source of a run, checked; what was cut to fit a time is as the run in the folder has it."""
     how: dict[str, Any] = {"recipe": asked.recipe, "assignments": asked.assigned, "asked": asked}
-    return pipeline.prepare(given(asked), **how, out=out, fresh=fresh, quiet=asked.quiet)
+    return pipeline.prepare(given(asked), **how, out=out, fresh=fresh, until=until, quiet=asked.quiet)
 
 
 def _tell_cost(run: pipeline.Run, until: Until, expected: Plan | None) -> None:
@@ -159,7 +159,7 @@ def _tell_cost(run: pipeline.Run, until: Until, expected: Plan | None) -> None:
         return
     try:
         found = expected or rehearse(
-            run.settings, run.source, Engine(run.settings.run.device, run.engine.precision), brief=True
+            run.settings, run.source, Engine(run.settings.run.device, run.engine.precision), until=until, brief=True
         )
     except (AttarError, RuntimeError, MemoryError) as error:  # what is wrong is told by the stage itself
         run.events.say(f"no estimate of what this will take: {error}")

@@ -15,6 +15,7 @@ from attar.options import (
     Arriving,
     Assigned,
     Budget,
+    Compared,
     Effort,
     GivenTeacher,
     Judging,
@@ -129,6 +130,15 @@ class StudyOptions(PlanStudyOptions):
 
     jobs: int = Field(default=1, ge=1)
     """Processes that share the trainings, each with one thread unless the number of workers says otherwise."""
+
+
+class BenchOptions(Quiet, Machine, Reading, Seeded, Assigned, Effort, Compared):
+    """What is compared, on what, and where it is kept."""
+
+    source: Annotated[SourceLike, Flag(completes="datasets")] = Field(kw_only=False)
+    """The real images, as `attar distill` takes them."""
+    out: Annotated[PathLike | None, Flag(default="one under runs/")] = None
+    """Folder of the bench; what has been made and trained in it is kept."""
 
 
 class CompareOptions(Config):

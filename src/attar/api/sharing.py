@@ -43,11 +43,14 @@ def verify(asked: VerifyOptions) -> VerifyReport:
 def write_report(asked: ReportOptions) -> Path:
     """Write the page of a run, of a study's folder, or of another set that was judged; return where it is."""
     from attar.artifacts.run import require_run
+    from attar.report.bench import RESULT, write_bench_report
     from attar.report.outside import JUDGED, find_judged
     from attar.report.page import write_report as draw
     from attar.report.study import write_study_report
 
     folder, page = find_judged(Path(asked.path)), Path(asked.out) if asked.out else None
+    if (Path(asked.path) / RESULT).is_file():
+        return write_bench_report(Path(asked.path), page)
     if (Path(asked.path) / "study.json").is_file():
         return write_study_report(Path(asked.path), page)
     return draw(folder if (folder / JUDGED).is_file() else require_run(folder), page)

@@ -1,15 +1,17 @@
-"""Compare training strategies over a grid."""
+"""Compare training strategies over a grid, and methods under one protocol."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attar.api.arguments import takes
-from attar.api.options import PlanStudyOptions, StudyOptions
-from attar.options import given
+from attar.api.arguments import sections, takes
+from attar.api.options import BenchOptions, PlanStudyOptions, StudyOptions
+from attar.config import Config, merge, place
+from attar.options import Effort, given
 
 if TYPE_CHECKING:
+    from attar.studies.bench import BenchResult
     from attar.studies.result import StudyResult
     from attar.studies.running import StudyPlan
     from attar.studies.settings import StudySettings
@@ -47,3 +49,43 @@ def _opened_study(asked: PlanStudyOptions) -> tuple[StudySettings, Path]:
 
     folder = Path(asked.out or Path("runs") / f"study-{Path(asked.file).stem}")
     return read_study(str(asked.file), asked.assigned, given(asked).get("source")), folder
+
+
+@takes(BenchOptions)
+def bench(asked: BenchOptions) -> BenchResult:
+    """Compare methods under one protocol: the same network, schedule, augmentation and maker of soft labels for all.
+
+    Each method makes a set for each number of images per class, by its own settings, in the time that is given to it;
+    on a processor, where nothing else is said, that is quick. The same call again goes on where it was interrupted;
+    more methods, numbers, labels and seeds are made beside what is there. Settings are those of the section `train`, by
+    which all are judged, and of `source`.
+
+    Raises ConfigError and DataError before any long work, where they can be known then.
+    """
+    from attar.data.sources import SourceSettings
+    from attar.models.factory import require_known
+    from attar.run.pipeline import slug
+    from attar.runtime.engine import device_named
+    from attar.studies.bench import PROTOCOL, require_methods, run_bench
+    from attar.training.section import TrainSection
+
+    require_methods(asked.methods)
+    if asked.model != "auto":
+        require_known(asked.model)
+    flags = given(asked)
+    kinds: dict[str, type[Config]] = {"train": TrainSection, "source": SourceSettings}
+    reading, run = flags.get("source", {}), {**flags.get("run", {}), "source": asked.source}
+    settled = sections(kinds, asked.assigned, {"train": PROTOCOL, "source": reading})
+    training = settled["train"]
+    assert isinstance(training, TrainSection)
+    placed, _ = place(kinds, asked.assigned)
+    said = asked.quick or asked.thorough or asked.time is not None
+    on_cpu = device_named(asked.device).type == "cpu"
+    return run_bench(
+        asked,
+        merge({"run": run, "source": reading}, {"source": placed.get("source", {})}),
+        training,
+        asked if said or not on_cpu else Effort(quick=True),
+        Path(asked.out or Path("runs") / f"bench-{slug(asked.source)}"),
+        quiet=asked.quiet,
+    )

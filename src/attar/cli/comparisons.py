@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from attar.report.compare import RowView, group_view
+from attar.report.formats import binary_size, roughly
 from attar.report.several import Group, Row, rows
 from attar.report.study import noise_text
 from attar.results.significance import MEANING, cell_of, signed
 
 if TYPE_CHECKING:
+    from attar.studies.bench import BenchResult
     from attar.studies.result import StudyResult
 
 COLUMNS = ("run", "method", "ipc", "labels", "network", "distilled", "random real", "ahead", "bytes", "made in")
@@ -126,3 +129,50 @@ def _plain(row: Row) -> dict[str, Any]:
         "made_in_s": judged.wall_s,
         "hardware": judged.hardware,
     }
+
+
+def print_bench(result: BenchResult) -> None:
+    """A row for each set, by images per class and labels; below them all real images, and the page."""
+    console = Console(width=None if sys.stdout.isatty() else 140, markup=False)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("ipc", "labels", "method"):
+        table.add_column(name, justify="right" if name == "ipc" else "left")
+    for name in ("accuracy", "ahead", "95 %", "beats random?", "bytes", "made in", "memory"):
+        table.add_column(name, justify="left" if name == "beats random?" else "right")
+    before: tuple[int, str] | None = None
+    for row in result.rows:
+        if not row.ipc:
+            continue
+        if before not in (None, (row.ipc, row.labels)):
+            table.add_row()
+        before = (row.ipc, row.labels)
+        interval = "" if row.low is None or row.high is None else f"{signed(row.low)} to {signed(row.high)}"
+        table.add_row(
+            str(row.ipc),
+            row.labels,
+            row.method,
+            f"{row.mean:.1f} ± {row.std:.1f} (n={row.n})" if row.n > 1 else f"{row.mean:.1f}",
+            "" if row.points is None else signed(row.points),
+            interval,
+            row.beats_random,
+            f"{row.bytes:,}",
+            "" if row.seconds is None else roughly(row.seconds),
+            "" if row.memory_bytes is None else binary_size(row.memory_bytes),
+        )
+    console.print(table)
+    for row in result.rows:
+        if not row.ipc:
+            console.print(f"all real images: {row.mean:.1f} ± {row.std:.1f} %, {row.bytes:,} bytes", highlight=False)
+    network = result.protocol["network"]
+    told = (
+        f"{network}, {result.protocol['split']} split, last epoch; beats random: Welch's t test at 5 %, Holm-corrected"
+    )
+    console.print(told, highlight=False, soft_wrap=not console.is_terminal)
+    if result.report:
+        console.print(f"report: {result.report}", highlight=False, soft_wrap=True)
+
+
+def bench_json(result: BenchResult) -> dict[str, Any]:
+    """Plain values of a bench."""
+    rows = [asdict(row) for row in result.rows]
+    return {"rows": rows, "protocol": dict(result.protocol), "report": str(result.report) if result.report else None}

@@ -1,4 +1,4 @@
-"""Train one network, or a grid of them."""
+"""Train one network, or a grid of them; compare methods."""
 
 from __future__ import annotations
 
@@ -51,3 +51,17 @@ def study(given: dict[str, Any], as_json: bool) -> None:
     from attar.cli.comparisons import print_study, study_json
 
     print_json(study_json(result)) if as_json else print_study(result)
+
+
+@command_of("BenchOptions", panel=PANEL)
+def bench(given: dict[str, Any], as_json: bool) -> None:
+    """Compare methods on SOURCE under one protocol: the same network, schedule and maker of labels for all.
+
+    The same command again goes on where it stopped; more methods, images, labels and seeds train only what is new.
+    """
+    from attar import api
+
+    result = api.bench(**given)
+    from attar.cli.comparisons import bench_json, print_bench
+
+    print_json(bench_json(result)) if as_json else print_bench(result)

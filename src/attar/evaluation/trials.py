@@ -151,7 +151,7 @@ def random_subject(
     counts = distilled.labels.bincount(minlength=distilled.task.num_classes)
 
     def make(seed: int) -> TrainingSet:
-        data = kept(real, _draw(real, counts, distilled.task, seed))
+        data = kept(real, draw_random(real, counts, distilled.task, seed))
         return data if teacher is None else labelled_by(teacher, data, distilled.views, engine.device)
 
     size_bytes = _real_bytes(distilled, len(distilled.labels))
@@ -315,7 +315,8 @@ def _with_classes(distilled: Distilled) -> TrainingSet:
     return DistilledSet(distilled, distilled.labels)
 
 
-def _draw(real: RealSet, counts: Tensor, task: Task, seed: int) -> Tensor:
+def draw_random(real: RealSet, counts: Tensor, task: Task, seed: int) -> Tensor:
+    """Indices int64 (n,) of random real images, `counts` (classes,) of each; DataError where a class has fewer."""
     picked = []
     for label, count in enumerate(counts.tolist()):
         members = real.indices_of(label)

@@ -18,7 +18,7 @@ from typing import Any
 from attar.config import parse_duration
 from attar.data.sources import Source
 from attar.errors import ConfigError
-from attar.options import Effort
+from attar.options import Effort, Until
 from attar.recipes import Recipe, recipes
 from attar.report.formats import binary_size, roughly
 from attar.run.planning import Plan, plan
@@ -31,6 +31,8 @@ QUICK_S = 600.0
 """What quick means."""
 NARROW = 32
 """Width of the networks that quick takes."""
+WIDE = 3
+"""With a network that takes so many times what there is, a narrow one is taken."""
 MOST_IMAGES = 20_000
 """Real images that quick learns from, at most."""
 
@@ -64,6 +66,8 @@ class Goal:
     seconds: float
     narrow: bool
     why: str
+    may_narrow: bool = False
+    """Whether narrow networks may be taken where others would take far longer."""
 
 
 def goal(asked: Effort, *, left_open: bool, on_cpu: bool) -> Goal | None:
@@ -82,7 +86,7 @@ def goal(asked: Effort, *, left_open: bool, on_cpu: bool) -> Goal | None:
             fix="print them with one process, `attar plan ... --time 30m`, and give them with --set",
         )
     if asked.time is not None:
-        return Goal(parse_duration(asked.time), left_open and on_cpu, f"--time {asked.time}")
+        return Goal(parse_duration(asked.time), False, f"--time {asked.time}", may_narrow=on_cpu)
     if asked.quick:
         return Goal(QUICK_S, True, "--quick")
     if left_open and on_cpu and launched().num == 1:
@@ -93,7 +97,7 @@ def goal(asked: Effort, *, left_open: bool, on_cpu: bool) -> Goal | None:
 def quick_recipe(method: str, ipc: int, task: Task) -> Recipe | None:
     """The measured recipe for few cores of a method, with the nearest number of images; what it says of a source and
     of the images' size is left out, and its network is made for this size."""
-    found = [recipe for recipe in recipes().values() if recipe.notes.get("quick") and _of(recipe, "method") == method]
+    found = [recipe for recipe in recipes().values() if _serves(recipe) and _of(recipe, "method") == method]
     if not found:
         return None
     nearest = min(found, key=lambda recipe: abs(math.log(int(_of(recipe, "ipc")) / ipc)))
@@ -109,16 +113,21 @@ def narrow_model(task: Task, *, batch_norm: bool) -> str:
     return f"{base}-w{NARROW}" + ("-batch" if batch_norm else "")
 
 
-def capped(source: Source, given: Mapping[str, Any]) -> int | None:
+def capped(source: Source) -> int | None:
     """How many training images of each class quick takes, where there are more than it can learn from in its time."""
-    if "train_per_class" in given or len(source.train) <= MOST_IMAGES:
+    if len(source.train) <= MOST_IMAGES:
         return None
     return max(1, MOST_IMAGES // source.task.num_classes)
 
 
-def fitted(settings: Settings, source: Source, engine: Engine, seconds: float, fixed: Iterable[str]) -> Fitted:
-    """Cut what may be cut until the run is expected to end in time; `fixed` are settings as section.key that stay."""
-    whole = plan(settings, source, engine, brief=True)
+def fitted(
+    settings: Settings, source: Source, engine: Engine, seconds: float, fixed: Iterable[str], until: Until = "evaluate"
+) -> Fitted:
+    """Cut what may be cut until the stages up to `until` are expected to end in time.
+
+    `fixed` are settings as section.key that stay.
+    """
+    whole = plan(settings, source, engine, until=until, brief=True)
     levers = [lever for lever in LEVERS if _applies(lever, settings) and f"{lever.section}.{lever.key}" not in fixed]
     values = {lever: int(getattr(settings.sections[lever.section], lever.key)) for lever in levers}
     now, factors = dict(values), dict.fromkeys(levers, 1.0)
@@ -137,7 +146,7 @@ def fitted(settings: Settings, source: Source, engine: Engine, seconds: float, f
         sections[lever.section] = sections[lever.section].model_copy(update={lever.key: value})
     estimates = tuple(replace(one, units=math.ceil(one.units * _factor(one.stage, factors))) for one in whole.estimates)
     cuts = {f"{lever.section}.{lever.key}": (values[lever], value) for lever, value in changed.items()}
-    return Fitted(replace(settings, sections=sections), replace(whole, estimates=estimates), cuts)
+    return Fitted(replace(settings, sections=sections), replace(whole, estimates=estimates), cuts, whole.total_s)
 
 
 @dataclass(frozen=True)
@@ -147,6 +156,8 @@ class Fitted:
     settings: Settings
     plan: Plan
     cuts: Mapping[str, tuple[int, int]]
+    whole_s: float
+    """What it would take uncut."""
 
     def sentence(self, seconds: float) -> str:
         """What was cut, or that it can't be cut far enough."""
@@ -180,6 +191,11 @@ def cost_sentence(found: Plan, stages: Sequence[str]) -> str:
     of = f" ({parts})" if ", " in parts else ""
     advice = "; --quick or --time 30m make it shorter" if total_s > 2 * QUICK_S else ""
     return f"this will take about {roughly(total_s)}{of}, {memory} of memory and {disk} of disk{advice}"
+
+
+def _serves(recipe: Recipe) -> bool:
+    """Whether it is for few cores, and for more than one source."""
+    return bool(recipe.notes.get("quick")) and not recipe.notes.get("when")
 
 
 def _of(recipe: Recipe, key: str) -> Any:

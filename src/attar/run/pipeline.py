@@ -30,7 +30,7 @@ from attar.models.factory import build as build_model
 from attar.models.weights import without_place
 from attar.options import Effort, Redo, Until
 from attar.recipes import Recipe, fitting_recipe, load_recipe
-from attar.run.effort import capped, fitted, goal, quick_recipe, restored
+from attar.run.effort import WIDE, Goal, capped, fitted, goal, quick_recipe, restored
 from attar.run.planning import Plan
 from attar.run.settings import (
     Settings,
@@ -276,6 +276,7 @@ def prepare(
     asked: Effort | None = None,
     out: Path | None = None,
     fresh: bool = False,
+    until: Until = "evaluate",
     quiet: bool = False,
 ) -> Prepared:
     """Resolve the settings, open the source, and check all that can be checked before any long work.
@@ -287,6 +288,7 @@ def prepare(
         asked: how long the run may take; None: as long as its settings say.
         out: run folder that will be gone on with, by what was cut there to fit a time; None: the one under `runs/`.
         fresh: go on with none.
+        until: the last stage that has to fit the time.
         quiet: show no progress.
     """
     run = given["run"]
@@ -307,26 +309,64 @@ def prepare(
         aim = goal(asked, left_open=left_open, on_cpu=device_named(settings.run.device).type == "cpu")
     if aim is None:
         return Prepared(_check_models(with_models(settings, opened.task), opened), opened, tuple(why))
-    if aim.narrow and chosen is None:
-        quick = quick_recipe(settings.run.method, settings.run.ipc, opened.task)
-        settings = resolve(merge(sections, {"run": {"method": settings.run.method}}), assignments, recipe=quick)
+    ready = Prepared(settings, opened, tuple(why))
+    fitting = _Fitting(aim, sections, assignments, out, fresh, until, quiet)
+    keeps = chosen is not None and (recipe != "auto" or bool(chosen.notes.get("quick")))
+    if keeps or not aim.narrow:
+        made, far_from = fitting.fit(ready)
+        if keeps or not aim.may_narrow or not far_from:
+            return made
+    return fitting.fit(fitting.narrowed(ready))[0]
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """Fits a run into its time: what was asked for, and in which folder."""
+
+    aim: Goal
+    sections: Mapping[str, Mapping[str, Any]]
+    assignments: Sequence[str]
+    out: Path | None
+    fresh: bool
+    until: Until
+    quiet: bool
+
+    def fit(self, ready: Prepared) -> tuple[Prepared, bool]:
+        """Cut what may be cut; and whether it takes so much more that a narrow network would do better."""
+        source = ready.source
+        settings = _check_models(with_models(ready.settings, source.task), source)
+        folder = self.out or _default_folder(settings)
+        if not self.fresh and (folder / CONFIG).is_file():
+            kept = RunFolder(folder).settings()
+            other = kept.get("squeeze", {}).get("model") != settings.plain()["squeeze"].get("model")
+            why = (*ready.why, f"{self.aim.why}: as it was begun")
+            return Prepared(restored(settings, kept), source, why), other
+        placed, _ = place(sections_of(settings.method), self.assignments)
+        layers = (self.sections, placed)
+        fixed = {f"{name}.{key}" for layer in layers for name, values in layer.items() for key in values}
+        with sharing_engine(settings.run.device, settings.run.precision, settings.run.workers) as engine:
+            found = fitted(with_precision(settings, source.task), source, engine, self.aim.seconds, fixed, self.until)
+        settings = replace(found.settings, sections={**found.settings.sections, "run": settings.run})
+        why = (*ready.why, f"{self.aim.why}: {found.sentence(self.aim.seconds)}")
+        return Prepared(settings, source, why, found.plan), found.whole_s > WIDE * self.aim.seconds
+
+    def narrowed(self, ready: Prepared) -> Prepared:
+        """With a narrow network, by what was measured on few cores, and from no more images than it can learn from."""
+        settings, source = ready.settings, ready.source
+        why = [line for line in ready.why if not line.startswith("recipe ")]
+        quick = quick_recipe(settings.run.method, settings.run.ipc, source.task)
+        settings = resolve(
+            merge(self.sections, {"run": {"method": settings.run.method}}), self.assignments, recipe=quick
+        )
         if quick:
             why.append(f"settings of {quick.name}, which was measured on few cores, with a narrow network")
-        if (few := capped(opened, sections.get("source", {}))) and "train_per_class" not in " ".join(assignments):
+        if (few := capped(source)) and settings.source.train_per_class is None:
             why.append(f"learns from {few:,} images of each class")
             how = settings.source.model_copy(update={"train_per_class": few})
-            opened = open_source(str(settings.run.source), how, seed=settings.run.seed, events=Events(quiet=quiet))
+            events = Events(quiet=self.quiet)
+            source = open_source(str(settings.run.source), how, seed=settings.run.seed, events=events)
             settings = replace(settings, sections={**settings.sections, "source": how})
-    settings = _check_models(with_models(settings, opened.task), opened)
-    folder = out or _default_folder(settings)
-    if not fresh and (folder / CONFIG).is_file():
-        return Prepared(restored(settings, RunFolder(folder).settings()), opened, (*why, f"{aim.why}: as it was begun"))
-    placed, _ = place(sections_of(settings.method), assignments)
-    fixed = {f"{name}.{key}" for layer in (given, placed) for name, values in layer.items() for key in values}
-    with sharing_engine(settings.run.device, settings.run.precision, settings.run.workers) as engine:
-        found = fitted(with_precision(settings, opened.task), opened, engine, aim.seconds, fixed)
-    settings = replace(found.settings, sections={**found.settings.sections, "run": settings.run})
-    return Prepared(settings, opened, (*why, f"{aim.why}: {found.sentence(aim.seconds)}"), found.plan)
+        return Prepared(settings, source, tuple(why))
 
 
 def require_judged(prepared: Prepared) -> None:
@@ -521,11 +561,15 @@ def open_labeller(settings: Settings, task: Task, run: Path, engine: Engine) -> 
     return settings.labeller(opened)
 
 
+def slug(source: str) -> str:
+    """A source as a part of a folder's name."""
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in source_name(source))
+
+
 def _default_folder(settings: Settings) -> Path:
     run = settings.run
-    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in source_name(str(run.source)))
     seed = f"-seed{run.seed}" if run.seed else ""
-    return Path("runs") / f"{name}-{run.method}-ipc{run.ipc}{seed}"
+    return Path("runs") / f"{slug(str(run.source))}-{run.method}-ipc{run.ipc}{seed}"
 
 
 @contextmanager

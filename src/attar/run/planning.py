@@ -29,6 +29,7 @@ from attar.data.sources import Source
 from attar.evaluation.evaluate import held_bytes
 from attar.labels.plan import LabelPlan
 from attar.methods.base import Distillate, Method
+from attar.options import Until
 from attar.run.settings import Settings
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
@@ -67,16 +68,21 @@ class Plan:
         return sum(estimate.disk_bytes for estimate in self.estimates)
 
 
-def plan(settings: Settings, source: Source, engine: Engine, *, brief: bool = False) -> Plan:
+def plan(settings: Settings, source: Source, engine: Engine, *, until: Until = "evaluate", brief: bool = False) -> Plan:
     """Rehearse every stage of these settings (networks resolved) in a temporary folder.
 
-    `brief` does what is slow once only, fixed costs included.
+    Stages after `until` are left out. `brief` does what is slow once only, fixed costs included.
     """
     with tempfile.TemporaryDirectory(prefix="attar-plan-") as folder:
         rehearsal = Rehearsal(source, engine, Path(folder) / "squeeze", brief)
         stages = _Stages(settings, rehearsal, Path(folder), _stand_in(settings.knowledge, settings, rehearsal))
-        squeezed = settings.knowledge.rehearse(settings.sections["squeeze"], rehearsal)
-        estimates = [*squeezed, *stages.recover(), stages.relabel(), *stages.evaluate()]
+        estimates = settings.knowledge.rehearse(settings.sections["squeeze"], rehearsal)
+        if until != "squeeze":
+            estimates += stages.recover()
+        if until in ("relabel", "evaluate"):
+            estimates.append(stages.relabel())
+        if until == "evaluate":
+            estimates += stages.evaluate()
         main_bytes = _peak_main_bytes() + stages.more_bytes()
     cuda = engine.device.type == "cuda"
     return Plan(tuple(estimates), torch.cuda.max_memory_allocated(engine.device) if cuda else main_bytes, main_bytes)

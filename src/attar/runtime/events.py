@@ -177,7 +177,7 @@ class _Plain:
     def __init__(self, description: str, total: int, done: int) -> None:
         self._description, self._total, self._first, self._done = description, total, done, done
         self._started_s = self._last_s = time.monotonic()
-        self._metrics = ""
+        self._metrics, self._told = "", -1
         self._line()
 
     def advance(self, num: int = 1, /, **metrics: float) -> None:
@@ -187,10 +187,11 @@ class _Plain:
             self._line()
 
     def finish(self) -> None:
-        if self._done > self._first:
+        if self._done > self._told:
             self._line()
 
     def _line(self) -> None:
+        self._told = self._done
         now_s = self._last_s = time.monotonic()
         rate = (self._done - self._first) / max(now_s - self._started_s, 1e-9)
         left = f", {(self._total - self._done) / rate:.0f} s left" if 0 < self._done < self._total and rate else ""

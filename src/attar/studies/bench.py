@@ -1,0 +1,436 @@
+"""Methods side by side under one protocol: each makes its sets, then all are judged alike.
+
+Every set is trained on by the same network, schedule and augmentation; with hard labels and, where asked for, with soft
+ones, which one and the same teacher makes in training, for real images too. Random real images are drawn anew for each
+seed.
+
+    METHOD-ipcN/    the run folder of a method; labels/ that of the teacher
+    trials/         finished trainings
+    bench.json      protocol, rows, records, hardware;  bench.csv: the rows;  report.html: the page
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attar.artifacts.distilled import load_distilled
+from attar.artifacts.run import MANIFEST, RunFolder
+from attar.augment.replayed import ReplayedSet
+from attar.augment.views import Views, ViewSettings
+from attar.config import dump
+from attar.data.loading import RealSet, TrainingSet, kept
+from attar.data.named.memory import PREFIX as MEMORY
+from attar.data.sources import Source
+from attar.errors import ArtifactError, ConfigError, DataError, DivergedError, ResourceError
+from attar.evaluation.evaluate import require_judges
+from attar.evaluation.trials import Subject, Trials, distilled_subject, draw_random
+from attar.methods import method as method_named
+from attar.options import Compared, Effort, Until
+from attar.registry import known_outside
+from attar.report.bench import write_bench_report
+from attar.report.formats import roughly
+from attar.results.records import ACCURACY, Labels, Record
+from attar.results.significance import Contrast, contrasts
+from attar.run.effort import narrow_model
+from attar.run.pipeline import Prepared, open_labeller, prepare, sharing_engine, start
+from attar.run.settings import default_model, source_name
+from attar.runtime.engine import Engine, hardware
+from attar.runtime.events import Events
+from attar.runtime.files import read_json, sha256, write_json, write_text
+from attar.runtime.processes import launched
+from attar.task import Task
+from attar.training.section import TrainSection
+from attar.training.soft import Teacher
+
+INTERRUPTED = 130
+RESULT, MEASURED, LABELLER, RANDOM, FULL = "bench.json", "measured.json", "labels", "random", "full"
+PROTOCOL: Mapping[str, Any] = {"epochs": 300, "batch_size": 50, "learning_rate": 0.01, "augment_per": "batch"}
+"""How every set is trained on, where no setting of `train` says otherwise."""
+VIEWS: Mapping[str, Any] = {"min_scale": 0.5, "mix": "none"}
+"""What soft labels are of: mild crops, which do better at low resolution than those of SRe2L (docs/LOG.md)."""
+Key = tuple[str, int, Labels]
+"""Method, images per class (0: all there are), and labels."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; `seconds` and `memory_bytes` are of making the set, None where nothing was made or seen.
+
+    `points`, `low` and `high` are the difference to random real images with the same labels and its 95 % interval by
+    Welch; `beats_random` says in words what that shows, corrected for the number of comparisons (Holm).
+    """
+
+    method: str
+    ipc: int
+    labels: Labels
+    mean: float
+    std: float
+    n: int
+    bytes: int
+    seconds: float | None
+    memory_bytes: int | None
+    points: float | None
+    low: float | None
+    high: float | None
+    beats_random: str
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """What a bench found: rows of the table, their records, the folder and the page.
+
+    `protocol` is how all was judged: network, split, settings of the trainings, views that soft labels are of.
+    """
+
+    path: Path
+    rows: tuple[Row, ...]
+    records: tuple[Record, ...]
+    protocol: Mapping[str, Any]
+    report: Path | None
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A set that is to be made."""
+
+    name: str
+    method: str
+    ipc: int
+    prepared: Prepared
+
+
+def run_bench(
+    asked: Compared,
+    given: Mapping[str, Mapping[str, Any]],
+    training: TrainSection,
+    effort: Effort,
+    folder: Path,
+    *,
+    quiet: bool = False,
+) -> BenchResult:
+    """Make what is missing in `folder`, judge all alike, and write bench.json, bench.csv and report.html.
+
+    Args:
+        asked: what is compared.
+        given: sections `run` (without method and ipc) and `source`, for every method.
+        training: schedule and augmentation of every training that judges.
+        effort: how long each method may take for a set.
+        folder: of the bench; what is there is gone on with.
+        quiet: show no progress.
+
+    Raises ConfigError and DataError before any long work, ArtifactError where the folder holds something else.
+    """
+    _claim(folder)
+    leads, events = launched().rank == 0, Events(folder / "events.jsonl", quiet=quiet or launched().rank > 0)
+    runs = _prepared(asked, given, effort, folder)
+    source = runs[0].prepared.source
+    task = source.task
+    require_judges(source.num_test if asked.split == "test" else len(source.validation), asked.split)
+    model = asked.model if asked.model != "auto" else _judge(task, runs[0].prepared, effort)
+    with RunFolder(folder).locked() if leads else nullcontext():
+        if leads:
+            _tell(runs, asked, model, events)
+        for one in runs:
+            _make(one, folder / one.name, quiet=quiet)
+        run = runs[0].prepared.settings.run
+        with sharing_engine(run.device, "32-true", run.workers) as engine:
+            teacher = _teacher(runs, task, folder, engine)
+            rows, records = _judged(asked, model, training, source, teacher, folder, engine, events)
+            protocol = {
+                "network": model,
+                "split": asked.split,
+                "train": dump(training),
+                "views": VIEWS if teacher else None,
+            }
+            result = BenchResult(folder, tuple(rows), tuple(records), protocol, None)
+            if engine.leads:
+                _write(result, source, asked, engine)
+            engine.barrier()
+    page = write_bench_report(folder) if leads else None
+    return BenchResult(folder, result.rows, result.records, protocol, page)
+
+
+def _prepared(asked: Compared, given: Mapping[str, Mapping[str, Any]], effort: Effort, folder: Path) -> list[_Run]:
+    """Every set, its settings checked; all share the real images that were read first."""
+    wanted = [(method, ipc) for method, ipc in product(dict.fromkeys((RANDOM, *asked.methods)), asked.ipc)]
+    named = [(f"{method}-ipc{ipc}", method, ipc) for method, ipc in wanted]
+    if "soft" in asked.labels:
+        named.append((LABELLER, "sre2l", 1))
+    runs: list[_Run] = []
+    for name, method, ipc in named:
+        run = {**given.get("run", {}), "method": method, "ipc": ipc}
+        until: Until = "squeeze" if name == LABELLER else "relabel"
+        made = prepare({**given, "run": run}, asked=effort, out=folder / name, until=until, quiet=True)
+        if runs and made.source.fingerprint == runs[0].prepared.source.fingerprint:
+            made = Prepared(made.settings, runs[0].prepared.source, made.why, made.expected)
+        runs.append(_Run(name, method, ipc, made))
+    return runs
+
+
+def _tell(runs: Sequence[_Run], asked: Compared, model: str, events: Events) -> None:
+    """Say what will be done and what it will take, as far as that was rehearsed."""
+    for one in runs:
+        for line in one.prepared.why:
+            events.say(f"{one.name}: {line}")
+    expected = [one.prepared.expected.total_s for one in runs if one.prepared.expected]
+    took = f"; making them will take about {roughly(sum(expected))}" if expected else ""
+    trainings = len(asked.ipc) * len(asked.labels) * asked.seeds * len(dict.fromkeys((RANDOM, *asked.methods)))
+    events.say(f"{len(runs)} sets{took}; then {trainings + asked.seeds} trainings of {model} judge them")
+
+
+def _make(one: _Run, folder: Path, *, quiet: bool) -> None:
+    """Make a set, or the teacher, where it is not there; keep the most memory that this took."""
+    until: Until = "squeeze" if one.name == LABELLER else "relabel"
+    with start(one.prepared, folder, quiet=quiet) as run:
+        if not run.left(until):
+            return
+        if one.name == LABELLER or not _starts_anew(one, run.engine):
+            run.advance(until)
+            return
+    peak_bytes = _make_apart(one, folder, quiet=quiet)  # its memory is its own
+    path = folder / MEASURED
+    before = int(read_json(path)["memory_bytes"]) if path.exists() else 0
+    write_json(path, {"memory_bytes": max(before, peak_bytes)})
+
+
+def _starts_anew(one: _Run, engine: Engine) -> bool:
+    """Whether another process can make the set: there is one only, and names that this program gave are not needed."""
+    run = one.prepared.settings.run
+    handed = run.source.startswith(MEMORY) or not known_outside("attar.methods", run.method)
+    return engine.processes.num == 1 and engine.device.type == "cpu" and not handed
+
+
+def _make_apart(one: _Run, folder: Path, *, quiet: bool) -> int:
+    """Make the set in a process of its own; returns the most memory that it had in use, in bytes.
+
+    Raises the error that it ended with, which it has told.
+    """
+    command = [sys.executable, "-m", "attar", "relabel", str(folder), *(["--quiet"] if quiet else [])]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    if process.returncode == INTERRUPTED:
+        raise KeyboardInterrupt
+    if process.returncode:
+        kinds = {kind.exit_code: kind for kind in (ConfigError, DataError, ArtifactError, DivergedError, ResourceError)}
+        raise kinds.get(process.returncode, ResourceError)(
+            f"{one.name} could not be made; what went wrong is told above",
+            fix=f"mend it, or leave {one.method} out of --methods; all else is kept",
+        )
+    return int(used.ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
+
+
+def _teacher(runs: Sequence[_Run], task: Task, folder: Path, engine: Engine) -> Teacher | None:
+    """Who makes all soft labels, where there are any."""
+    found = next((one for one in runs if one.name == LABELLER), None)
+    return open_labeller(found.prepared.settings, task, folder / LABELLER, engine) if found else None
+
+
+def _judge(task: Task, prepared: Prepared, effort: Effort) -> str:
+    """The network that judges where none is named: as wide as those that the sets are made with."""
+    narrow = effort.quick or (effort.time is not None and prepared.settings.run.device in ("auto", "cpu"))
+    return narrow_model(task, batch_norm=False) if narrow else default_model(task)
+
+
+def _judged(
+    asked: Compared,
+    model: str,
+    training: TrainSection,
+    source: Source,
+    teacher: Teacher | None,
+    folder: Path,
+    engine: Engine,
+    events: Events,
+) -> tuple[list[Row], list[Record]]:
+    """Train on every set alike, and compare each with random real images."""
+    task = source.task
+    judge = RealSet(source.test if asked.split == "test" else source.validation, task.normalization)
+    subjects = _subjects(asked, training, source, teacher, folder, engine)
+    trials = Trials(task, source, engine, events, folder / "trials", stage="bench")
+    students = list(product(subjects.values(), range(asked.seeds)))
+
+    def measure(subject: Subject, seed: int) -> float:
+        return trials.accuracy(model, subject, seed, judge, asked.split, subject.student(model, seed))
+
+    mine = engine.share(students)
+    with events.progress("bench", len(mine)) as bar:
+        for subject, seed in mine:
+            bar.advance(accuracy=measure(subject, seed))
+    engine.barrier()  # from here on every trial is finished and only read
+    records = {
+        key: Record.of(
+            ACCURACY,
+            subject.name,
+            model,
+            [measure(subject, seed) for seed in range(asked.seeds)],
+            seeds=range(asked.seeds),
+            num_images=subject.num_images,
+            size_bytes=subject.size_bytes,
+            group=subject.group,
+            labels=subject.labels,
+            split=asked.split,
+            num_judges=len(judge),
+            protocol={"precision": engine.precision, **dump(subject.settings)},
+        )
+        for key, subject in subjects.items()
+    }
+    others = [key for key in records if key[0] not in (RANDOM, FULL)]
+    compared = contrasts((records[key], records[RANDOM, key[1], key[2]]) for key in others)
+    found = dict(zip(others, compared, strict=True))
+    if engine.leads:
+        trials.tidy()
+    return [_row(key, record, found.get(key), folder) for key, record in records.items()], list(records.values())
+
+
+def _subjects(
+    asked: Compared, training: TrainSection, source: Source, teacher: Teacher | None, folder: Path, engine: Engine
+) -> dict[Key, Subject]:
+    """Everything that is trained on: random real images, then the methods' sets, for each condition; and all images."""
+    task, real = source.task, RealSet(source.train, source.task.normalization)
+    found: dict[Key, Subject] = {}
+    for ipc, labels in product(asked.ipc, asked.labels):
+        told = f"{ipc} a class, {labels} labels"
+        counts = torch.full((task.num_classes,), ipc)
+
+        def draw(seed: int, counts: Tensor = counts) -> TrainingSet:
+            return kept(real, draw_random(real, counts, task, seed))
+
+        size_bytes = _image_bytes(task, ipc, floats=False)
+        name, num = f"{RANDOM}, {told}", ipc * task.num_classes
+        drawn = Subject(name, RANDOM, "hard", draw, training, num, size_bytes, [RANDOM, ipc])
+        found[RANDOM, ipc, labels] = _labelled(drawn, labels, teacher, task, engine)
+        for method in [method for method in dict.fromkeys(asked.methods) if method != RANDOM]:
+            distilled = load_distilled(folder / f"{method}-ipc{ipc}" / "distilled")
+            distilled.task.require_same(task, f"the set of {method}", "the source")
+            made = distilled_subject(distilled, training, "hard", engine, name=f"{method}, {told}")
+            size_bytes = _image_bytes(task, ipc, floats=not distilled.exact_8bit)
+            made = replace(made, group=method, size_bytes=size_bytes)
+            found[method, ipc, labels] = _labelled(made, labels, teacher, task, engine)
+    warmup = min(training.warmup_epochs, asked.full_epochs - 1)
+    longer = training.model_copy(update={"epochs": asked.full_epochs, "warmup_epochs": warmup})
+    size_bytes = len(real) * math.prod(task.shape)
+    whole = Subject(FULL, FULL, "hard", lambda seed: real, longer, len(real), size_bytes, [FULL, len(real)])
+    return {**found, (FULL, 0, "hard"): _labelled(whole, "hard", None, task, engine)}
+
+
+def _labelled(subject: Subject, labels: Labels, teacher: Teacher | None, task: Task, engine: Engine) -> Subject:
+    """The same images with labels of this kind, whose bytes, or those of the teacher that makes them, are counted."""
+    size_bytes = subject.size_bytes + subject.num_images * (1 if task.num_classes <= 256 else 2)
+    if labels == "hard" or teacher is None:
+        return replace(subject, size_bytes=size_bytes)
+    settings, files = ViewSettings(**VIEWS, flip=task.channels == 3), tuple(getattr(teacher, "paths", ()))
+
+    def shown(seed: int) -> TrainingSet:
+        data = subject.make(seed)
+        views = Views(settings, 0, len(data), task.shape)
+        return ReplayedSet(data.images, data.labels, views, teacher.logits, engine.device)
+
+    return replace(
+        subject,
+        labels="soft",
+        make=shown,
+        size_bytes=size_bytes + sum(Path(file).stat().st_size for file in files),
+        identity=[subject.identity, dump(settings), [sha256(file) for file in files]],
+    )
+
+
+def _row(key: Key, record: Record, contrast: Contrast | None, folder: Path) -> Row:
+    method, ipc, labels = key
+    made = None if method == FULL else folder / f"{method}-ipc{ipc}"
+    return Row(
+        method=method,
+        ipc=ipc,
+        labels=labels,
+        mean=record.mean,
+        std=record.std,
+        n=record.n,
+        bytes=record.size_bytes,
+        seconds=_made_in_s(made) if made else None,
+        memory_bytes=_memory(made) if made else None,
+        points=contrast.points if contrast else None,
+        low=contrast.low if contrast else None,
+        high=contrast.high if contrast else None,
+        beats_random=_words(contrast),
+    )
+
+
+def _words(contrast: Contrast | None) -> str:
+    if contrast is None:
+        return ""
+    return {
+        "better": "yes",
+        "worse": "no, worse",
+        "perhaps better": "perhaps",
+        "perhaps worse": "perhaps worse",
+        "no difference shown": "not shown",
+    }.get(contrast.verdict, contrast.verdict)
+
+
+def _made_in_s(run: Path) -> float:
+    stages = ("squeeze", "recover", "relabel")
+    return round(sum(float(read_json(run / stage / MANIFEST)["wall_s"]) for stage in stages), 2)
+
+
+def _memory(run: Path) -> int | None:
+    path = run / MEASURED
+    return read_json(path).get("memory_bytes") if path.exists() else None
+
+
+def _image_bytes(task: Task, ipc: int, *, floats: bool) -> int:
+    """Of so many images per class, as the numbers that they are trained on."""
+    return task.num_classes * ipc * math.prod(task.shape) * (4 if floats else 1)
+
+
+def _write(result: BenchResult, source: Source, asked: Compared, engine: Engine) -> None:
+    rows = [asdict(row) for row in result.rows]
+    values = {
+        "source": source_name(source.name),
+        "description": source.description,
+        "asked": {name: getattr(asked, name) for name in Compared.model_fields},
+        "protocol": dict(result.protocol),
+        "rows": rows,
+        "records": [record.to_json() for record in result.records],
+        "hardware": hardware(engine.device),
+    }
+    write_json(result.path / RESULT, values)
+    text = io.StringIO()
+    table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_text(result.path / "bench.csv", text.getvalue())
+
+
+def _claim(folder: Path) -> None:
+    """Raise ArtifactError where the folder holds something else."""
+    ours = (RESULT, ".lock", "events.jsonl", f"{RANDOM}-ipc1")
+    if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).exists() for name in ours):
+        raise ArtifactError(f"{folder} is not empty and no bench", fix="choose another --out")
+    if (folder / "config.yaml").exists():
+        raise ArtifactError(f"{folder} is a run folder of `attar distill`", fix="choose another --out")
+
+
+def require_methods(names: Sequence[str]) -> None:
+    """Raise ConfigError, naming the nearest, where no method has one of these names."""
+    for name in names:
+        if name == "auto":
+            raise ConfigError("a bench compares methods by name, not auto", fix="`attar list methods`")
+        method_named(name)

@@ -1,0 +1,156 @@
+"""Methods side by side: one protocol, resumed, counted alike, told in a table and on a page."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import attar
+from attar.errors import ArtifactError, ConfigError, DataError
+from attar.methods.coreset import Random
+from attar.report.bench import read_bench, render_bench
+from attar.studies import bench as benches
+from attar.studies.bench import BenchResult
+
+SETTINGS = {"source.train_per_class": 10, "train.epochs": 2, "train.batch_size": 20}
+
+
+class First(Random):
+    """Random images by a method of a program's own."""
+
+    name = "first"
+    source = "this test"
+
+
+def run(out: Path, **options: Any) -> BenchResult:
+    given: dict[str, Any] = {
+        "methods": [First],
+        "labels": ["hard"],
+        "seeds": 2,
+        "model": "convnet-d1-w4",
+        "full_epochs": 1,
+        "workers": 1,
+        "quick": True,
+        "settings": SETTINGS,
+    }
+    return attar.bench("digits", out=out, **{**given, **options})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> BenchResult:
+    return run(tmp_path_factory.mktemp("bench") / "b", ipc=[1, 2])
+
+
+def test_every_method_stands_beside_random_images(made: BenchResult) -> None:
+    assert [(row.method, row.ipc, row.labels) for row in made.rows] == [
+        ("random", 1, "hard"),
+        ("first", 1, "hard"),
+        ("random", 2, "hard"),
+        ("first", 2, "hard"),
+        ("full", 0, "hard"),
+    ]
+    assert all(row.n == 2 for row in made.rows)
+    first = made.rows[1]
+    assert first.points == pytest.approx(first.mean - made.rows[0].mean)
+    assert first.low is not None
+    assert first.high is not None
+    assert first.low <= first.points <= first.high
+    assert first.beats_random in ("yes", "no, worse", "perhaps", "perhaps worse", "not shown")
+
+
+def test_bytes_are_counted_alike(made: BenchResult) -> None:
+    found = {(row.method, row.ipc): row.bytes for row in made.rows}
+    assert found["random", 1] == found["first", 1] == 10 * (64 + 1)
+    assert found["random", 2] == found["first", 2] == 20 * (64 + 1)
+    assert found["full", 0] == 100 * (64 + 1)
+
+
+def test_the_files_hold_what_was_found(made: BenchResult) -> None:
+    kept = json.loads((made.path / "bench.json").read_text("utf-8"))
+    assert [row["mean"] for row in kept["rows"]] == [row.mean for row in made.rows]
+    assert kept["protocol"]["train"]["epochs"] == 2
+    with (made.path / "bench.csv").open(encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert [row["method"] for row in table] == [row.method for row in made.rows]
+    assert kept["records"][0]["protocol"]["epochs"] == 2
+
+
+def test_the_same_call_trains_nothing_again_and_more_seeds_only_what_is_new(
+    made: BenchResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(made.path, tmp_path / "b")
+    trained = []
+    real = benches.Trials.accuracy
+
+    def counting(self: Any, model: str, subject: Any, seed: int, *rest: Any, **more: Any) -> float:
+        if self.finished(model, subject, seed, rest[0], rest[1]) is None:
+            trained.append((subject.name, seed))
+        return real(self, model, subject, seed, *rest, **more)
+
+    monkeypatch.setattr(benches.Trials, "accuracy", counting)
+    again = run(folder, ipc=[1, 2])
+    assert trained == []
+    assert again.records == made.records
+    grown = run(folder, ipc=[1], seeds=3)
+    assert {seed for _, seed in trained} == {2}
+    assert grown.rows[0].n == 3
+
+
+def test_soft_labels_are_those_of_one_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benches, "_starts_anew", lambda *_: False)
+    found = run(tmp_path / "b", labels=["hard", "soft"])
+    hard, soft = found.rows[0], found.rows[2]
+    assert (hard.labels, soft.labels, hard.method, soft.method) == ("hard", "soft", "random", "random")
+    teacher = tmp_path / "b" / "labels" / "squeeze" / "teacher.safetensors"
+    assert soft.bytes == hard.bytes + teacher.stat().st_size
+    assert found.protocol["views"] == {"min_scale": 0.5, "mix": "none"}
+
+
+def test_a_method_of_ours_is_made_apart_so_that_its_memory_is_its_own(made: BenchResult) -> None:
+    random, first = made.rows[:2]
+    assert random.memory_bytes is not None
+    assert random.memory_bytes > 50 << 20
+    assert random.seconds is not None
+    assert first.memory_bytes is None  # this process has made it, and holds much else
+
+
+def test_what_is_wrong_is_told_before_anything_is_made(tmp_path: Path, made: BenchResult) -> None:
+    with pytest.raises(ConfigError, match="did you mean tesla"):
+        run(tmp_path / "b", methods=["telsa"])
+    with pytest.raises(ConfigError, match="not auto"):
+        run(tmp_path / "b", methods=["auto"])
+    with pytest.raises(ConfigError, match="convnt"):
+        run(tmp_path / "b", model="convnt-d1-w4")
+    with pytest.raises(DataError, match="fewer than ipc=11"):
+        run(tmp_path / "b", ipc=[1, 11])
+    assert not (tmp_path / "b").exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("mine", "utf-8")
+    with pytest.raises(ArtifactError, match="not empty and no bench"):
+        run(tmp_path / "other")
+    with pytest.raises(ArtifactError, match="is a run folder"):
+        run(made.path / "random-ipc1")
+
+
+def test_the_page_tells_the_table_and_escapes_names(made: BenchResult) -> None:
+    assert made.report == made.path / "report.html"
+    page = made.report.read_text("utf-8")
+    assert "2 methods on digits" in page
+    assert page.count("data:image/png;base64,") == 4
+    found = read_bench(made.path)
+    found["rows"][1]["method"] = found["source"] = "<script>alert(1)</script>"
+    hostile = render_bench(found, made.path)
+    assert "<script>alert(1)" not in hostile
+    assert attar.write_report(made.path, made.path / "again.html").read_text("utf-8") == page
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"rows": [{"method": 1}], "protocol": {}, "asked": {}}'])
+def test_a_damaged_result_is_told(text: str, tmp_path: Path) -> None:
+    (tmp_path / "bench.json").write_text(text, "utf-8")
+    with pytest.raises(ArtifactError, match="no result of a bench"):
+        read_bench(tmp_path)
