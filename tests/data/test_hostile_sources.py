@@ -20,9 +20,9 @@ from PIL import Image
 
 from attar.data.columns import UNREADABLE, column_bytes
 from attar.data.examples import licence_of
-from attar.data.folders import read_folder
+from attar.data.readers.folders import read_folder
+from attar.data.readers.parquet import read_parquet
 from attar.data.sources import SourceSettings, open_source
-from attar.data.tables import read_parquet
 from attar.errors import AttarError, DataError
 from damage import refusals
 
@@ -190,7 +190,7 @@ def test_without_permission_it_is_told(tmp_path: Path, monkeypatch: pytest.Monke
         raise PermissionError(13, "Permission denied", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr("attar.data.folders.os.scandir", locked)
+        patch.setattr("attar.data.readers.folders.os.scandir", locked)
         with pytest.raises(DataError, match="Permission denied"):
             read(tmp_path / "x")
     monkeypatch.setattr(Path, "read_bytes", locked)

@@ -20,12 +20,10 @@ from torch import Tensor
 
 from attar.data.decoding import Decoded, Form, choose_form, decode
 from attar.data.examples import Examples, Found, check, quoted
-from attar.data.folders import read_folder
 from attar.data.loading import Split, limit_indices, stratified_split
 from attar.data.named import NAMED
 from attar.data.named.memory import PREFIX as MEMORY
-from attar.data.shards import PREFIX, read_shards
-from attar.data.tables import parquet_files, read_hub, read_parquet
+from attar.data.readers import READERS, addressed, recognised
 from attar.data.whitening import require_whitenable
 from attar.errors import ConfigError, DataError, unknown
 from attar.marks import Mark
@@ -40,12 +38,7 @@ CUT_SEED = 0
 TEST_FRACTION = 0.2
 """Part of the training images that becomes the test split where a source has no other."""
 _GIB = 1 << 30
-PLACES = (
-    ("FOLDER", "a folder of class folders, with or without train/, val/ and test/ above them"),
-    ("PARQUET", "a file or folder of parquet shards with the columns image and label"),
-    ("wds:PATTERN", "WebDataset shards, such as 'wds:shards/{train,val}-{000..146}.tar', or their folder"),
-    ("hf:OWNER/NAME", "a data set of the Hugging Face hub; hf:OWNER/NAME:CONFIG for one of its configurations"),
-)
+PLACES = tuple((one.shown, one.summary) for one in sorted(READERS.own.values(), key=lambda one: -one.rank))
 """What can stand for a source beside names."""
 
 
@@ -193,16 +186,12 @@ class _Part:
 def _find(name: str, settings: SourceSettings, events: Events) -> Found:
     if name in NAMED:
         return NAMED[name].read(Path(settings.data_dir) if settings.data_dir else None, settings.download)
-    if name.startswith("hf:"):
-        return read_hub(name.removeprefix("hf:"))
-    if name.startswith(PREFIX):
-        return read_shards(name.removeprefix(PREFIX), events)
+    if reader := addressed(name):
+        return reader.read(name.removeprefix(reader.prefix), settings, events)
     path = Path(name).expanduser()
     try:
-        if path.is_dir() or (path.suffix == ".parquet" and path.exists()):
-            return read_parquet(path) if parquet_files(path) else read_folder(path)
-        if path.suffix == ".tar" and path.exists():
-            return read_shards(str(path), events)
+        if path.exists() and (reader := recognised(path)):
+            return reader.read(str(path), settings, events)
     except OSError as error:
         raise DataError(f"{path} can't be read: {error}", fix="check its permissions") from error
     if path.is_file() or path.name != name or path.suffix:

@@ -18,8 +18,8 @@ from types import MappingProxyType
 from typing import Any
 
 from attar.data.examples import Examples, Found, quoted
-from attar.data.folders import class_folders, of_files, read_split
 from attar.data.named.base import NamedSource
+from attar.data.readers.folders import class_folders, of_files, read_split
 from attar.errors import DataError
 from attar.task import Normalization
 

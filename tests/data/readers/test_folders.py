@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from attar.data.folders import read_folder
+from attar.data.readers.folders import read_folder
 from attar.errors import DataError
 
 Make = Callable[..., Path]

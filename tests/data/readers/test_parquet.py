@@ -7,9 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from attar.data import tables
+from attar.data.readers import hub, parquet
+from attar.data.readers.hub import read_hub
+from attar.data.readers.parquet import read_parquet
 from attar.data.sources import SourceSettings, open_source
-from attar.data.tables import read_hub, read_parquet
 from attar.errors import DataError
 
 Make = Callable[..., Path]
@@ -182,7 +183,7 @@ def test_files_too_large_for_memory_are_mapped(
     make_parquet("data/test-0.parquet", [0, 1], names=NAMES)
     settings = SourceSettings(validation_fraction=0)
     direct = open_source(str(tmp_path), settings)
-    monkeypatch.setattr(tables, "TABLE_LIMIT_BYTES", 0)
+    monkeypatch.setattr(parquet, "TABLE_LIMIT_BYTES", 0)
     mapped = open_source(str(tmp_path), settings)
     assert mapped.task == direct.task
     assert torch.equal(mapped.train.labels, direct.train.labels)
@@ -204,7 +205,7 @@ def test_the_hub_by_name_and_configuration(monkeypatch: pytest.MonkeyPatch, make
         return {"train": split, "valid": split, "unsupervised": split}
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr(tables, "_hub_licence", lambda name: f"licence of {name}")
+    monkeypatch.setattr(hub, "_hub_licence", lambda name: f"licence of {name}")
     source = open_source("hf:owner/insects:small")
     assert asked == [("owner/insects", "small")]
     assert source.licence == "licence of owner/insects"
@@ -224,7 +225,7 @@ def test_the_hub_may_keep_images_as_files(
     rows = {"image": [{"bytes": None, "path": str(tmp_path / "x.png")}] * 2, "label": [0, 1]}
     split = datasets.Dataset.from_dict(rows, features=features)
     monkeypatch.setattr(datasets, "load_dataset", lambda *_: {"train": split})
-    monkeypatch.setattr(tables, "_hub_licence", lambda _: None)
+    monkeypatch.setattr(hub, "_hub_licence", lambda _: None)
     assert read_hub("owner/insects").splits["train"].open()(1) == make_image(7)
 
 

@@ -24,7 +24,9 @@ from typing import Any, BinaryIO
 
 from attar.data.examples import Examples, Found, index_labels, licence_of, split_named
 from attar.data.raster import SUFFIXES, Encoded
+from attar.data.readers.base import Reader
 from attar.errors import DataError
+from attar.options import Reading
 from attar.runtime.archives import plain_files
 from attar.runtime.events import Events
 from attar.runtime.files import digest
@@ -247,3 +249,17 @@ def _of_json(text: str) -> str:
         return ""
     found = [values[key] for key in LABEL_KEYS if key in values] if isinstance(values, dict) else []
     return str(found[0]) if found and isinstance(found[0], int | str) and not isinstance(found[0], bool) else ""
+
+
+def _read(pattern: str, how: Reading, events: Events) -> Found:
+    return read_shards(pattern, events)
+
+
+READER = Reader(
+    "shards",
+    "wds:PATTERN",
+    "WebDataset shards, such as 'wds:shards/{train,val}-{000..146}.tar', or their folder",
+    _read,
+    lambda path: path.suffix == ".tar" and path.is_file(),
+    prefix=PREFIX,
+)

@@ -10,7 +10,10 @@ import torch
 
 from attar.data.examples import Examples, Found, licence_of, quoted, split_named
 from attar.data.raster import SUFFIXES
+from attar.data.readers.base import Reader
 from attar.errors import DataError
+from attar.options import Reading
+from attar.runtime.events import Events
 from attar.runtime.files import digest
 
 
@@ -111,3 +114,17 @@ def _images(folder: Path, name: str) -> Iterator[tuple[str, int]]:
 
 def _is_image(name: str) -> bool:
     return not name.startswith(".") and name[name.rfind(".") :].lower() in SUFFIXES
+
+
+def _read(path: str, how: Reading, events: Events) -> Found:
+    return read_folder(Path(path))
+
+
+READER = Reader(
+    "folders",
+    "FOLDER",
+    "a folder of class folders, with or without train/, val/ and test/ above them",
+    _read,
+    Path.is_dir,
+    rank=90,
+)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from attar.data.shards import shard_files
+from attar.data.readers.shards import shard_files
 from attar.data.sources import Source, SourceSettings, open_source
 from attar.errors import DataError
 from attar.run.settings import source_name
