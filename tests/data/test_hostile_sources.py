@@ -190,7 +190,7 @@ def test_without_permission_it_is_told(tmp_path: Path, monkeypatch: pytest.Monke
         raise PermissionError(13, "Permission denied", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr("attar.data.readers.folders.os.scandir", locked)
+        patch.setattr("attar.data.walking.os.scandir", locked)
         with pytest.raises(DataError, match="Permission denied"):
             read(tmp_path / "x")
     monkeypatch.setattr(Path, "read_bytes", locked)
