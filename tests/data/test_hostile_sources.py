@@ -171,7 +171,7 @@ def test_cards_that_make_no_sense_name_no_licence(tmp_path: Path, header: str) -
 def test_labels_out_of_range_are_told(tmp_path: Path, labels: list[Any]) -> None:
     made = table().set_column(1, "label", pa.array(labels, pa.int64()))
     pq.write_table(made, tmp_path / "train.parquet")
-    with pytest.raises(AttarError, match=r"out of range|no training images|no labels|is no class"):
+    with pytest.raises(AttarError, match=r"have no class|no training images"):
         read(tmp_path)
 
 

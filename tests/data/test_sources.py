@@ -290,3 +290,10 @@ def test_cifar10_in_parquet() -> None:
     published = torch.tensor([0.4914, 0.4822, 0.4465])
     torch.testing.assert_close(torch.tensor(source.task.normalization.mean), published, atol=1e-3, rtol=0)
     assert source.test.labels.bincount().tolist() == [1000] * 10
+
+
+def test_a_column_is_refused_where_there_are_none(make_folder: Make) -> None:
+    with pytest.raises(ConfigError, match=r"--label-column coarse, and digits has no columns(.|\n)*PARQUET"):
+        open_source("digits", SourceSettings(label_column="coarse"))
+    with pytest.raises(ConfigError, match="has no columns"):
+        open_at(make_folder({"": 2}), label_column="coarse")

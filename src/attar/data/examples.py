@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from attar.data.raster import Encoded
 from attar.errors import DataError
+from attar.runtime.files import digest
 from attar.task import Normalization
 
 SPLITS: Mapping[str, tuple[str, ...]] = {
@@ -42,6 +43,17 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def labelled(self, labels: Tensor, kept: Tensor | None = None) -> Examples:
+        """The same images with these labels (m,), or those of them at the places `kept` (m,)."""
+        if kept is None:
+            return replace(self, labels=labels)
+
+        def ready() -> Callable[[int], Encoded]:
+            read = self.open()
+            return lambda index: read(int(kept[index]))
+
+        return Examples(labels, lambda index: self.name(int(kept[index])), ready, digest([self.listing, kept.tolist()]))
 
 
 @dataclass(frozen=True)
@@ -119,7 +131,7 @@ def check(found: Found, where: str) -> None:
             raise DataError(
                 f"{where}: the {split} split has no image of {quoted(empty)}",
                 expected=f"images of all {len(counts)} classes in every split",
-                fix="add images of it, or remove the class everywhere",
+                fix="add images of it there, or leave the class out of all splits",
             )
 
 

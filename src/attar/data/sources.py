@@ -24,6 +24,7 @@ from attar.data.loading import Split, limit_indices, stratified_split
 from attar.data.named import NAMED
 from attar.data.named.memory import PREFIX as MEMORY
 from attar.data.readers import READERS, addressed, recognised
+from attar.data.readers.base import Reader
 from attar.data.whitening import require_whitenable
 from attar.errors import ConfigError, DataError, unknown
 from attar.marks import Mark
@@ -185,12 +186,15 @@ class _Part:
 
 def _find(name: str, settings: SourceSettings, events: Events) -> Found:
     if name in NAMED:
+        _require_columns(None, name, settings)
         return NAMED[name].read(Path(settings.data_dir) if settings.data_dir else None, settings.download)
     if reader := addressed(name):
+        _require_columns(reader, name, settings)
         return reader.read(name.removeprefix(reader.prefix), settings, events)
     path = Path(name).expanduser()
     try:
         if path.exists() and (reader := recognised(path)):
+            _require_columns(reader, name, settings)
             return reader.read(str(path), settings, events)
     except OSError as error:
         raise DataError(f"{path} can't be read: {error}", fix="check its permissions") from error
@@ -208,6 +212,15 @@ def _find(name: str, settings: SourceSettings, events: Events) -> Found:
         )
     known = [*NAMED, *(kind for kind, _ in PLACES)]
     raise unknown("source", name, known, fix=f"to read a folder of this name, write ./{name}")
+
+
+def _require_columns(reader: Reader | None, name: str, settings: SourceSettings) -> None:
+    if settings.label_column is not None and not (reader and reader.columns):
+        raise ConfigError(
+            f"--label-column {settings.label_column}, and {name} has no columns: its classes are known otherwise",
+            expected="--label-column for " + ", ".join(one.shown for one in READERS.own.values() if one.columns),
+            fix="leave it out",
+        )
 
 
 def _parts(found: Found, settings: SourceSettings, seed: int) -> dict[str, _Part]:

@@ -12,15 +12,22 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
-from attar.data.examples import Examples, Found, index_labels, split_named
+from attar.data.classes import classify
+from attar.data.examples import Examples, Found, split_named
 from attar.data.raster import Encoded, digest_of
 from attar.errors import DataError
+from attar.options import Reading
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "fine_label", "labels")
 HASHED = 100_000
 """Images of a data set handed over that its content is told by."""
+_CLASSES = (
+    *(pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null),
+    *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+)
 
 
 @dataclass(frozen=True)
@@ -45,9 +52,10 @@ class Table:
     row_name: Callable[[int], str]
     paths: bool = False
 
-    def examples(self, labels: Any, image_column: str) -> Examples:
-        """Give the labelled images of this table."""
-        return Examples(labels, self.row_name, functools.cache(lambda: self._reader(image_column)), self.listing)
+    def examples(self, image_column: str) -> Examples:
+        """Give the images of this table, not labelled yet."""
+        unlabelled = torch.zeros(0, dtype=torch.int64)
+        return Examples(unlabelled, self.row_name, functools.cache(lambda: self._reader(image_column)), self.listing)
 
     def _reader(self, column: str) -> Callable[[int], Encoded]:
         images = self.load([column]).column(column)
@@ -85,15 +93,14 @@ def _content(examples: Examples) -> str:
     return content.hexdigest()
 
 
-def found_in(tables: Mapping[str, Table], where: str, licence: str | None) -> Found:
+def found_in(tables: Mapping[str, Table], where: str, licence: str | None, how: Reading | None = None) -> Found:
     """List the images of tables by split; raises DataError where columns or labels aren't as expected."""
+    how = how or Reading()
     first = next(iter(tables.values()))
-    image_column, label_column = _image_column(first), _label_column(first)
+    image_column, label_column = _image_column(first), _label_column(first, how.label_column)
     labels = {split: _label_values(table, label_column) for split, table in tables.items()}
-    class_names, indexed = index_labels(labels, _names(first, label_column), where)
-    notes = [f"the {split} split of {where} has no labels and is left out" for split in labels if split not in indexed]
-    splits = {split: tables[split].examples(indexed[split], image_column) for split in indexed}
-    return Found(class_names, splits, licence, notes)
+    classes = classify(labels, _names(first, label_column), where, skip_unlabelled=how.skip_unlabelled)
+    return classes.found({split: table.examples(image_column) for split, table in tables.items()}, licence)
 
 
 def mapped(where: str, *args: str, **options: Any) -> dict[str, Table]:
@@ -143,29 +150,39 @@ def _image_column(table: Table) -> str:
         name for name in able if _kind(table, name) == "Image" or pa.types.is_struct(kinds[name])
     ]
     if not found:
-        raise _no_column(table, "image", f"{' or '.join(IMAGE_COLUMNS)}: a struct of bytes and path, or bytes")
+        usual = f"{' or '.join(IMAGE_COLUMNS)}: a struct of bytes and path, or bytes"
+        raise _no_column(table, "image ", usual, "write the encoded images into such a column")
     return found[0]
 
 
-def _label_column(table: Table) -> str:
+def _label_column(table: Table, wanted: str | None) -> str:
+    """The column of labels: the one that is wanted, one of the usual name, or one of classes."""
     names = table.schema.names
-    found = [name for name in LABEL_COLUMNS if name in names] or [
-        name for name in names if _kind(table, name) == "ClassLabel"
-    ]
+    if wanted is not None:
+        if wanted not in names:
+            raise _no_column(table, "", f"{wanted!r}, as --label-column says", "give the name of one of these columns")
+        found = [wanted]
+    else:
+        classes = [name for name in names if _kind(table, name) == "ClassLabel"]
+        found = [name for name in LABEL_COLUMNS if name in names] or classes
     if not found:
-        raise _no_column(table, "label", f"{' or '.join(LABEL_COLUMNS)}: a whole number or a string")
+        usual = f"{' or '.join(LABEL_COLUMNS)}: whole numbers or strings"
+        raise _no_column(table, "label ", usual, "name the column of classes with --label-column")
     kind = table.schema.field(found[0]).type
-    if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if not any(is_kind(kind) for is_kind in _CLASSES):
         raise DataError(
             f"{table.name}: column {found[0]!r} holds {kind}",
             expected="one class for each image, as a whole number or a string",
+            fix="name a column of classes with --label-column",
         )
     return found[0]
 
 
 def _label_values(table: Table, column: str) -> list[Any]:
     if column not in table.schema.names:
-        raise _no_column(table, "label", f"{column!r}, as in the other splits")
+        raise _no_column(table, "label ", f"{column!r}, as in the other splits", "name the columns of all splits alike")
     values: list[Any] = table.load([column]).column(column).to_pylist()
     return values
 
@@ -187,9 +204,9 @@ def _holds_images(kind: Any) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _no_column(table: Table, what: str, expected: str) -> DataError:
+def _no_column(table: Table, what: str, expected: str, fix: str) -> DataError:
     return DataError(
-        f"{table.name} has no {what} column; columns: {', '.join(table.schema.names) or 'none'}",
+        f"{table.name} has no {what or 'such '}column; columns: {', '.join(table.schema.names) or 'none'}",
         expected=f"a column {expected}",
-        fix="rename the column",
+        fix=fix,
     )

@@ -12,6 +12,7 @@ from attar.data.readers.hub import read_hub
 from attar.data.readers.parquet import read_parquet
 from attar.data.sources import SourceSettings, open_source
 from attar.errors import DataError
+from attar.options import Reading
 
 Make = Callable[..., Path]
 NAMES = ["wasp", "ant"]
@@ -107,11 +108,56 @@ def test_damaged_metadata_is_no_metadata(make_parquet: Make) -> None:
         assert read_parquet(path).class_names == ("0", "1")
 
 
-@pytest.mark.parametrize("label", [2, -1, None])
-def test_a_label_out_of_range_is_named(make_parquet: Make, label: int | None) -> None:
-    path = make_parquet("train.parquet", [0, 1, label], names=NAMES)
-    with pytest.raises(DataError, match=rf"label {label} of train image 2 is out of range(.|\n)*0..1"):
+@pytest.mark.parametrize("label", [2, -1, "null"])
+def test_a_label_out_of_range_is_named_or_left_out(make_parquet: Make, label: int | str) -> None:
+    path = make_parquet("train.parquet", [0, 1, None if label == "null" else label], names=NAMES)
+    with pytest.raises(
+        DataError, match=rf"1 of 3 train images have no class: train image 2 has label {label}(.|\n)*0..1"
+    ):
         read_parquet(path)
+    found = read_parquet(path, Reading(skip_unlabelled=True))
+    assert found.splits["train"].labels.tolist() == [0, 1]
+    assert "1 of 3 train images have no class" in found.notes[0]
+
+
+def test_images_keep_their_labels_where_others_are_left_out(make_parquet: Make) -> None:
+    path = make_parquet("train.parquet", [None, 0, -1, 1], names=NAMES)
+    train = read_parquet(path, Reading(skip_unlabelled=True)).splits["train"]
+    rows = pq.read_table(path)["image"].to_pylist()
+    assert [train.open()(i) for i in (0, 1)] == [rows[1]["bytes"], rows[3]["bytes"]]
+    assert [train.name(i) for i in (0, 1)] == [f"{path} row 1", f"{path} row 3"]
+    assert train.listing != read_parquet(make_parquet("train.parquet", [0, 0, 1, 1])).splits["train"].listing
+
+
+def test_any_column_may_be_that_of_the_labels(make_parquet: Make) -> None:
+    path = make_parquet("train.parquet", [1, 0], label="coarse_label")
+    with pytest.raises(DataError, match=r"no label column; columns: image, coarse_label(.|\n)*--label-column"):
+        read_parquet(path)
+    assert read_parquet(path, Reading(label_column="coarse_label")).splits["train"].labels.tolist() == [1, 0]
+    with pytest.raises(DataError, match=r"no such column; columns: image, coarse_label(.|\n)*'coarse'"):
+        read_parquet(path, Reading(label_column="coarse"))
+
+
+def test_a_named_column_comes_before_the_usual_ones(make_parquet: Make) -> None:
+    path = make_parquet("train.parquet", [1, 0])
+    table = pq.read_table(path).append_column("fine", pa.array(["x", "y"]).dictionary_encode())
+    pq.write_table(table, path)
+    assert read_parquet(path).class_names == ("0", "1")
+    assert read_parquet(path, Reading(label_column="fine")).class_names == ("x", "y")
+
+
+def test_whole_numbers_with_gaps_as_pandas_stores_them(make_parquet: Make) -> None:
+    path = make_parquet("train.parquet", [1.0, 0.0, float("nan")])
+    assert read_parquet(path, Reading(skip_unlabelled=True)).class_names == ("0", "1")
+
+
+def test_names_of_classes_without_images_are_left_out_with_a_note(make_parquet: Make, tmp_path: Path) -> None:
+    make_parquet("train.parquet", [3, 1, 3], names=["a", "b", "c", "d"])
+    make_parquet("test.parquet", [1, 3], names=["a", "b", "c", "d"])
+    found = read_parquet(tmp_path)
+    assert found.class_names == ("b", "d")
+    assert [found.splits[split].labels.tolist() for split in ("train", "test")] == [[1, 0, 1], [0, 1]]
+    assert found.notes == [f"{tmp_path}: 2 of 4 classes have no image and are left out: 'a', 'c'"]
 
 
 def test_an_unlabelled_test_split_is_left_out(make_parquet: Make, tmp_path: Path) -> None:
@@ -150,7 +196,7 @@ def test_missing_columns_are_named_with_those_found(tmp_path: Path, make_parquet
     pq.write_table(pa.table({"image": [b"a"], "caption": ["x"]}), tmp_path / "captions.parquet")
     with pytest.raises(DataError, match="no label column; columns: image, caption"):
         read_parquet(tmp_path / "captions.parquet")
-    with pytest.raises(DataError, match="column 'label' holds double"):
+    with pytest.raises(DataError, match="a label that is no class"):
         read_parquet(make_parquet("floats.parquet", [0.5, 1.0]))
 
 

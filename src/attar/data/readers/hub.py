@@ -9,14 +9,14 @@ from attar.options import Reading
 from attar.runtime.events import Events
 
 
-def read_hub(name: str) -> Found:
+def read_hub(name: str, how: Reading | None = None) -> Found:
     """Read `owner/name` or `owner/name:config` of the Hugging Face hub, through its library; runs none of its code.
 
     Raises DataError where it can't be opened, or its columns or labels aren't as expected.
     """
     repository, _, config = name.partition(":")
     tables = mapped(f"hf:{name}", repository, *([config] if config else []))
-    return found_in(tables, f"hf:{name}", _hub_licence(repository))
+    return found_in(tables, f"hf:{name}", _hub_licence(repository), how)
 
 
 def _hub_licence(repository: str) -> str | None:
@@ -30,7 +30,7 @@ def _hub_licence(repository: str) -> str | None:
 
 
 def _read(name: str, how: Reading, events: Events) -> Found:
-    return read_hub(name)
+    return read_hub(name, how)
 
 
 READER = Reader(

@@ -34,7 +34,7 @@ def parquet_files(path: Path) -> list[Path]:
     return sorted(file for file in found if file.is_file() and not file.relative_to(path).as_posix().startswith("."))
 
 
-def read_parquet(path: Path) -> Found:
+def read_parquet(path: Path, how: Reading | None = None) -> Found:
     """Read labels and class names of parquet shards; images stay encoded until they are asked for.
 
     The split is named in a shard's name (`train-00000-of-00002.parquet`) or is that of its folder; where no
@@ -47,7 +47,7 @@ def read_parquet(path: Path) -> Found:
         tables = mapped(str(path), "parquet", data_files={s: list(map(str, f)) for s, f in shards.items()})
     else:
         tables = {split: _of_files(files) for split, files in shards.items()}
-    return found_in(tables, str(path), licence_of(path if path.is_dir() else path.parent))
+    return found_in(tables, str(path), licence_of(path if path.is_dir() else path.parent), how)
 
 
 def _shards(path: Path) -> dict[str, list[Path]]:
@@ -113,7 +113,7 @@ def _unreadable(files: Sequence[Path], error: Exception) -> DataError:
 
 
 def _read(path: str, how: Reading, events: Events) -> Found:
-    return read_parquet(Path(path))
+    return read_parquet(Path(path), how)
 
 
 READER = Reader(
