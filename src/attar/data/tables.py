@@ -98,6 +98,14 @@ def found_in(tables: Mapping[str, Table], where: str, licence: str | None, how: 
     how = how or Reading()
     first = next(iter(tables.values()))
     image_column, label_column = _image_column(first), _label_column(first, how.label_column)
+    if odd := next(
+        (table for table in tables.values() if _names(table, label_column) != _names(first, label_column)), None
+    ):
+        raise DataError(
+            f"{odd.name} names other classes than {first.name}, or in another order",
+            expected="the same classes in every split",
+            fix="write the splits again with one ClassLabel",
+        )
     labels = {split: _label_values(table, label_column) for split, table in tables.items()}
     classes = classify(labels, _names(first, label_column), where, skip_unlabelled=how.skip_unlabelled)
     return classes.found({split: table.examples(image_column) for split, table in tables.items()}, licence)

@@ -78,6 +78,32 @@ def test_configurations_are_not_mixed(make_parquet: Make, tmp_path: Path) -> Non
         read_parquet(tmp_path)
 
 
+def test_the_parquet_branch_of_the_hub(make_parquet: Make, tmp_path: Path) -> None:
+    for name in ("default/train/0000", "default/train/0001", "default/test/0000", "default/.cache/train/0000"):
+        make_parquet(f"{name}.parquet", [0, 1], names=NAMES)
+    found = read_parquet(tmp_path)
+    assert {split: len(examples) for split, examples in found.splits.items()} == {"train": 4, "test": 2}
+    make_parquet("other/partial-train/0000.parquet", [0, 1], names=NAMES)
+    with pytest.raises(DataError, match=f"in several folders: {tmp_path}/default, {tmp_path}/other"):
+        read_parquet(tmp_path)
+    assert set(read_parquet(tmp_path / "other").splits) == {"train"}
+
+
+def test_sets_that_attar_distilled_are_no_shards_of_a_source(make_parquet: Make, tmp_path: Path) -> None:
+    make_parquet("data/train-0.parquet", [0, 1], names=NAMES)
+    make_parquet("mine/train-0.parquet", [0, 1], names=NAMES)
+    (tmp_path / "mine" / "attar.json").write_text("{}")
+    assert len(read_parquet(tmp_path).splits["train"]) == 2
+    assert len(read_parquet(tmp_path / "mine").splits["train"]) == 2
+
+
+def test_splits_that_name_their_classes_otherwise_are_told(make_parquet: Make, tmp_path: Path) -> None:
+    make_parquet("train-0.parquet", [0, 1], names=NAMES)
+    make_parquet("test-0.parquet", [0, 1], names=NAMES[::-1])
+    with pytest.raises(DataError, match=r"train-0.parquet names other classes than .*test-0.parquet"):
+        read_parquet(tmp_path)
+
+
 @pytest.mark.parametrize("options", [{"image": "img", "label": "fine_label"}, {"plain_bytes": True}])
 def test_other_columns(make_parquet: Make, options: dict[str, str]) -> None:
     found = read_parquet(make_parquet("train.parquet", [0, 1], **options))

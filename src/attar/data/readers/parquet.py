@@ -1,11 +1,13 @@
 """Parquet shards in the Hugging Face image layout: a file, or a folder of them.
 
-The split is named in a shard's name (`train-00000-of-00002.parquet`) or is that of its folder; where no shard names
-one, all are training data, and so is a file given by itself.
+The split is named in a shard's name (`train-00000-of-00002.parquet`) or is that of its folder, as in the hub's branch
+of converted data sets (`CONFIG/train/0000.parquet`); where no shard names one, all are training data, and so is a file
+given by itself.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +15,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from attar.data.columns import UNREADABLE, read_columns
+from attar.data.columns import UNREADABLE, read_columns, require_names
 from attar.data.examples import Found, licence_of, split_named
 from attar.data.readers.base import Reader
 from attar.data.tables import Table, features, found_in, mapped
+from attar.data.walking import hidden, is_ours
 from attar.errors import DataError
 from attar.options import Reading
 from attar.runtime.events import Events
@@ -27,11 +30,21 @@ TABLE_LIMIT_BYTES = 2 << 30
 
 
 def parquet_files(path: Path) -> list[Path]:
-    """List the parquet files of a folder and of the folders in it, or the file itself."""
+    """List the parquet files of a folder, of those in it and of folders of splits in these; or the file itself."""
     if path.is_file():
         return [path] if path.suffix == ".parquet" else []
-    found = [*path.glob("*.parquet"), *path.glob("*/*.parquet")]
-    return sorted(file for file in found if file.is_file() and not file.relative_to(path).as_posix().startswith("."))
+    found = list[str]()
+    left = [(str(path), 0)] if path.is_dir() else []
+    while left:
+        folder, depth = left.pop()
+        with os.scandir(folder) as entries:  # class folders may hold millions of files
+            here = [entry for entry in entries if not hidden(entry.name)]
+        if depth and is_ours([entry.name for entry in here]):
+            continue
+        found += [entry.path for entry in here if entry.name.endswith(".parquet") and entry.is_file()]
+        below = [entry for entry in here if depth == 0 or (depth == 1 and _split_of(entry.name))]
+        left += [(entry.path, depth + 1) for entry in below if entry.is_dir()]
+    return sorted(map(Path, found))
 
 
 def read_parquet(path: Path, how: Reading | None = None) -> Found:
@@ -54,7 +67,7 @@ def _shards(path: Path) -> dict[str, list[Path]]:
     files = parquet_files(path)
     if path.is_file():
         return {"train": files}
-    homes = sorted({str(f.parent) for f in files if split_named(f.parent.name) is None or f.parent == path})
+    homes = sorted({str(f.parent.parent if f.parent != path and _split_of(f.parent.name) else f.parent) for f in files})
     if len(homes) > 1:
         raise DataError(
             f"{path} holds parquet files in several folders: {', '.join(homes)}",
@@ -63,16 +76,21 @@ def _shards(path: Path) -> dict[str, list[Path]]:
         )
     splits: dict[str | None, list[Path]] = {}
     for file in files:
-        words = [*re.split(r"[-_.]", file.stem), *([] if file.parent == path else [file.parent.name])]
-        splits.setdefault(next(filter(None, map(split_named, words)), None), []).append(file)
+        split = _split_of(file.stem) or (None if file.parent == path else _split_of(file.parent.name))
+        splits.setdefault(split, []).append(file)
     unnamed = splits.pop(None, [])
     if splits and unnamed:
         raise DataError(
             f"{unnamed[0]} names no split, though other files here do",
             expected="train, validation or test in the name of each file",
-            fix="rename or remove it",
+            fix="put the split into its name; a file whose name begins with a dot is left out",
         )
     return {split: files for split, files in splits.items() if split} or {"train": unnamed}
+
+
+def _split_of(name: str) -> str | None:
+    """The split that a word of a name stands for, as in `train-00000-of-00002` or `partial-train`."""
+    return next(filter(None, map(split_named, re.split(r"[-_.]", name))), None)
 
 
 def _of_files(files: Sequence[Path]) -> Table:
@@ -81,11 +99,9 @@ def _of_files(files: Sequence[Path]) -> Table:
         schema, rows = parts[0].schema_arrow, [part.metadata.num_rows for part in parts]
         for part in parts:
             part.close()
-        names = schema.names
+        require_names(schema)
     except UNREADABLE as error:
         raise _unreadable(files, error) from error
-    if len(set(names)) < len(names):
-        raise _unreadable(files, ValueError(f"columns of the same name: {', '.join(names)}"))
 
     def load(columns: list[str]) -> pa.Table:
         try:
