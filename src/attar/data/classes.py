@@ -37,7 +37,12 @@ class Classes:
 
 
 def classify(
-    columns: Mapping[str, Sequence[Any]], names: Sequence[str] | None, where: str, *, skip_unlabelled: bool = False
+    columns: Mapping[str, Sequence[Any]],
+    names: Sequence[str] | None,
+    where: str,
+    *,
+    skip_unlabelled: bool = False,
+    fix: str = "add --skip-unlabelled to leave these images out, or label them",
 ) -> Classes:
     """Find the classes of images by their label values.
 
@@ -47,12 +52,15 @@ def classify(
         names: the classes that numbers stand for, in order; None takes the distinct values, sorted.
         where: the source, for messages.
         skip_unlabelled: leave out images without a class.
+        fix: what to do about them otherwise.
 
     A split without any label is left out, and names that no image has are. Raises DataError for images without a
     class (unless `skip_unlabelled`), and for values that are no class at all, such as 0.5.
     """
     values = {split: [_value(value, where) for value in column] for split, column in columns.items()}
     blank = [split for split, column in values.items() if column and all(value is None for value in column)]
+    if "train" in blank:
+        raise _unlabelled(columns, {"train": list(range(len(columns["train"])))}, names, where, fix)
     notes = [f"{where}: the {split} split has no labels and is left out" for split in blank]
     values = {split: column for split, column in values.items() if split not in blank}
     distinct = sorted({value for column in values.values() for value in column if value is not None}, key=_order)
@@ -66,7 +74,7 @@ def classify(
         if (rows := [row for row, value in enumerate(column) if value is None or value not in places])
     }
     if missing and not skip_unlabelled:
-        raise _unlabelled(columns, missing, names, where)
+        raise _unlabelled(columns, missing, names, where, fix)
     for split, rows in missing.items():
         notes.append(f"{where}: {len(rows):,} of {len(columns[split]):,} {split} images have no class: left out")
     used = sorted({places[value] for column in values.values() for value in column if value in places})
@@ -111,7 +119,11 @@ def _value(value: Any, where: str) -> int | str | None:
 
 
 def _unlabelled(
-    columns: Mapping[str, Sequence[Any]], missing: Mapping[str, list[int]], names: Sequence[str] | None, where: str
+    columns: Mapping[str, Sequence[Any]],
+    missing: Mapping[str, list[int]],
+    names: Sequence[str] | None,
+    where: str,
+    fix: str,
 ) -> DataError:
     counts = ", ".join(f"{len(rows):,} of {len(columns[split]):,} {split} images" for split, rows in missing.items())
     split, rows = next(iter(missing.items()))
@@ -120,7 +132,7 @@ def _unlabelled(
     return DataError(
         f"{where}: {counts} have no class: {shown}",
         expected=f"a class for each image: a word or a number from 0 on{known}",
-        fix="add --skip-unlabelled to leave these images out, or label them",
+        fix=fix,
     )
 
 

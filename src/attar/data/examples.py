@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -83,32 +83,9 @@ def split_named(name: str) -> str | None:
     return next((split for split, names in SPLITS.items() if name.lower() in names), None)
 
 
-def index_labels(
-    columns: Mapping[str, Sequence[int] | Sequence[str]], names: Sequence[str] | None, where: str
-) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    """Turn label values by split into class names and labels int64 (n,).
-
-    Without `names` the distinct values, sorted, are the classes. A split whose labels are all -1, as
-    unlabelled test splits have, is left out. Raises DataError for a value that is no class.
-    """
-    labelled = {split: values for split, values in columns.items() if any(value != -1 for value in values)}
-    if names is None:
-        distinct = sorted({value for values in labelled.values() for value in values}, key=_sorting)
-        names, places = [str(value) for value in distinct], {value: i for i, value in enumerate(distinct)}
-    else:
-        places = {i: i for i in range(len(names))} | {name: i for i, name in enumerate(names)}
-    for split, values in labelled.items():
-        for row, value in enumerate(values):
-            if value not in places:
-                raise DataError(
-                    f"{where}: label {value!r} of {split} image {row} is out of range",
-                    expected=f"0..{len(names) - 1}, the index of one of the {len(names)} class names",
-                    fix="mend or remove that image; -1 for unlabelled must go for the whole split",
-                )
-    return tuple(names), {
-        split: torch.tensor([places[value] for value in values], dtype=torch.int64)
-        for split, values in labelled.items()
-    }
+def unlabelled() -> Tensor:
+    """Labels of images whose classes are found later, by `Examples.labelled`."""
+    return torch.zeros(0, dtype=torch.int64)
 
 
 def check(found: Found, where: str) -> None:
@@ -157,10 +134,6 @@ def _is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _sorting(value: int | str) -> tuple[bool, int | str]:
-    return isinstance(value, str), value
 
 
 def quoted(names: Iterable[str], limit: int = 5) -> str:

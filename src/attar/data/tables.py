@@ -12,10 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from attar.data.classes import classify
-from attar.data.examples import Examples, Found, split_named
+from attar.data.examples import Examples, Found, split_named, unlabelled
 from attar.data.raster import Encoded, digest_of
 from attar.errors import DataError
 from attar.options import Reading
@@ -54,8 +53,7 @@ class Table:
 
     def examples(self, image_column: str) -> Examples:
         """Give the images of this table, not labelled yet."""
-        unlabelled = torch.zeros(0, dtype=torch.int64)
-        return Examples(unlabelled, self.row_name, functools.cache(lambda: self._reader(image_column)), self.listing)
+        return Examples(unlabelled(), self.row_name, functools.cache(lambda: self._reader(image_column)), self.listing)
 
     def _reader(self, column: str) -> Callable[[int], Encoded]:
         images = self.load([column]).column(column)

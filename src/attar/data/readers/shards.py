@@ -22,10 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import torch
-
 from attar.data.classes import classify
-from attar.data.examples import Examples, Found, licence_of, split_named
+from attar.data.examples import Examples, Found, licence_of, split_named, unlabelled
 from attar.data.raster import SUFFIXES, Encoded
 from attar.data.readers.base import Reader
 from attar.errors import DataError
@@ -179,7 +177,7 @@ class _Index:
 
     def examples(self) -> Examples:
         listing = digest([[shard.name, shard.stat().st_size] for shard in self.shards])
-        return Examples(torch.zeros(0, dtype=torch.int64), self._name, self._reader, listing)
+        return Examples(unlabelled(), self._name, self._reader, listing)
 
     def _name(self, index: int) -> str:
         return f"{self.shards[self.home[index]]} byte {self.start[index]}"
