@@ -137,6 +137,8 @@ def open_source(
     skipped: list[str] = []
     resolution = settings.resolution or found.resolution
     form = choose_form(parts["train"].examples, parts["train"].indices, resolution)
+    if form.span is not None:
+        events.say(form.span.note(name))
     if settings.zca:
         require_whitenable((form.channels or 1, form.height_px, form.width_px))
 
