@@ -275,9 +275,18 @@ def test_sources_are_listed() -> None:
     names = [*NAMED, *(name for name, _ in PLACES)]
     by_name = {"digits", "cifar10", "cifar100", "tiny-imagenet", "imagenet-1k"}
     subsets = {f"imagenet-{name}" for name in ("nette", "woof", "fruit", "meow", "squawk", "yellow")}
-    assert {*by_name, *subsets, "CSV", "FOLDER", "NPZ", "PARQUET", "SAVED", "wds:PATTERN", "hf:OWNER/NAME"} == set(
-        names
-    )
+    assert {
+        *by_name,
+        *subsets,
+        "ARCHIVE",
+        "CSV",
+        "FOLDER",
+        "NPZ",
+        "PARQUET",
+        "SAVED",
+        "wds:PATTERN",
+        "hf:OWNER/NAME",
+    } == set(names)
 
 
 @pytest.mark.slow
