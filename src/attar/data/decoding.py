@@ -298,7 +298,7 @@ def _damaged(name: str, error: Exception) -> _DamagedError:
     return _DamagedError(
         f"{name} can't be read: {reason or type(error).__name__}",
         expected=f"an image in one of: {', '.join(formats())}",
-        fix="mend or remove it, or leave all such images out with --skip-corrupt",
+        fix="mend it, or leave all such images out with --skip-corrupt",
     )
 
 

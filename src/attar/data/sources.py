@@ -20,6 +20,7 @@ from torch import Tensor
 
 from attar.data.decoding import Decoded, Form, choose_form, decode
 from attar.data.examples import Examples, Found, check, quoted
+from attar.data.kinds import described
 from attar.data.loading import Split, limit_indices, stratified_split
 from attar.data.named import NAMED
 from attar.data.named.memory import PREFIX as MEMORY
@@ -200,12 +201,11 @@ def _find(name: str, settings: SourceSettings, events: Events) -> Found:
             return reader.read(str(path), settings, events)
     except OSError as error:
         raise DataError(f"{path} can't be read: {error}", fix="check its permissions") from error
-    if path.is_file() or path.name != name or path.suffix:
-        raise DataError(
-            f"{path} {'is a file of another kind' if path.exists() else 'does not exist'}",
-            expected="a folder of class folders, a file or folder of parquet shards, or wds: before tar files",
-            fix="check the path",
-        )
+    if path.exists():
+        what, fix = described(path)
+        raise DataError(f"{path} is {what}", expected=", ".join(kind for kind, _ in PLACES), fix=fix)
+    if path.name != name or path.suffix:
+        raise DataError(f"{path} does not exist", expected="a file or folder of this machine", fix="check the path")
     if name.startswith(MEMORY):
         raise DataError(
             f"{name} stands for images that a Python program handed over, and this one has not",
@@ -292,7 +292,7 @@ def _require_classes(labels: Tensor, class_names: Sequence[str], where: str) -> 
         raise DataError(
             f"{where}: no training image of {quoted(empty)} can be read",
             expected="at least one of each class",
-            fix="mend the images, or remove the class",
+            fix="mend the images, or leave the class out of all splits",
         )
 
 

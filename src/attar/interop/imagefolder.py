@@ -144,7 +144,7 @@ def _require_named(files: Sequence[tuple[Path, int]]) -> None:
             raise DataError(
                 f"{path} is of class {int(match[1])} by its name, and of class {label} by its folder",
                 expected="one class",
-                fix="remove it, or put it into the folder of its class",
+                fix="put it into the folder of its class",
             )
 
 
@@ -175,7 +175,9 @@ def _label(folder: Path, label_of: dict[str, int], names: Sequence[str]) -> int:
     label = label_of.get(folder.name, len(names))
     if label >= len(names):
         raise DataError(
-            f"{folder} is none of the classes", expected=f"folders named {', '.join(names[:10])}", fix="remove it"
+            f"{folder} is none of the classes",
+            expected=f"folders named {', '.join(names[:10])}",
+            fix="give it the name of its class, or one that begins with a dot, and it is left out",
         )
     return label
 

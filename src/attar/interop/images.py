@@ -95,7 +95,7 @@ class _Opened:
             raise DataError(
                 f"{self._name} says that it has {width}x{height} px",
                 expected=f"at most {MOST_PIXELS:,} pixels",
-                fix="remove it, or scale it down",
+                fix="scale it down",
             )
         return self._image
 
@@ -105,6 +105,4 @@ class _Opened:
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: Exception) -> DataError:
-        return DataError(
-            f"{self._name} cannot be read: {error}", expected="a PNG or JPEG image", fix="replace or remove it"
-        )
+        return DataError(f"{self._name} cannot be read: {error}", expected="a PNG or JPEG image", fix="write it again")

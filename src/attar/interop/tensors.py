@@ -185,7 +185,9 @@ def _rate(file: Path) -> float:
     values = read_values(file)
     rate = values.item() if isinstance(values, Tensor) and values.numel() == 1 else values
     if not isinstance(rate, float) or not 0 < rate < math.inf:
-        raise ArtifactError(f"{file} holds no learning rate", expected="a number above 0", fix="delete or replace it")
+        raise ArtifactError(
+            f"{file} holds no learning rate", expected="a number above 0", fix="write the rate into it again"
+        )
     return rate
 
 
