@@ -302,21 +302,13 @@ def test_settings_are_checked() -> None:
 
 
 def test_sources_are_listed() -> None:
-    names = [*NAMED, *(name for name, _ in PLACES)]
     by_name = {"digits", "cifar10", "cifar100", "tiny-imagenet", "imagenet-1k"}
-    subsets = {f"imagenet-{name}" for name in ("nette", "woof", "fruit", "meow", "squawk", "yellow")}
-    assert {
-        *by_name,
-        *subsets,
-        "ARCHIVE",
-        "CSV",
-        "FOLDER",
-        "NPZ",
-        "PARQUET",
-        "SAVED",
-        "wds:PATTERN",
-        "hf:OWNER/NAME",
-    } == set(names)
+    by_name |= {"mnist", "fashion-mnist", "kmnist", "svhn", "stl10", "eurosat"}
+    by_name |= {"flowers102", "oxford-pets", "food101", "caltech101"}
+    by_name |= {f"imagenet-{name}" for name in ("nette", "woof", "fruit", "meow", "squawk", "yellow")}
+    assert by_name == set(NAMED)
+    places = {"ARCHIVE", "CSV", "FOLDER", "NPZ", "PARQUET", "SAVED", "hf:OWNER/NAME", "medmnist:NAME", "wds:PATTERN"}
+    assert {name for name, _ in PLACES} == places
 
 
 @pytest.mark.slow
