@@ -118,14 +118,20 @@ class Reading(Config):
     section: ClassVar[str] = "source"
 
     data_dir: Annotated[PathLike | None, Mark.HOW] = None
-    """Folder of a data set that goes by its name, such as cifar10 or imagenet-1k."""
+    """Folder of a data set that goes by its name, such as cifar10, food101 or imagenet-1k."""
     download: Annotated[bool, Mark.HOW] = False
-    """Let torchvision fetch cifar10 or cifar100 into the data directory where it isn't there yet."""
+    """Let torchvision, or the package medmnist, fetch a data set by name into the data directory where it isn't there
+    yet."""
     resolution: int | None = Field(default=None, ge=4, le=4096)
     """Height and width in pixels that images are brought to: the central square, scaled. Without it they stay as they
-    are, and must all have one size; imagenet-1k is brought to 224, its subsets to 128."""
+    are, and must all have one size; photographs by name, such as imagenet-1k, are brought to 224, its subsets to 128."""
+    label_column: str | None = None
+    """The column of classes, such as coarse_label, in parquet, a CSV or a data set of the hub; in WebDataset shards, a
+    file of each sample or a key in its .json. Without it: label, labels or fine_label, or the only one there is."""
     skip_corrupt: Annotated[bool, Mark.HOW] = False
     """Leave out images that can't be read, and list them, instead of stopping at the first."""
+    skip_unlabelled: bool = False
+    """Leave out images whose label is missing, negative or the number of no class, instead of stopping."""
 
 
 class Network(Config):

@@ -6,9 +6,9 @@ it brings in its pyproject.toml, and is found once it is installed:
     [project.entry-points."attar.methods"]
     dm = "outside_method:DistributionMatching"
 
-The groups are attar.methods, attar.knowledge, attar.models, attar.strategies, attar.codecs and attar.sources. Python
-functions take the classes and functions themselves, too. Needs no torch; code of other packages runs when its name, or
-all of a group, is asked for.
+The groups are attar.methods, attar.knowledge, attar.models, attar.strategies, attar.codecs, attar.sources and
+attar.readers. Python functions take the classes and functions themselves, too. Needs no torch; code of other packages
+runs when its name, or all of a group, is asked for.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ ROOMS: Mapping[str, str] = {
     "attar.strategies": "attar.training.strategies",
     "attar.codecs": "attar.labels.codecs",
     "attar.sources": "attar.data.named",
+    "attar.readers": "attar.data.readers",
 }
 """Where the registry of each group is made."""
 

@@ -143,7 +143,7 @@ def test_subsets_take_labels_without_reading_images(pixels: Any, labels: Any) ->
         (lambda x, y: (x[..., :2], y), "no channels"),
         (lambda x, y: (x, np.eye(2)[y]), "argmax"),
         (lambda x, y: (x, y + 0.5), "whole numbers"),
-        (lambda x, y: (x, [None] * 40), "None"),
+        (lambda x, y: (x, [None] * 40), "40 of 40 train images have no class"),
         (lambda x, y: {"train": (x, y), "other": (x, y)}, "'other'"),
         (lambda x, y: Stream(), "by index"),
         (lambda x, y: Pairs(40, lambda i: (torch.rand(3, 8, 8), y[i])), "without random transforms"),

@@ -20,9 +20,9 @@ from PIL import Image
 
 from attar.data.columns import UNREADABLE, column_bytes
 from attar.data.examples import licence_of
-from attar.data.folders import read_folder
+from attar.data.readers.folders import read_folder
+from attar.data.readers.parquet import read_parquet
 from attar.data.sources import SourceSettings, open_source
-from attar.data.tables import read_parquet
 from attar.errors import AttarError, DataError
 from damage import refusals
 
@@ -171,7 +171,7 @@ def test_cards_that_make_no_sense_name_no_licence(tmp_path: Path, header: str) -
 def test_labels_out_of_range_are_told(tmp_path: Path, labels: list[Any]) -> None:
     made = table().set_column(1, "label", pa.array(labels, pa.int64()))
     pq.write_table(made, tmp_path / "train.parquet")
-    with pytest.raises(AttarError, match=r"out of range|no training images|no labels|is no class"):
+    with pytest.raises(AttarError, match=r"have no class|no training images"):
         read(tmp_path)
 
 
@@ -190,7 +190,7 @@ def test_without_permission_it_is_told(tmp_path: Path, monkeypatch: pytest.Monke
         raise PermissionError(13, "Permission denied", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr("attar.data.folders.os.scandir", locked)
+        patch.setattr("attar.data.walking.os.scandir", locked)
         with pytest.raises(DataError, match="Permission denied"):
             read(tmp_path / "x")
     monkeypatch.setattr(Path, "read_bytes", locked)

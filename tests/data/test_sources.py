@@ -1,4 +1,6 @@
+import ast
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+import attar
 from attar.data.loading import LazySplit, MemorySplit, RealSet
 from attar.data.named import NAMED
 from attar.data.raster import to_pixels
@@ -259,9 +262,36 @@ def test_names_and_paths_that_do_not_exist(tmp_path: Path, make_folder: Make) ->
         open_source("cifr10")
     with pytest.raises(DataError, match="does not exist"):
         open_source(str(tmp_path / "nowhere"))
-    (tmp_path / "notes.txt").write_text("no images")
-    with pytest.raises(DataError, match="file of another kind"):
-        open_source(str(tmp_path / "notes.txt"))
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "fix"),
+    [
+        ("notes.txt", "a table or text", "labels.csv"),
+        ("set.tar.gz", "a compressed archive", "unpack it"),
+        ("images_best.pt", "a file of tensors", "attar evaluate"),
+        ("data.pkl", "a pickle", "npz"),
+        ("x.npy", "without labels", "npz"),
+        ("x.h5", "HDF5", "npz"),
+        ("cat.jpg", "one image", "folder"),
+        ("train-images-idx3-ubyte", "MNIST", "--data-dir"),
+        ("x.odd", r"not read \(.odd\)", "list datasets"),
+        ("Makefile", "without an ending", "list datasets"),
+    ],
+)
+def test_a_file_that_is_not_read_is_told_by_what_it_is(tmp_path: Path, name: str, what: str, fix: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(DataError, match=f"{name} is .*{what}(.|\n)*to fix: .*{fix}"):
+        open_source(str(tmp_path / name))
+
+
+def test_no_advice_harms_files_that_attar_did_not_write() -> None:
+    """Errors about sources and other people's sets never say to delete or remove a file."""
+    for room in ("data", "interop"):
+        for file in (Path(attar.__file__).parent / room).rglob("*.py"):
+            for call in ast.walk(ast.parse(file.read_text("utf-8"))):
+                if isinstance(call, ast.keyword) and call.arg == "fix":
+                    assert not re.search(r"\b(delete|remove)\b", ast.unparse(call.value)), (file, call.lineno)
 
 
 def test_settings_are_checked() -> None:
@@ -272,10 +302,13 @@ def test_settings_are_checked() -> None:
 
 
 def test_sources_are_listed() -> None:
-    names = [*NAMED, *(name for name, _ in PLACES)]
     by_name = {"digits", "cifar10", "cifar100", "tiny-imagenet", "imagenet-1k"}
-    subsets = {f"imagenet-{name}" for name in ("nette", "woof", "fruit", "meow", "squawk", "yellow")}
-    assert {*by_name, *subsets, "FOLDER", "PARQUET", "wds:PATTERN", "hf:OWNER/NAME"} == set(names)
+    by_name |= {"mnist", "fashion-mnist", "kmnist", "svhn", "stl10", "eurosat"}
+    by_name |= {"flowers102", "oxford-pets", "food101", "caltech101"}
+    by_name |= {f"imagenet-{name}" for name in ("nette", "woof", "fruit", "meow", "squawk", "yellow")}
+    assert by_name == set(NAMED)
+    places = {"ARCHIVE", "CSV", "FOLDER", "NPZ", "PARQUET", "SAVED", "hf:OWNER/NAME", "medmnist:NAME", "wds:PATTERN"}
+    assert {name for name, _ in PLACES} == places
 
 
 @pytest.mark.slow
@@ -290,3 +323,10 @@ def test_cifar10_in_parquet() -> None:
     published = torch.tensor([0.4914, 0.4822, 0.4465])
     torch.testing.assert_close(torch.tensor(source.task.normalization.mean), published, atol=1e-3, rtol=0)
     assert source.test.labels.bincount().tolist() == [1000] * 10
+
+
+def test_a_column_is_refused_where_there_are_none(make_folder: Make) -> None:
+    with pytest.raises(ConfigError, match=r"--label-column coarse, and digits has no columns(.|\n)*PARQUET"):
+        open_source("digits", SourceSettings(label_column="coarse"))
+    with pytest.raises(ConfigError, match="has no columns"):
+        open_at(make_folder({"": 2}), label_column="coarse")

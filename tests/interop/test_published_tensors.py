@@ -164,7 +164,7 @@ def test_sets_of_several_experiments_are_in_one_file(tmp_path: Path, zipped: boo
     with pytest.raises(ConfigError, match=r"foreign\.part=2"):
         read_tensors(path, Origin(TASK), ForeignSettings(part=2))
     torch.save({"data": []}, path)
-    with pytest.raises(ArtifactError, match="holds a dict"):
+    with pytest.raises(ArtifactError, match="no images with labels that are known"):
         read_tensors(path, Origin(TASK), ForeignSettings())
 
 

@@ -43,6 +43,16 @@ def read_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[A
                 yield batch
 
 
+def require_names(schema: Any) -> None:
+    """Raise ValueError unless columns, and fields of structs, have names that are text and differ."""
+    names = [field.name for field in schema]
+    if len(set(names)) < len(names):
+        raise ValueError(f"columns of the same name: {', '.join(names)}")
+    for kind in schema.types:
+        if pa.types.is_struct(kind):
+            _ = [kind.field(number).name for number in range(kind.num_fields)]
+
+
 def column_bytes(path: Path, column: str) -> int:
     """Bytes that one column takes as stored, such as `image.bytes` or `label`; raises one of UNREADABLE."""
     with pq.ParquetFile(path) as file:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from attar.data.depth import Span, find_span, values_of
 from attar.data.examples import Examples
 from attar.data.loading import LazySplit, MemorySplit, Split
-from attar.data.raster import Encoded, Pixels, digest_of, formats, size_of, to_pixels
+from attar.data.raster import Encoded, Pixels, digest_of, formats, is_deep, size_of, to_pixels
 from attar.errors import DataError
 from attar.runtime.events import Events
 from attar.task import Normalization
@@ -35,13 +36,14 @@ class Form:
     """What every image of a source is brought to.
 
     `channels` is 1, 3, or None for "1 if all are grey". With `resolution` None the size is left as it is, and
-    every image must have it already.
+    every image must have it already. `span` is what becomes of images of more than 8 bits, where there are any.
     """
 
     height_px: int
     width_px: int
     channels: int | None
     resolution: int | None
+    span: Span | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -65,26 +67,31 @@ class Decoded:
 
 
 def choose_form(examples: Examples, indices: Tensor, resolution: int | None) -> Form:
-    """Find the size that images have, by the headers of some of them.
+    """Find the size that images have, by the headers of some of them; and where these have more than 8 bits, the span
+    of values of all.
 
     Raises DataError where sizes differ and no resolution is given.
     """
-    if resolution is not None:
-        return Form(resolution, resolution, None, resolution)
     read, stride = examples.open(), -(-len(indices) // _PROBED)
     sizes: Counter[tuple[int, int]] = Counter()
     problem: DataError | None = None
+    deep = False
     for index in indices[::stride].tolist():
         try:
-            sizes[size_of(read(index))] += 1
+            data = read(index)
+            sizes[size_of(data)] += 1
+            deep = deep or is_deep(data)
         except Exception as error:  # as in _Reader.one
             problem = problem or _damaged(examples.name(index), error)
+    span = find_span(read, indices, _WORKERS) if deep else None
+    if resolution is not None:
+        return Form(resolution, resolution, None, resolution, span)
     if not sizes:
         raise problem or DataError("no images to find a size from")
     if len(sizes) > 1:
         raise _mixed(sizes)
     ((height, width),) = sizes
-    return Form(height, width, None, None)
+    return Form(height, width, None, None, span)
 
 
 def decode(
@@ -172,7 +179,7 @@ class _Reader:
         """Decode an image, (h, w) or (h, w, 3), and hash its bytes."""
         try:
             data = self.read(index)
-            pixels = to_pixels(data, self.form.resolution)
+            pixels = to_pixels(data, self.form.resolution, self._shallow if self.form.span else None)
         except MemoryError:
             raise
         except Exception as error:  # Pillow's readers raise nearly everything on damaged files
@@ -181,6 +188,10 @@ class _Reader:
         if found != wanted:
             raise _mixed(Counter([wanted, found]), self.examples.name(index))
         return pixels, digest_of(data)
+
+    def _shallow(self, data: Encoded) -> Pixels | None:
+        values = values_of(data)
+        return None if values is None or self.form.span is None else self.form.span.pixels(values)
 
     def chunk(self, indices: Tensor) -> _Chunk:
         """Decode some images, leaving out those that can't be read."""
@@ -287,7 +298,7 @@ def _damaged(name: str, error: Exception) -> _DamagedError:
     return _DamagedError(
         f"{name} can't be read: {reason or type(error).__name__}",
         expected=f"an image in one of: {', '.join(formats())}",
-        fix="mend or remove it, or leave all such images out with --skip-corrupt",
+        fix="mend it, or leave all such images out with --skip-corrupt",
     )
 
 

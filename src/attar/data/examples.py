@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from attar.data.raster import Encoded
 from attar.errors import DataError
+from attar.runtime.files import digest
 from attar.task import Normalization
 
 SPLITS: Mapping[str, tuple[str, ...]] = {
@@ -43,6 +44,17 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def labelled(self, labels: Tensor, kept: Tensor | None = None) -> Examples:
+        """The same images with these labels (m,), or those of them at the places `kept` (m,)."""
+        if kept is None:
+            return replace(self, labels=labels)
+
+        def ready() -> Callable[[int], Encoded]:
+            read = self.open()
+            return lambda index: read(int(kept[index]))
+
+        return Examples(labels, lambda index: self.name(int(kept[index])), ready, digest([self.listing, kept.tolist()]))
+
 
 @dataclass(frozen=True)
 class Found:
@@ -71,32 +83,9 @@ def split_named(name: str) -> str | None:
     return next((split for split, names in SPLITS.items() if name.lower() in names), None)
 
 
-def index_labels(
-    columns: Mapping[str, Sequence[int] | Sequence[str]], names: Sequence[str] | None, where: str
-) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    """Turn label values by split into class names and labels int64 (n,).
-
-    Without `names` the distinct values, sorted, are the classes. A split whose labels are all -1, as
-    unlabelled test splits have, is left out. Raises DataError for a value that is no class.
-    """
-    labelled = {split: values for split, values in columns.items() if any(value != -1 for value in values)}
-    if names is None:
-        distinct = sorted({value for values in labelled.values() for value in values}, key=_sorting)
-        names, places = [str(value) for value in distinct], {value: i for i, value in enumerate(distinct)}
-    else:
-        places = {i: i for i in range(len(names))} | {name: i for i, name in enumerate(names)}
-    for split, values in labelled.items():
-        for row, value in enumerate(values):
-            if value not in places:
-                raise DataError(
-                    f"{where}: label {value!r} of {split} image {row} is out of range",
-                    expected=f"0..{len(names) - 1}, the index of one of the {len(names)} class names",
-                    fix="mend or remove that image; -1 for unlabelled must go for the whole split",
-                )
-    return tuple(names), {
-        split: torch.tensor([places[value] for value in values], dtype=torch.int64)
-        for split, values in labelled.items()
-    }
+def unlabelled() -> Tensor:
+    """Labels of images whose classes are found later, by `Examples.labelled`."""
+    return torch.zeros(0, dtype=torch.int64)
 
 
 def check(found: Found, where: str) -> None:
@@ -119,7 +108,7 @@ def check(found: Found, where: str) -> None:
             raise DataError(
                 f"{where}: the {split} split has no image of {quoted(empty)}",
                 expected=f"images of all {len(counts)} classes in every split",
-                fix="add images of it, or remove the class everywhere",
+                fix="add images of it there, or leave the class out of all splits",
             )
 
 
@@ -145,10 +134,6 @@ def _is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _sorting(value: int | str) -> tuple[bool, int | str]:
-    return isinstance(value, str), value
 
 
 def quoted(names: Iterable[str], limit: int = 5) -> str:

@@ -1,7 +1,8 @@
 """One encoded image to pixels.
 
-Grey stays grey (1, L, LA, 16-bit, grey palettes); every other mode becomes RGB. Transparent pixels are laid
-on white. EXIF rotation is applied. Only plain raster formats are opened: nothing that runs an interpreter.
+Grey stays grey (1, L, LA, 16-bit, float, grey palettes); every other mode becomes RGB. Transparent pixels are laid
+on white. EXIF rotation is applied. Only plain raster formats are opened: nothing that runs an interpreter. Of more than
+8 bits see `attar.data.depth`.
 """
 
 from __future__ import annotations
@@ -9,14 +10,18 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 Pixels = NDArray[np.uint8]
-Encoded = bytes | Pixels
-"""One image as stored: the bytes of a file, or plain pixels uint8 (h, w) or (h, w, 3)."""
+Encoded = bytes | NDArray[Any]
+"""One image as stored: the bytes of a file, or an array (h, w) or (h, w, 3): pixels uint8, or values of more bits."""
+DEEP = ("RGB", "RGBA")
+"""Modes in which Pillow opens colour of 16 bits, of which it gives the upper 8."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 """Pillow's names of the formats that are opened."""
@@ -27,13 +32,17 @@ SUFFIXES = frozenset(
 _ORIENTATION = 0x0112  # the EXIF tag
 
 
-def to_pixels(data: Encoded, resolution: int | None = None) -> Pixels:
+def to_pixels(
+    data: Encoded, resolution: int | None = None, shallow: Callable[[Encoded], Pixels | None] | None = None
+) -> Pixels:
     """Decode one image to uint8 (h, w) where it is grey, (h, w, 3) otherwise.
 
-    With a resolution the central square is scaled to it (bicubic, antialiased).
+    With a resolution the central square is scaled to it (bicubic, antialiased). `shallow` gives the pixels of images
+    of more than 8 bits (None of others); without it 16 bits are taken to fill their range, and floats are refused.
     Raises whatever Pillow does on a damaged file.
     """
-    image = plain(_open(data))
+    pixels = shallow(data) if shallow is not None else None
+    image = Image.fromarray(pixels) if pixels is not None else plain(opened(data))
     if resolution is not None and image.size != (resolution, resolution):
         side = min(image.size)
         left, top = (image.width - side) / 2, (image.height - side) / 2
@@ -42,9 +51,19 @@ def to_pixels(data: Encoded, resolution: int | None = None) -> Pixels:
     return np.asarray(image)
 
 
+def is_deep(data: Encoded) -> bool:
+    """Whether an image has more than 8 bits a channel, by its header alone."""
+    if not isinstance(data, bytes):
+        return data.dtype != np.uint8
+    image: Any = opened(data)
+    if image.mode in DEEP:
+        return any(";16" in str(tile.args) for tile in image.tile)
+    return bool(image.mode.startswith("I") or image.mode == "F")
+
+
 def size_of(data: Encoded) -> tuple[int, int]:
     """Height and width in pixels after rotation, from the header alone."""
-    return shown_size(_open(data))
+    return shown_size(opened(data)) if isinstance(data, bytes) else (data.shape[0], data.shape[1])
 
 
 def shown_size(image: Image.Image) -> tuple[int, int]:
@@ -66,8 +85,11 @@ def formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _open(data: Encoded) -> Image.Image:
+def opened(data: Encoded) -> Image.Image:
+    """Open an image, of which only the header is read; raises whatever Pillow does on a damaged one, or a huge one."""
     if not isinstance(data, bytes):
+        if data.dtype != np.uint8:
+            raise ValueError(f"{data.dtype} values have no agreed range")
         return Image.fromarray(data)
     image = Image.open(io.BytesIO(data), formats=formats())
     limit = Image.MAX_IMAGE_PIXELS

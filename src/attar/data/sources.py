@@ -20,12 +20,12 @@ from torch import Tensor
 
 from attar.data.decoding import Decoded, Form, choose_form, decode
 from attar.data.examples import Examples, Found, check, quoted
-from attar.data.folders import read_folder
+from attar.data.kinds import described
 from attar.data.loading import Split, limit_indices, stratified_split
 from attar.data.named import NAMED
 from attar.data.named.memory import PREFIX as MEMORY
-from attar.data.shards import PREFIX, read_shards
-from attar.data.tables import parquet_files, read_hub, read_parquet
+from attar.data.readers import READERS, addressed, recognised
+from attar.data.readers.base import Reader
 from attar.data.whitening import require_whitenable
 from attar.errors import ConfigError, DataError, unknown
 from attar.marks import Mark
@@ -40,12 +40,7 @@ CUT_SEED = 0
 TEST_FRACTION = 0.2
 """Part of the training images that becomes the test split where a source has no other."""
 _GIB = 1 << 30
-PLACES = (
-    ("FOLDER", "a folder of class folders, with or without train/, val/ and test/ above them"),
-    ("PARQUET", "a file or folder of parquet shards with the columns image and label"),
-    ("wds:PATTERN", "WebDataset shards, such as 'wds:shards/{train,val}-{000..146}.tar', or their folder"),
-    ("hf:OWNER/NAME", "a data set of the Hugging Face hub; hf:OWNER/NAME:CONFIG for one of its configurations"),
-)
+PLACES = tuple((one.shown, one.summary) for one in sorted(READERS.own.values(), key=lambda one: -one.rank))
 """What can stand for a source beside names."""
 
 
@@ -143,6 +138,8 @@ def open_source(
     skipped: list[str] = []
     resolution = settings.resolution or found.resolution
     form = choose_form(parts["train"].examples, parts["train"].indices, resolution)
+    if form.span is not None:
+        events.say(form.span.note(name))
     if settings.zca:
         require_whitenable((form.channels or 1, form.height_px, form.width_px))
 
@@ -192,25 +189,23 @@ class _Part:
 
 def _find(name: str, settings: SourceSettings, events: Events) -> Found:
     if name in NAMED:
+        _require_columns(None, name, settings)
         return NAMED[name].read(Path(settings.data_dir) if settings.data_dir else None, settings.download)
-    if name.startswith("hf:"):
-        return read_hub(name.removeprefix("hf:"))
-    if name.startswith(PREFIX):
-        return read_shards(name.removeprefix(PREFIX), events)
+    if reader := addressed(name):
+        _require_columns(reader, name, settings)
+        return reader.read(name.removeprefix(reader.prefix), settings, events)
     path = Path(name).expanduser()
     try:
-        if path.is_dir() or (path.suffix == ".parquet" and path.exists()):
-            return read_parquet(path) if parquet_files(path) else read_folder(path)
-        if path.suffix == ".tar" and path.exists():
-            return read_shards(str(path), events)
+        if path.exists() and (reader := recognised(path)):
+            _require_columns(reader, name, settings)
+            return reader.read(str(path), settings, events)
     except OSError as error:
         raise DataError(f"{path} can't be read: {error}", fix="check its permissions") from error
-    if path.is_file() or path.name != name or path.suffix:
-        raise DataError(
-            f"{path} {'is a file of another kind' if path.exists() else 'does not exist'}",
-            expected="a folder of class folders, a file or folder of parquet shards, or wds: before tar files",
-            fix="check the path",
-        )
+    if path.exists():
+        what, fix = described(path)
+        raise DataError(f"{path} is {what}", expected=", ".join(kind for kind, _ in PLACES), fix=fix)
+    if path.name != name or path.suffix:
+        raise DataError(f"{path} does not exist", expected="a file or folder of this machine", fix="check the path")
     if name.startswith(MEMORY):
         raise DataError(
             f"{name} stands for images that a Python program handed over, and this one has not",
@@ -219,6 +214,15 @@ def _find(name: str, settings: SourceSettings, events: Events) -> Found:
         )
     known = [*NAMED, *(kind for kind, _ in PLACES)]
     raise unknown("source", name, known, fix=f"to read a folder of this name, write ./{name}")
+
+
+def _require_columns(reader: Reader | None, name: str, settings: SourceSettings) -> None:
+    if settings.label_column is not None and not (reader and reader.columns):
+        raise ConfigError(
+            f"--label-column {settings.label_column}, and {name} has no columns: its classes are known otherwise",
+            expected="--label-column for " + ", ".join(one.shown for one in READERS.own.values() if one.columns),
+            fix="leave it out",
+        )
 
 
 def _parts(found: Found, settings: SourceSettings, seed: int) -> dict[str, _Part]:
@@ -288,7 +292,7 @@ def _require_classes(labels: Tensor, class_names: Sequence[str], where: str) -> 
         raise DataError(
             f"{where}: no training image of {quoted(empty)} can be read",
             expected="at least one of each class",
-            fix="mend the images, or remove the class",
+            fix="mend the images, or leave the class out of all splits",
         )
 
 

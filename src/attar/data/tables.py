@@ -1,32 +1,32 @@
-"""Tables with an image column: parquet shards in the Hugging Face image layout, and data sets of its hub."""
+"""Tables with an image column and a label column: what parquet shards and data sets of the hub have in common."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from attar.data.columns import UNREADABLE, read_columns
-from attar.data.examples import Examples, Found, index_labels, licence_of, split_named
+from attar.data.classes import classify
+from attar.data.examples import Examples, Found, split_named, unlabelled
 from attar.data.raster import Encoded, digest_of
 from attar.errors import DataError
-from attar.runtime.files import digest
+from attar.options import Reading
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "fine_label", "labels")
 HASHED = 100_000
 """Images of a data set handed over that its content is told by."""
-TABLE_LIMIT_BYTES = 2 << 30
-"""Parquet files above this in total are read through a memory-mapped copy that `datasets` keeps in its cache."""
+_CLASSES = (
+    *(pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null),
+    *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+)
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class Table:
     row_name: Callable[[int], str]
     paths: bool = False
 
-    def examples(self, labels: Any, image_column: str) -> Examples:
-        """Give the labelled images of this table."""
-        return Examples(labels, self.row_name, functools.cache(lambda: self._reader(image_column)), self.listing)
+    def examples(self, image_column: str) -> Examples:
+        """Give the images of this table, not labelled yet."""
+        return Examples(unlabelled(), self.row_name, functools.cache(lambda: self._reader(image_column)), self.listing)
 
     def _reader(self, column: str) -> Callable[[int], Encoded]:
         images = self.load([column]).column(column)
@@ -72,47 +72,13 @@ class Table:
         return read
 
 
-def parquet_files(path: Path) -> list[Path]:
-    """List the parquet files of a folder and of the folders in it, or the file itself."""
-    if path.is_file():
-        return [path] if path.suffix == ".parquet" else []
-    found = [*path.glob("*.parquet"), *path.glob("*/*.parquet")]
-    return sorted(file for file in found if file.is_file() and not file.relative_to(path).as_posix().startswith("."))
-
-
-def read_parquet(path: Path) -> Found:
-    """Read labels and class names of parquet shards; images stay encoded until they are asked for.
-
-    The split is named in a shard's name (`train-00000-of-00002.parquet`) or is that of its folder; where no
-    shard names one, all are training data, and so is a file given by itself. Raises DataError where files,
-    columns or labels aren't as expected.
-    """
-    shards = _shards(path)
-    size_bytes = sum(file.stat().st_size for files in shards.values() for file in files)
-    if size_bytes > TABLE_LIMIT_BYTES:
-        tables = _mapped(str(path), "parquet", data_files={s: list(map(str, f)) for s, f in shards.items()})
-    else:
-        tables = {split: _of_files(files) for split, files in shards.items()}
-    return _found(tables, str(path), licence_of(path if path.is_dir() else path.parent))
-
-
-def read_hub(name: str) -> Found:
-    """Read `owner/name` or `owner/name:config` of the Hugging Face hub, through its library; runs none of its code.
-
-    Raises DataError where it can't be opened, or its columns or labels aren't as expected.
-    """
-    repository, _, config = name.partition(":")
-    tables = _mapped(f"hf:{name}", repository, *([config] if config else []))
-    return _found(tables, f"hf:{name}", _hub_licence(repository))
-
-
 def read_datasets(splits: Mapping[str, Any], where: str) -> Found:
     """Read data sets of Hugging Face's library that a program hands over, by the names of `SPLITS`.
 
     Raises DataError where columns or labels aren't as expected.
     """
     whole = {split: dataset.with_format(None).flatten_indices() for split, dataset in splits.items()}
-    found = _found({split: _of_dataset(where, split, dataset) for split, dataset in whole.items()}, where, None)
+    found = found_in({split: _of_dataset(where, split, dataset) for split, dataset in whole.items()}, where, None)
     hashed = {split: replace(examples, listing=_content(examples)) for split, examples in found.splits.items()}
     return replace(found, splits=hashed)
 
@@ -125,71 +91,25 @@ def _content(examples: Examples) -> str:
     return content.hexdigest()
 
 
-def _found(tables: Mapping[str, Table], where: str, licence: str | None) -> Found:
+def found_in(tables: Mapping[str, Table], where: str, licence: str | None, how: Reading | None = None) -> Found:
+    """List the images of tables by split; raises DataError where columns or labels aren't as expected."""
+    how = how or Reading()
     first = next(iter(tables.values()))
-    image_column, label_column = _image_column(first), _label_column(first)
+    image_column, label_column = _image_column(first), _label_column(first, how.label_column)
+    if odd := next(
+        (table for table in tables.values() if _names(table, label_column) != _names(first, label_column)), None
+    ):
+        raise DataError(
+            f"{odd.name} names other classes than {first.name}, or in another order",
+            expected="the same classes in every split",
+            fix="write the splits again with one ClassLabel",
+        )
     labels = {split: _label_values(table, label_column) for split, table in tables.items()}
-    class_names, indexed = index_labels(labels, _names(first, label_column), where)
-    notes = [f"the {split} split of {where} has no labels and is left out" for split in labels if split not in indexed]
-    splits = {split: tables[split].examples(indexed[split], image_column) for split in indexed}
-    return Found(class_names, splits, licence, notes)
+    classes = classify(labels, _names(first, label_column), where, skip_unlabelled=how.skip_unlabelled)
+    return classes.found({split: table.examples(image_column) for split, table in tables.items()}, licence)
 
 
-def _shards(path: Path) -> dict[str, list[Path]]:
-    files = parquet_files(path)
-    if path.is_file():
-        return {"train": files}
-    homes = sorted({str(f.parent) for f in files if split_named(f.parent.name) is None or f.parent == path})
-    if len(homes) > 1:
-        raise DataError(
-            f"{path} holds parquet files in several folders: {', '.join(homes)}",
-            expected="one data set; several configurations aren't mixed",
-            fix="give one of these folders",
-        )
-    splits: dict[str | None, list[Path]] = {}
-    for file in files:
-        words = [*re.split(r"[-_.]", file.stem), *([] if file.parent == path else [file.parent.name])]
-        splits.setdefault(next(filter(None, map(split_named, words)), None), []).append(file)
-    unnamed = splits.pop(None, [])
-    if splits and unnamed:
-        raise DataError(
-            f"{unnamed[0]} names no split, though other files here do",
-            expected="train, validation or test in the name of each file",
-            fix="rename or remove it",
-        )
-    return {split: files for split, files in splits.items() if split} or {"train": unnamed}
-
-
-def _of_files(files: Sequence[Path]) -> Table:
-    try:
-        parts = [pq.ParquetFile(file) for file in files]
-        schema, rows = parts[0].schema_arrow, [part.metadata.num_rows for part in parts]
-        for part in parts:
-            part.close()
-        names = schema.names
-    except UNREADABLE as error:
-        raise _unreadable(files, error) from error
-    if len(set(names)) < len(names):
-        raise _unreadable(files, ValueError(f"columns of the same name: {', '.join(names)}"))
-
-    def load(columns: list[str]) -> pa.Table:
-        try:
-            return pa.concat_tables([read_columns(file, columns) for file in files])
-        except UNREADABLE as error:
-            raise _unreadable(files, error) from error
-
-    def row_name(index: int) -> str:
-        for file, num in zip(files, rows, strict=True):
-            if index < num:
-                return f"{file} row {index}"
-            index -= num
-        raise IndexError(index)
-
-    listing = digest([[file.name, file.stat().st_size] for file in files])
-    return Table(str(files[0]), schema, _features(schema), load, listing, row_name)
-
-
-def _mapped(where: str, *args: str, **options: Any) -> dict[str, Table]:
+def mapped(where: str, *args: str, **options: Any) -> dict[str, Table]:
     """Open a data set through Hugging Face's library, memory-mapped, by the splits that we know."""
     import datasets
 
@@ -220,17 +140,7 @@ def _of_dataset(where: str, split: str, dataset: Any) -> Table:
     )
 
 
-def _hub_licence(repository: str) -> str | None:
-    from huggingface_hub import DatasetCard
-
-    try:
-        licence = DatasetCard.load(repository).data.license
-    except Exception:  # no card, no connection: the licence then stays unknown
-        return None
-    return ", ".join(licence) if isinstance(licence, list) else licence
-
-
-def _features(schema: pa.Schema) -> dict[str, Any]:
+def features(schema: pa.Schema) -> dict[str, Any]:
     """Read Hugging Face's description of the columns from a parquet file's metadata."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
@@ -246,29 +156,39 @@ def _image_column(table: Table) -> str:
         name for name in able if _kind(table, name) == "Image" or pa.types.is_struct(kinds[name])
     ]
     if not found:
-        raise _no_column(table, "image", f"{' or '.join(IMAGE_COLUMNS)}: a struct of bytes and path, or bytes")
+        usual = f"{' or '.join(IMAGE_COLUMNS)}: a struct of bytes and path, or bytes"
+        raise _no_column(table, "image ", usual, "write the encoded images into such a column")
     return found[0]
 
 
-def _label_column(table: Table) -> str:
+def _label_column(table: Table, wanted: str | None) -> str:
+    """The column of labels: the one that is wanted, one of the usual name, or one of classes."""
     names = table.schema.names
-    found = [name for name in LABEL_COLUMNS if name in names] or [
-        name for name in names if _kind(table, name) == "ClassLabel"
-    ]
+    if wanted is not None:
+        if wanted not in names:
+            raise _no_column(table, "", f"{wanted!r}, as --label-column says", "give the name of one of these columns")
+        found = [wanted]
+    else:
+        classes = [name for name in names if _kind(table, name) == "ClassLabel"]
+        found = [name for name in LABEL_COLUMNS if name in names] or classes
     if not found:
-        raise _no_column(table, "label", f"{' or '.join(LABEL_COLUMNS)}: a whole number or a string")
+        usual = f"{' or '.join(LABEL_COLUMNS)}: whole numbers or strings"
+        raise _no_column(table, "label ", usual, "name the column of classes with --label-column")
     kind = table.schema.field(found[0]).type
-    if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if not any(is_kind(kind) for is_kind in _CLASSES):
         raise DataError(
             f"{table.name}: column {found[0]!r} holds {kind}",
             expected="one class for each image, as a whole number or a string",
+            fix="name a column of classes with --label-column",
         )
     return found[0]
 
 
 def _label_values(table: Table, column: str) -> list[Any]:
     if column not in table.schema.names:
-        raise _no_column(table, "label", f"{column!r}, as in the other splits")
+        raise _no_column(table, "label ", f"{column!r}, as in the other splits", "name the columns of all splits alike")
     values: list[Any] = table.load([column]).column(column).to_pylist()
     return values
 
@@ -290,17 +210,9 @@ def _holds_images(kind: Any) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _no_column(table: Table, what: str, expected: str) -> DataError:
+def _no_column(table: Table, what: str, expected: str, fix: str) -> DataError:
     return DataError(
-        f"{table.name} has no {what} column; columns: {', '.join(table.schema.names) or 'none'}",
+        f"{table.name} has no {what or 'such '}column; columns: {', '.join(table.schema.names) or 'none'}",
         expected=f"a column {expected}",
-        fix="rename the column",
-    )
-
-
-def _unreadable(files: Sequence[Path], error: Exception) -> DataError:
-    return DataError(
-        f"{', '.join(file.name for file in files)} can't be read as parquet: {error}",
-        expected="parquet files with the same columns",
-        fix="fetch or write them again",
+        fix=fix,
     )

@@ -134,7 +134,7 @@ def _damaged(folder: Path, found: str) -> ArtifactError:
     return ArtifactError(
         f"{folder / NOTE} is damaged: {found}",
         expected="the note that an export of attar has",
-        fix="export it again; or delete the note, and name the source that the images were made from",
+        fix="export it again",
     )
 
 

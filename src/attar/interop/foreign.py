@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Protocol
 
 from attar.artifacts.description import NAME
+from attar.data.walking import is_image, visible_folders
 from attar.errors import ArtifactError, DataError
 from attar.interop.folder import read_note
-from attar.interop.imagefolder import SUFFIXES, find_images, read_imagefolder
+from attar.interop.imagefolder import find_images, read_imagefolder
 from attar.interop.images import image_size
 from attar.interop.loaded import Loaded, Origin
+from attar.interop.parts import SINGLE
 from attar.interop.settings import ForeignSettings
 from attar.interop.tensors import find_tensors, image_shape, read_tensors, unchosen
 from attar.interop.webdataset import find_shards, read_webdataset
@@ -80,8 +82,7 @@ def recognise(path: Path) -> Foreign | None:
 
 def _recognised(path: Path) -> Foreign | None:
     if path.is_file():
-        kinds = {".pt": "tensors", ".pth": "tensors", ".tar": "webdataset"}
-        found = kinds.get(path.suffix.lower())
+        found = "webdataset" if path.suffix.lower() == ".tar" else "tensors" if path.suffix.lower() in SINGLE else None
         return Foreign(path, found) if found else None
     if not path.is_dir() or is_ours(path):
         return None
@@ -104,7 +105,8 @@ def require_recognised(path: Path) -> Foreign:
         raise DataError(
             f"{path} holds no distilled images in a format that is known" if path.exists() else f"there is no {path}",
             expected="a distilled dataset of attar; or class folders of images, with or without labels as "
-            "epoch_0/batch_0.tar; images_best.pt with labels_best.pt; a .pt file of DC's code; or shards",
+            "epoch_0/batch_0.tar; images_best.pt with labels_best.pt, also in numbered parts; images and labels in one "
+            ".pt, .npz or .safetensors; or shards",
             fix=unchosen(path) or "give the folder that they are in, or the file",
         )
     return found
@@ -129,5 +131,4 @@ def _has_tensors(folder: Path) -> bool:
 
 def _has_class_folders(path: Path) -> bool:
     root = path / "train" if (path / "train").is_dir() else path
-    folders = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and not folder.name.startswith(".")]
-    return any(file.suffix.lower() in SUFFIXES for folder in folders for file in folder.iterdir())
+    return any(is_image(file.name) for folder in visible_folders(root) for file in folder.iterdir())

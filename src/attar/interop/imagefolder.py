@@ -16,6 +16,8 @@ from torch import Tensor
 
 from attar.artifacts.distilled import Distilled
 from attar.artifacts.parquet import Bytes8, encode_png
+from attar.data.raster import SUFFIXES
+from attar.data.walking import is_image, visible_folders
 from attar.errors import DataError
 from attar.interop.fkd import FIRST, FkdLabels, find_labels
 from attar.interop.folder import Export, Note, exported, exporting, imported, lost_labels, read_note
@@ -26,7 +28,6 @@ from attar.interop.unpacking import unpack_labels
 from attar.runtime.files import write_bytes
 from attar.task import Normalization, Task
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
 _NUMBERED = re.compile(r"(?:new)?(\d+)")
 _NAMED_FILE = re.compile(r"class(\d+)_id\d+")
 PUBLISHED_TRAINING = {
@@ -101,7 +102,7 @@ def find_images(source: Path, task: Task | None, note: Note | None) -> Found:
     root = source / "train" if (source / "train").is_dir() else source
     if not root.is_dir():
         raise DataError(f"{root} is not a folder", expected="a folder with a folder of images for each class")
-    folders = [p for p in sorted(root.iterdir()) if p.is_dir() and not p.name.startswith(".") and not _holds_labels(p)]
+    folders = [folder for folder in visible_folders(root) if not _holds_labels(folder)]
     numbers = [int(match[1]) for folder in folders if (match := _NUMBERED.fullmatch(folder.name))]
     by_number = len(numbers) == len(folders) and sorted(numbers) == list(range(len(folders)))
     names = task.class_names if task else _own_names(folders, numbers if by_number else None)
@@ -114,7 +115,7 @@ def find_images(source: Path, task: Task | None, note: Note | None) -> Found:
     if empty or not names:
         raise DataError(
             f"no images of class {', '.join(empty[:5])} in {root}" if empty else f"{root} has no class folders",
-            expected=f"a folder for each class, with {' or '.join(SUFFIXES)} files",
+            expected=f"a folder for each class, with files ending in {', '.join(sorted(SUFFIXES))}",
         )
     _require_named(files)
     if note:
@@ -129,7 +130,7 @@ def _own_names(folders: Sequence[Path], numbers: Sequence[int] | None) -> tuple[
 
 
 def _images(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    return [path for path in sorted(folder.iterdir()) if is_image(path.name) and path.is_file()]
 
 
 def _holds_labels(folder: Path) -> bool:
@@ -144,7 +145,7 @@ def _require_named(files: Sequence[tuple[Path, int]]) -> None:
             raise DataError(
                 f"{path} is of class {int(match[1])} by its name, and of class {label} by its folder",
                 expected="one class",
-                fix="remove it, or put it into the folder of its class",
+                fix="put it into the folder of its class",
             )
 
 
@@ -175,7 +176,9 @@ def _label(folder: Path, label_of: dict[str, int], names: Sequence[str]) -> int:
     label = label_of.get(folder.name, len(names))
     if label >= len(names):
         raise DataError(
-            f"{folder} is none of the classes", expected=f"folders named {', '.join(names[:10])}", fix="remove it"
+            f"{folder} is none of the classes",
+            expected=f"folders named {', '.join(names[:10])}",
+            fix="give it the name of its class, or one that begins with a dot, and it is left out",
         )
     return label
 

@@ -1,4 +1,4 @@
-"""PNG and JPEG files of people one does not know, as 8-bit pixels of one size."""
+"""Image files of people one does not know, as 8-bit pixels of one size."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import numpy as np
 from PIL import Image
 
 from attar.artifacts.parquet import MODES, Bytes8
-from attar.data.raster import is_grey, plain, shown_size
+from attar.data.raster import formats, is_grey, plain, shown_size
 from attar.errors import DataError
 from attar.runtime.memory import enough_memory
 
-FORMATS = ("PNG", "JPEG")
 MOST_PIXELS = 1 << 24
 """Larger images are refused before they are decoded: a file of some kilobytes may unfold to gigabytes."""
 
@@ -86,7 +85,7 @@ class _Opened:
     def __enter__(self) -> Image.Image:
         try:
             stream = io.BytesIO(self._content) if isinstance(self._content, bytes) else self._content
-            self._image = Image.open(stream, formats=FORMATS)
+            self._image = Image.open(stream, formats=formats())
         except Exception as error:
             raise self._unreadable(error) from error
         width, height = self._image.size
@@ -95,7 +94,7 @@ class _Opened:
             raise DataError(
                 f"{self._name} says that it has {width}x{height} px",
                 expected=f"at most {MOST_PIXELS:,} pixels",
-                fix="remove it, or scale it down",
+                fix="scale it down",
             )
         return self._image
 
@@ -106,5 +105,7 @@ class _Opened:
 
     def _unreadable(self, error: Exception) -> DataError:
         return DataError(
-            f"{self._name} cannot be read: {error}", expected="a PNG or JPEG image", fix="replace or remove it"
+            f"{self._name} cannot be read: {error}",
+            expected=f"an image in one of: {', '.join(formats())}",
+            fix="write it again",
         )

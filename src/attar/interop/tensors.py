@@ -6,6 +6,7 @@
     lr_best.pt             the learnt learning rate, a number: of DATM's code and attar's exports
 
 DC, DSA and DM save all of their experiments in one file: {"data": [[images, labels], ...], "accs_all_exps": ...}.
+Images and labels in one file otherwise: see `pairs`; a set in several files: see `parts`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,9 +23,11 @@ from torch import Tensor
 from attar.artifacts.checks import image_problems
 from attar.artifacts.distilled import EIGHT_BIT_TOLERANCE, Distilled
 from attar.data.whitening import measure_whitening
-from attar.errors import ArtifactError, ConfigError
+from attar.errors import ArtifactError
 from attar.interop.folder import Export, Note, exported, exporting, imported, lost_labels, read_note
 from attar.interop.loaded import Loaded, Origin
+from attar.interop.pairs import pair_in, values_of
+from attar.interop.parts import numbered
 from attar.interop.scales import Kind, constants_of, normalization_of, tell
 from attar.interop.settings import ForeignSettings
 from attar.interop.torchfile import read_tensor, read_values
@@ -54,6 +56,7 @@ class Tensors:
     bytes: int = 0
     label_bytes: int = 0
     code: str = "trajectories"
+    parts: int = 1
 
 
 def export_tensors(distilled: Distilled, out: Path, *, overwrite: bool = False) -> Export:
@@ -100,15 +103,15 @@ def read_tensors(source: Path, origin: Origin | None = None, settings: ForeignSe
         provenance=imported(note, "tensors"),
         image_bytes=found.bytes,
         label_bytes=found.label_bytes,
-        read_as=read_as,
+        read_as=read_as + (f", {found.parts} parts joined" if found.parts > 1 else ""),
     )
 
 
-def find_tensors(source: Path) -> tuple[Path, Path | None]:
-    """The file of images and that of labels, None where one file holds both; raises ArtifactError where there are none.
+def find_tensors(source: Path) -> list[tuple[Path, Path | None]]:
+    """Files of images, each with that of its labels, or None where it holds them too; several of a set in parts.
 
     A folder may have them in `Normal/`, as DATM's code leaves them. `images_zca_5000.pt`, which MTT's code makes of
-    whitened images by undoing that, has the labels of `images_5000.pt`.
+    whitened images by undoing that, has the labels of `images_5000.pt`. Raises ArtifactError where there are none.
     """
     if source.is_file() and source.name.startswith(("images", "labels")):
         stem = re.sub(r"^(images|labels)", "", source.name)
@@ -116,18 +119,37 @@ def find_tensors(source: Path) -> tuple[Path, Path | None]:
         if source.name.startswith("images_zca_"):
             pairs.append((source, source.with_name(source.name.replace("images_zca", "labels", 1))))
     elif source.is_file():
-        return source, None
+        return [(source, None)]
     else:
         folders = [folder for folder in (source, source / "Normal") if folder.is_dir()] or [source]
         pairs = [(folder / f"images{stem}.pt", folder / f"labels{stem}.pt") for folder in folders for stem in STEMS]
     for images, labels in pairs:
         if images.is_file() and labels.is_file():
-            return images, labels
+            return [(images, labels)]
+    if source.is_file() and source.name.startswith("images") and not any(labels.is_file() for _, labels in pairs):
+        return [(source, None)]
+    if source.is_dir() and (found := _parts(source)):
+        return found
     raise ArtifactError(
         f"{source} holds no pair of images and labels",
         expected=" or ".join(f"{images.name} and {labels.name}" for images, labels in pairs),
         fix=unchosen(source) or "give the folder that they are in",
     )
+
+
+def _parts(folder: Path) -> list[tuple[Path, Path | None]]:
+    """The files of a set in numbered parts, or the only file of a set that there is; or none."""
+    files = numbered(folder)
+    if not files:
+        single = [
+            path for path in folder.iterdir() if path.suffix.lower() in (".npz", ".safetensors") and path.is_file()
+        ]
+        return [(single[0], None)] if len(single) == 1 else []
+    found: list[tuple[Path, Path | None]] = []
+    for images in files:
+        labels = images.with_name(images.name.replace("images", "labels", 1))
+        found.append((images, labels if labels != images and labels.is_file() else None))
+    return found
 
 
 def unchosen(source: Path) -> str:
@@ -146,10 +168,37 @@ def image_shape(source: Path, part: int = 0) -> tuple[int, ...]:
 
 
 def _read(source: Path, part: int) -> Tensors:
-    images_file, labels_file = find_tensors(source)
+    """What the files hold; of a set in parts, all of them one after the other."""
+    files = find_tensors(source)
+    found = [_read_one(images, labels, part) for images, labels in files]
+    if len(found) == 1:
+        return found[0]
+    whole = found[0]
+    for other, (path, _) in zip(found[1:], files[1:], strict=True):
+        if other.images.shape[1:] != whole.images.shape[1:] or (other.soft is None) != (whole.soft is None):
+            raise ArtifactError(
+                f"{path} is of another shape than {files[0][0].name}: {_kind(other.images)} and {_kind(whole.images)}",
+                expected="parts of one set",
+                fix="give one of the files, to judge it alone",
+            )
+    return replace(
+        whole,
+        images=torch.cat([one.images for one in found]),
+        labels=torch.cat([one.labels for one in found]),
+        soft=None if whole.soft is None else torch.cat([one.soft for one in found if one.soft is not None]),
+        bytes=sum(one.bytes for one in found),
+        label_bytes=sum(one.label_bytes for one in found),
+        parts=len(found),
+    )
+
+
+def _read_one(images_file: Path, labels_file: Path | None, part: int) -> Tensors:
     if labels_file is None:
-        images, labels = _of_experiment(images_file, part)
-        return Tensors(images_file, images, labels, None, None, *_bytes(images, labels), code="condensation")
+        values = values_of(images_file)
+        pair = pair_in(read_values(images_file) if values is None else values, part, images_file)
+        sizes = _bytes(pair.images, pair.labels if pair.soft is None else pair.soft)
+        code = "condensation" if pair.experiments else "trajectories"
+        return Tensors(images_file, pair.images, pair.labels, pair.soft, pair.rate, *sizes, code=code)
     images, labels = read_tensor(images_file), read_tensor(labels_file)
     soft_file = labels_file.with_name(f"soft_{labels_file.name}")
     soft = read_tensor(soft_file) if soft_file.is_file() else None
@@ -159,33 +208,13 @@ def _read(source: Path, part: int) -> Tensors:
     return Tensors(images_file, images, labels, soft, rate, *_bytes(images, labels if soft is None else soft))
 
 
-def _of_experiment(file: Path, part: int) -> tuple[Tensor, Tensor]:
-    """Images and labels of one of the experiments in a file of DC's code."""
-    values = read_values(file)
-    sets = values.get("data") if isinstance(values, dict) else None
-    if not isinstance(sets, list) or not all(_is_pair(one) for one in sets) or not sets:
-        raise ArtifactError(
-            f"{file} holds a {type(values).__name__}",
-            expected='{"data": [[images, labels], ...]}, as the code of DC saves it, or images*.pt with labels*.pt',
-        )
-    if part >= len(sets):
-        raise ConfigError(
-            f"foreign.part={part}, and {file} holds {len(sets)} set{'s' * (len(sets) > 1)}",
-            expected="foreign.part=0" if len(sets) == 1 else f"a number from 0 to {len(sets) - 1}",
-        )
-    images, labels = sets[part]
-    return images, labels
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(one, Tensor) for one in value)
-
-
 def _rate(file: Path) -> float:
     values = read_values(file)
     rate = values.item() if isinstance(values, Tensor) and values.numel() == 1 else values
     if not isinstance(rate, float) or not 0 < rate < math.inf:
-        raise ArtifactError(f"{file} holds no learning rate", expected="a number above 0", fix="delete or replace it")
+        raise ArtifactError(
+            f"{file} holds no learning rate", expected="a number above 0", fix="write the rate into it again"
+        )
     return rate
 
 

@@ -27,7 +27,7 @@ import torch
 from attar.artifacts.arrays import Array
 from attar.artifacts.distilled import Distilled
 from attar.artifacts.parquet import encode_png
-from attar.data.shards import sample_name
+from attar.data.readers.shards import sample_name
 from attar.errors import ArtifactError, AttarError
 from attar.interop.folder import Export, Note, exported, exporting, imported, lost_labels, read_note
 from attar.interop.images import decode_images

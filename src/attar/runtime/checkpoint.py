@@ -67,9 +67,7 @@ def _opened(path: Path) -> Iterator[Any]:
         with safetensors.safe_open(path, framework="pt") as file:
             yield file
     except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise ArtifactError(
-            f"{path} is not a safetensors file: {error}", fix="delete it and run the command again"
-        ) from error
+        raise ArtifactError(f"{path} is not a safetensors file: {error}", fix="make or fetch it again") from error
 
 
 def _note(file: Any) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def new_folder(path: Path, *, replacing: str | None = None) -> Iterator[Path]:
             raise ResourceError(
                 f"{path} is already there and not empty" if path.is_dir() else f"{path} is a file",
                 expected="a folder that is new or empty",
-                fix="choose another folder, or delete that one",
+                fix="choose another folder",
             )
         building.mkdir(parents=True)
     try:

@@ -18,8 +18,9 @@ from types import MappingProxyType
 from typing import Any
 
 from attar.data.examples import Examples, Found, quoted
-from attar.data.folders import class_folders, of_files, read_split
 from attar.data.named.base import NamedSource
+from attar.data.readers.folders import class_folders, read_split
+from attar.data.walking import below, of_files
 from attar.errors import DataError
 from attar.task import Normalization
 
@@ -155,7 +156,7 @@ def _annotated(root: Path, ids: Sequence[str]) -> Examples:
             )
         files.append((file.relative_to(root).as_posix(), file.stat().st_size))
         labels.append(places[wordnet_id])
-    return of_files(root, files, labels)
+    return of_files(files, labels, below(root), f"{root}/")
 
 
 @cache

@@ -22,7 +22,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
-from attar.data.examples import SPLITS, Examples, Found, index_labels, split_named
+from attar.data.classes import classify
+from attar.data.examples import SPLITS, Examples, Found, split_named, unlabelled
 from attar.data.named.base import NamedSource
 from attar.data.raster import Encoded, Pixels, digest_of, plain
 from attar.data.tables import read_datasets
@@ -84,13 +85,13 @@ def _found(splits: Mapping[str, Any], class_names: Sequence[str] | None, layout:
     given = {split: _given(data, layout, split) for split, data in splits.items()}
     names = class_names or next((one.class_names for one in given.values() if one.class_names), None)
     columns = {split: one.labels for split, one in given.items()}
-    known, labels = index_labels(columns, list(names) if names else None, "the images handed over")
-    notes = [f"the {split} split has no labels and is left out" for split in given if split not in labels]
-    return Found(known, {split: _examples(given[split], split, labels[split]) for split in labels}, notes=notes)
+    fix = "hand over those that have a label"
+    classes = classify(columns, list(names) if names else None, "the images handed over", fix=fix)
+    return classes.found({split: _examples(one, split) for split, one in given.items()})
 
 
-def _examples(given: _Given, split: str, labels: Tensor) -> Examples:
-    return Examples(labels, lambda index: f"{split} image {index}", lambda: given.read, given.listing)
+def _examples(given: _Given, split: str) -> Examples:
+    return Examples(unlabelled(), lambda index: f"{split} image {index}", lambda: given.read, given.listing)
 
 
 def _splits(data: Any) -> dict[str, Any]:
@@ -128,7 +129,7 @@ def _of_arrays(images: Any, labels: Any, layout: Layout, split: str) -> _Given:
     values, classes = _array(images), _labels(labels, split)
     if len(values) != len(classes):
         raise DataError(f"{len(values)} {split} images have {len(classes)} labels", expected="one label for each image")
-    pixels = to_bytes(_with_layout(values, layout, split), f"{split} images")
+    pixels = to_bytes(with_layout(values, layout, split), f"{split} images")
 
     def read(index: int) -> Encoded:
         one: Pixels = pixels[index]
@@ -215,12 +216,12 @@ def _image(image: Any, where: str) -> Pixels:
         raise DataError(f"{where} is {type(image).__name__}", expected="an image of Pillow, an array or a tensor")
     values = _array(image)
     layout: Layout = "NHW" if values.ndim == 2 else "auto"
-    pixels: Pixels = to_bytes(_with_layout(values[None], layout, where), where)[0]
+    pixels: Pixels = to_bytes(with_layout(values[None], layout, where), where)[0]
     return pixels
 
 
-def _with_layout(values: NDArray[Any], layout: Layout, where: str) -> NDArray[Any]:
-    """Arrays as (n, h, w) where grey, else (n, h, w, 3)."""
+def with_layout(values: NDArray[Any], layout: Layout, where: str) -> NDArray[Any]:
+    """Arrays as (n, h, w) where grey, else (n, h, w, 3); raises DataError where their axes can't be told."""
     shape = values.shape
     if layout == "auto":
         ends = {"NCHW": values.ndim == 4 and shape[1] in (1, 3), "NHWC": values.ndim == 4 and shape[3] in (1, 3)}

@@ -7,10 +7,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from attar.data import tables
+from attar.data.readers import hub, parquet
+from attar.data.readers.hub import read_hub
+from attar.data.readers.parquet import read_parquet
 from attar.data.sources import SourceSettings, open_source
-from attar.data.tables import read_hub, read_parquet
 from attar.errors import DataError
+from attar.options import Reading
 
 Make = Callable[..., Path]
 NAMES = ["wasp", "ant"]
@@ -76,6 +78,32 @@ def test_configurations_are_not_mixed(make_parquet: Make, tmp_path: Path) -> Non
         read_parquet(tmp_path)
 
 
+def test_the_parquet_branch_of_the_hub(make_parquet: Make, tmp_path: Path) -> None:
+    for name in ("default/train/0000", "default/train/0001", "default/test/0000", "default/.cache/train/0000"):
+        make_parquet(f"{name}.parquet", [0, 1], names=NAMES)
+    found = read_parquet(tmp_path)
+    assert {split: len(examples) for split, examples in found.splits.items()} == {"train": 4, "test": 2}
+    make_parquet("other/partial-train/0000.parquet", [0, 1], names=NAMES)
+    with pytest.raises(DataError, match=f"in several folders: {tmp_path}/default, {tmp_path}/other"):
+        read_parquet(tmp_path)
+    assert set(read_parquet(tmp_path / "other").splits) == {"train"}
+
+
+def test_sets_that_attar_distilled_are_no_shards_of_a_source(make_parquet: Make, tmp_path: Path) -> None:
+    make_parquet("data/train-0.parquet", [0, 1], names=NAMES)
+    make_parquet("mine/train-0.parquet", [0, 1], names=NAMES)
+    (tmp_path / "mine" / "attar.json").write_text("{}")
+    assert len(read_parquet(tmp_path).splits["train"]) == 2
+    assert len(read_parquet(tmp_path / "mine").splits["train"]) == 2
+
+
+def test_splits_that_name_their_classes_otherwise_are_told(make_parquet: Make, tmp_path: Path) -> None:
+    make_parquet("train-0.parquet", [0, 1], names=NAMES)
+    make_parquet("test-0.parquet", [0, 1], names=NAMES[::-1])
+    with pytest.raises(DataError, match=r"train-0.parquet names other classes than .*test-0.parquet"):
+        read_parquet(tmp_path)
+
+
 @pytest.mark.parametrize("options", [{"image": "img", "label": "fine_label"}, {"plain_bytes": True}])
 def test_other_columns(make_parquet: Make, options: dict[str, str]) -> None:
     found = read_parquet(make_parquet("train.parquet", [0, 1], **options))
@@ -106,11 +134,56 @@ def test_damaged_metadata_is_no_metadata(make_parquet: Make) -> None:
         assert read_parquet(path).class_names == ("0", "1")
 
 
-@pytest.mark.parametrize("label", [2, -1, None])
-def test_a_label_out_of_range_is_named(make_parquet: Make, label: int | None) -> None:
-    path = make_parquet("train.parquet", [0, 1, label], names=NAMES)
-    with pytest.raises(DataError, match=rf"label {label} of train image 2 is out of range(.|\n)*0..1"):
+@pytest.mark.parametrize("label", [2, -1, "null"])
+def test_a_label_out_of_range_is_named_or_left_out(make_parquet: Make, label: int | str) -> None:
+    path = make_parquet("train.parquet", [0, 1, None if label == "null" else label], names=NAMES)
+    with pytest.raises(
+        DataError, match=rf"1 of 3 train images have no class: train image 2 has label {label}(.|\n)*0..1"
+    ):
         read_parquet(path)
+    found = read_parquet(path, Reading(skip_unlabelled=True))
+    assert found.splits["train"].labels.tolist() == [0, 1]
+    assert "1 of 3 train images have no class" in found.notes[0]
+
+
+def test_images_keep_their_labels_where_others_are_left_out(make_parquet: Make) -> None:
+    path = make_parquet("train.parquet", [None, 0, -1, 1], names=NAMES)
+    train = read_parquet(path, Reading(skip_unlabelled=True)).splits["train"]
+    rows = pq.read_table(path)["image"].to_pylist()
+    assert [train.open()(i) for i in (0, 1)] == [rows[1]["bytes"], rows[3]["bytes"]]
+    assert [train.name(i) for i in (0, 1)] == [f"{path} row 1", f"{path} row 3"]
+    assert train.listing != read_parquet(make_parquet("train.parquet", [0, 0, 1, 1])).splits["train"].listing
+
+
+def test_any_column_may_be_that_of_the_labels(make_parquet: Make) -> None:
+    path = make_parquet("train.parquet", [1, 0], label="coarse_label")
+    with pytest.raises(DataError, match=r"no label column; columns: image, coarse_label(.|\n)*--label-column"):
+        read_parquet(path)
+    assert read_parquet(path, Reading(label_column="coarse_label")).splits["train"].labels.tolist() == [1, 0]
+    with pytest.raises(DataError, match=r"no such column; columns: image, coarse_label(.|\n)*'coarse'"):
+        read_parquet(path, Reading(label_column="coarse"))
+
+
+def test_a_named_column_comes_before_the_usual_ones(make_parquet: Make) -> None:
+    path = make_parquet("train.parquet", [1, 0])
+    table = pq.read_table(path).append_column("fine", pa.array(["x", "y"]).dictionary_encode())
+    pq.write_table(table, path)
+    assert read_parquet(path).class_names == ("0", "1")
+    assert read_parquet(path, Reading(label_column="fine")).class_names == ("x", "y")
+
+
+def test_whole_numbers_with_gaps_as_pandas_stores_them(make_parquet: Make) -> None:
+    path = make_parquet("train.parquet", [1.0, 0.0, float("nan")])
+    assert read_parquet(path, Reading(skip_unlabelled=True)).class_names == ("0", "1")
+
+
+def test_names_of_classes_without_images_are_left_out_with_a_note(make_parquet: Make, tmp_path: Path) -> None:
+    make_parquet("train.parquet", [3, 1, 3], names=["a", "b", "c", "d"])
+    make_parquet("test.parquet", [1, 3], names=["a", "b", "c", "d"])
+    found = read_parquet(tmp_path)
+    assert found.class_names == ("b", "d")
+    assert [found.splits[split].labels.tolist() for split in ("train", "test")] == [[1, 0, 1], [0, 1]]
+    assert found.notes == [f"{tmp_path}: 2 of 4 classes have no image and are left out: 'a', 'c'"]
 
 
 def test_an_unlabelled_test_split_is_left_out(make_parquet: Make, tmp_path: Path) -> None:
@@ -149,7 +222,7 @@ def test_missing_columns_are_named_with_those_found(tmp_path: Path, make_parquet
     pq.write_table(pa.table({"image": [b"a"], "caption": ["x"]}), tmp_path / "captions.parquet")
     with pytest.raises(DataError, match="no label column; columns: image, caption"):
         read_parquet(tmp_path / "captions.parquet")
-    with pytest.raises(DataError, match="column 'label' holds double"):
+    with pytest.raises(DataError, match="a label that is no class"):
         read_parquet(make_parquet("floats.parquet", [0.5, 1.0]))
 
 
@@ -182,7 +255,7 @@ def test_files_too_large_for_memory_are_mapped(
     make_parquet("data/test-0.parquet", [0, 1], names=NAMES)
     settings = SourceSettings(validation_fraction=0)
     direct = open_source(str(tmp_path), settings)
-    monkeypatch.setattr(tables, "TABLE_LIMIT_BYTES", 0)
+    monkeypatch.setattr(parquet, "TABLE_LIMIT_BYTES", 0)
     mapped = open_source(str(tmp_path), settings)
     assert mapped.task == direct.task
     assert torch.equal(mapped.train.labels, direct.train.labels)
@@ -204,7 +277,7 @@ def test_the_hub_by_name_and_configuration(monkeypatch: pytest.MonkeyPatch, make
         return {"train": split, "valid": split, "unsupervised": split}
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr(tables, "_hub_licence", lambda name: f"licence of {name}")
+    monkeypatch.setattr(hub, "_hub_licence", lambda name: f"licence of {name}")
     source = open_source("hf:owner/insects:small")
     assert asked == [("owner/insects", "small")]
     assert source.licence == "licence of owner/insects"
@@ -224,7 +297,7 @@ def test_the_hub_may_keep_images_as_files(
     rows = {"image": [{"bytes": None, "path": str(tmp_path / "x.png")}] * 2, "label": [0, 1]}
     split = datasets.Dataset.from_dict(rows, features=features)
     monkeypatch.setattr(datasets, "load_dataset", lambda *_: {"train": split})
-    monkeypatch.setattr(tables, "_hub_licence", lambda _: None)
+    monkeypatch.setattr(hub, "_hub_licence", lambda _: None)
     assert read_hub("owner/insects").splits["train"].open()(1) == make_image(7)
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from attar.data.folders import read_folder
+from attar.data.readers.folders import read_folder
 from attar.errors import DataError
 
 Make = Callable[..., Path]
@@ -85,3 +85,63 @@ def test_the_licence_is_read_from_a_card(make_folder: Make) -> None:
     for text in ("# Insects", "---\n: [\n---\n", "---\n- a\n---\n", "---"):
         (root / "README.md").write_text(text)
         assert read_folder(root).licence is None
+
+
+def test_what_attar_made_in_a_source_is_no_class(make_folder: Make, make_image: Callable[..., bytes]) -> None:
+    root = make_folder({"": 2})
+    before = read_folder(root)
+    for name in ("runs/first/events.jsonl", "runs/first/distilled/attar.json", "mine/attar.json"):
+        (root / name).parent.mkdir(parents=True)
+        (root / name).write_text("{}")
+        ((root / name).parent / "preview.png").write_bytes(make_image())
+    found = read_folder(root)
+    assert found.class_names == before.class_names
+    assert found.splits["train"].listing == before.splits["train"].listing
+    assert "'mine', 'runs/first'" in found.notes[0] or "'runs/first', 'mine'" in found.notes[0]
+
+
+@pytest.mark.parametrize("below", ["", "unknown/"])
+def test_a_split_without_labels_is_left_out_with_a_note(
+    make_folder: Make, make_image: Callable[..., bytes], below: str
+) -> None:
+    root = make_folder({"train": 3})
+    (root / "test" / below).mkdir(parents=True)
+    for i in range(4):
+        (root / "test" / below / f"{i}.png").write_bytes(make_image(i))
+    found = read_folder(root)
+    assert set(found.splits) == {"train"}
+    assert found.notes == [f"{root}: the test split has no labels (no folders of the classes in test/): left out"]
+
+
+def test_folders_of_splits_without_class_folders_are_no_classes(tmp_path: Path) -> None:
+    for name in ("train/cat.0.png", "train/dog.0.png", "test/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(DataError, match=r"'test', 'train' hold images that are in no class folder(.|\n)*labels.csv"):
+        read_folder(tmp_path)
+
+
+def test_images_beside_the_class_folders_are_told(make_folder: Make) -> None:
+    root = make_folder({"": 1})
+    (root / "overview.png").write_bytes(b"")
+    assert read_folder(root).notes == [f"{root}: images in no class folder, left out: 1"]
+    split = make_folder({"more/train": 1})
+    (split / "more/extra").mkdir()
+    (split / "more/extra/x.png").write_bytes(b"")
+    (note,) = read_folder(split / "more").notes
+    assert note.endswith("images in no class folder, left out: 1; no names of splits: 'extra'")
+
+
+def test_one_folder_above_the_classes_is_told(make_folder: Make) -> None:
+    root = make_folder({"flowers": 1})
+    with pytest.raises(DataError, match=rf"holds one folder only: flowers(.|\n)*give {root}/flowers"):
+        read_folder(root)
+
+
+def test_no_advice_is_to_remove_what_people_have(make_folder: Make) -> None:
+    root = make_folder({"": 1})
+    (root / "cats").mkdir()
+    with pytest.raises(DataError) as raised:
+        read_folder(root)
+    assert "remove" not in raised.value.fix
+    assert "begin its name with a dot" in raised.value.fix

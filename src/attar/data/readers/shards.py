@@ -2,6 +2,7 @@
 
     train-000000.tar    n01440764_18.jpg    the image, any ending of `attar.data.raster.SUFFIXES`
                         n01440764_18.cls    its class, a number or a word; or n01440764_18.json with such a `label`
+                        n01440764_18.image.jpg, .label.cls, .label.txt    the same, where endings have several parts
     classnames.txt      names of the classes that are numbers, a line each (or classes.txt); may be missing
 
 Shards are listed by their headers and read where an image lies, in any order, from several threads; nothing is
@@ -16,15 +17,17 @@ import json
 import re
 import tarfile
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from attar.data.examples import Examples, Found, index_labels, licence_of, split_named
+from attar.data.classes import classify
+from attar.data.examples import Examples, Found, licence_of, split_named, unlabelled
 from attar.data.raster import SUFFIXES, Encoded
+from attar.data.readers.base import Reader
 from attar.errors import DataError
+from attar.options import Reading
 from attar.runtime.archives import plain_files
 from attar.runtime.events import Events
 from attar.runtime.files import digest
@@ -32,6 +35,7 @@ from attar.runtime.files import digest
 PREFIX = "wds:"
 NAMES = ("classnames.txt", "classes.txt")
 LABEL_KEYS = ("label", "cls", "class")
+IMAGE_KEYS = ("image", "img", "input")
 _MOST_SHARDS = 1_000_000
 _MOST_LABEL_BYTES = 1 << 20
 _BRACES = re.compile(r"\{([^{}]*)\}")
@@ -41,12 +45,13 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 Label = int | str
 
 
-def read_shards(pattern: str, events: Events | None = None) -> Found:
+def read_shards(pattern: str, how: Reading | None = None, events: Events | None = None) -> Found:
     """List the images of shards; none is opened.
 
     Args:
         pattern: files, with `{000..146}`, `{train,val}`, `*` and `?` in their path; or a folder of shards, with or
             without folders for splits in it.
+        how: which labels to take, and what to do about images without one.
         events: progress.
 
     The split is named in a shard's name or is that of its folder; shards of one split alone are training images.
@@ -54,7 +59,8 @@ def read_shards(pattern: str, events: Events | None = None) -> Found:
     """
     files = shard_files(pattern)
     splits = _by_split(files)
-    indices = {split: _Index() for split in splits}
+    how = how or Reading()
+    indices = {split: _Index(how.label_column) for split in splits}
     with (events or Events(quiet=True)).progress(f"listing shards of {pattern}", len(files)) as bar:
         for split, shards in splits.items():
             for shard in shards:
@@ -63,9 +69,12 @@ def read_shards(pattern: str, events: Events | None = None) -> Found:
     labels = {split: index.labels for split, index in indices.items()}
     if not any(labels.values()):
         raise DataError(f"{pattern}: the shards hold no images", expected="a .jpg or .png and a .cls for each image")
-    class_names, numbers = index_labels(labels, _names(files[0], labels["train"]), pattern)
-    examples = {split: indices[split].examples(numbers[split]) for split in numbers}
-    return Found(class_names, examples, licence_of(files[0].parent))
+    names = _names(files[0], labels.get("train", []))
+    classes = classify(labels, names, pattern, skip_unlabelled=how.skip_unlabelled)
+    examples = {split: index.examples() for split, index in indices.items()}
+    repeated = sum(index.repeated for index in indices.values())
+    notes = [f"{pattern}: samples that have the name of another one beside them, read as such: {repeated:,}"]
+    return classes.found(examples, licence_of(files[0].parent), notes if repeated else [])
 
 
 def shard_files(pattern: str) -> list[Path]:
@@ -146,6 +155,8 @@ def _names(shard: Path, labels: Sequence[Label]) -> list[str] | None:
 class _Index:
     """Where the images of a split lie: of each its shard, and first byte and size in it. 20 bytes an image."""
 
+    column: str | None = None
+    repeated: int = 0
     shards: list[Path] = field(default_factory=list)
     home: Any = field(default_factory=lambda: array("i"))
     start: Any = field(default_factory=lambda: array("q"))
@@ -154,16 +165,19 @@ class _Index:
 
     def add(self, shard: Path) -> None:
         """List the images of one more shard."""
-        for start, size, label in _images(shard):
+        before = ""
+        for sample in _samples(shard, self.column):
+            self.repeated += sample.name == before
+            before = sample.name
             self.home.append(len(self.shards))
-            self.start.append(start)
-            self.size.append(size)
-            self.labels.append(label)
+            self.start.append(sample.image.offset_data)
+            self.size.append(sample.image.size)
+            self.labels.append(sample.label)
         self.shards.append(shard)
 
-    def examples(self, labels: Any) -> Examples:
+    def examples(self) -> Examples:
         listing = digest([[shard.name, shard.stat().st_size] for shard in self.shards])
-        return Examples(labels, self._name, self._reader, listing)
+        return Examples(unlabelled(), self._name, self._reader, listing)
 
     def _name(self, index: int) -> str:
         return f"{self.shards[self.home[index]]} byte {self.start[index]}"
@@ -179,21 +193,51 @@ class _Index:
         return read
 
 
-def _images(shard: Path) -> Iterator[tuple[int, int, Label]]:
-    """First byte, size and label of each image in a shard, in order."""
+@dataclass(frozen=True)
+class _Sample:
+    name: str
+    image: tarfile.TarInfo
+    label: Label | None
+
+
+def _samples(shard: Path, column: str | None) -> Iterator[_Sample]:
+    """The samples of a shard, in order. Where a file of one comes a second time, the next sample has begun."""
     with _opened(shard) as file:
-        found = ((sample_name(member.name), member) for member in _members(file, shard))
-        named = ((*name, member) for name, member in found if name)
-        for name, parts in itertools.groupby(named, key=itemgetter(0)):
-            files = {ending: member for _, ending, member in parts}
-            image = next((member for ending, member in files.items() if f".{ending}" in SUFFIXES), None)
-            if image is None:
-                raise DataError(
-                    f"{shard}: {name} has no image, only {', '.join(files)}",
-                    expected=f"a file ending in {', '.join(sorted(SUFFIXES))}",
-                    fix="write the shard again",
-                )
-            yield image.offset_data, image.size, _label(file, f"{shard}: {name}", files)
+        name, files = "", dict[str, tarfile.TarInfo]()
+        for member in _members(file, shard):
+            found = sample_name(member.name)
+            if found is None:
+                continue
+            if files and (found[0] != name or found[1] in files):
+                yield _sample(file, shard, name, files, column)
+                files = {}
+            name = found[0]
+            files[found[1]] = member
+        if files:
+            yield _sample(file, shard, name, files, column)
+
+
+def _sample(
+    file: BinaryIO, shard: Path, name: str, files: Mapping[str, tarfile.TarInfo], column: str | None
+) -> _Sample:
+    where = f"{shard}: {name}"
+    images = [ending for ending in files if f".{ending.rpartition('.')[2]}" in SUFFIXES]
+    ending = _chosen(images, IMAGE_KEYS)
+    if ending is None:
+        several = f"several images, {', '.join(images)}" if images else f"no image, only {', '.join(files)}"
+        raise DataError(
+            f"{where} has {several}",
+            expected=f"a file ending in {', '.join(sorted(SUFFIXES))}, or one of several called image, img or input",
+            fix="write the shard again",
+        )
+    return _Sample(name, files[ending], _label(file, where, files, column))
+
+
+def _chosen(endings: Sequence[str], keys: Sequence[str]) -> str | None:
+    """The only one, or the one without further parts, or the one whose first part is a usual key."""
+    plain = [ending for ending in endings if "." not in ending]
+    usual = [ending for ending in endings if ending.split(".")[0] in keys]
+    return next((found[0] for found in (endings, plain, usual) if len(found) == 1), None)
 
 
 def _opened(shard: Path) -> BinaryIO:
@@ -225,25 +269,60 @@ def _members(file: BinaryIO, shard: Path) -> Iterator[tarfile.TarInfo]:
         ) from error
 
 
-def _label(file: BinaryIO, name: str, files: dict[str, tarfile.TarInfo]) -> Label:
-    member = files.get("cls", files.get("json"))
-    if member is not None and member.size <= _MOST_LABEL_BYTES:
-        file.seek(member.offset_data)
-        text = file.read(member.size).decode("utf-8", errors="replace").strip()
-        found = text if member is files.get("cls") else _of_json(text)
-        if found:
-            return int(found) if re.fullmatch(r"-1|\d{1,9}", found) else found
+def _label(file: BinaryIO, name: str, files: Mapping[str, tarfile.TarInfo], column: str | None) -> Label | None:
+    """The class of a sample; None where a .json has null for it."""
+    texts = [ending for ending in files if ending.rpartition(".")[2] in ("cls", "txt")]
+    if column is not None:
+        texts = [ending for ending in texts if column.lower() in (ending, ending.rpartition(".")[0])]
+    else:
+        texts = [e for e in texts if e.endswith("cls")] or [e for e in texts if e.split(".")[0] in LABEL_KEYS]
+    ending = _chosen(texts, LABEL_KEYS)
+    if ending is not None:
+        found: Any = _text(file, files[ending])
+        return _number(found) if found else None
+    tables = [_json(_text(file, member)) for ending, member in files.items() if ending.rpartition(".")[2] == "json"]
+    keys = LABEL_KEYS if column is None else (column,)
+    for values in tables:
+        for key in keys:
+            if key in values and isinstance(values[key], int | str | None) and not isinstance(values[key], bool):
+                return _number(str(values[key])) if values[key] is not None else None
+    wanted = "" if column is None else f" {column!r}"
     raise DataError(
-        f"{name} has no class",
-        expected=f"a file .cls with a number or a word, or a .json with one as {' or '.join(LABEL_KEYS)}",
-        fix="write the shard again",
+        f"{name} has no class{wanted}, only {', '.join(files)}",
+        expected=f"a file .cls with a number or a word, or a .json with one as {' or '.join(keys)}",
+        fix="say which file or key it is with --label-column, or write the shard again",
     )
 
 
-def _of_json(text: str) -> str:
+def _number(text: str) -> Label:
+    return int(text) if re.fullmatch(r"-?\d{1,9}", text) else text
+
+
+def _text(file: BinaryIO, member: tarfile.TarInfo) -> str:
+    if member.size > _MOST_LABEL_BYTES:
+        return ""
+    file.seek(member.offset_data)
+    return file.read(member.size).decode("utf-8", errors="replace").strip()
+
+
+def _json(text: str) -> Mapping[str, Any]:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
-        return ""
-    found = [values[key] for key in LABEL_KEYS if key in values] if isinstance(values, dict) else []
-    return str(found[0]) if found and isinstance(found[0], int | str) and not isinstance(found[0], bool) else ""
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _read(pattern: str, how: Reading, events: Events) -> Found:
+    return read_shards(pattern, how, events)
+
+
+READER = Reader(
+    "shards",
+    "wds:PATTERN",
+    "WebDataset shards, such as 'wds:shards/{train,val}-{000..146}.tar', or their folder",
+    _read,
+    lambda path: path.suffix == ".tar" and path.is_file(),
+    prefix=PREFIX,
+    columns=True,
+)

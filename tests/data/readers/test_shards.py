@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from attar.data.shards import shard_files
+from attar.data.raster import to_pixels
+from attar.data.readers.shards import read_shards, shard_files
 from attar.data.sources import Source, SourceSettings, open_source
 from attar.errors import DataError
 from attar.run.settings import source_name
@@ -108,7 +109,7 @@ def test_numbers_are_named_by_a_file_beside_them(make_shard, tmp_path):
     (tmp_path / "set" / "classnames.txt").write_text("ant\nbee\n")
     assert opened(tmp_path / "set").task.class_names == ("ant", "bee")
     (tmp_path / "set" / "classnames.txt").write_text("ant\n")
-    with pytest.raises(DataError, match="out of range"):
+    with pytest.raises(DataError, match="have no class"):
         opened(tmp_path / "set")
 
 
@@ -188,3 +189,71 @@ def test_a_shard_that_may_not_be_read_is_told(make_shard, tmp_path):
     make_shard("train.tar").chmod(0)
     with pytest.raises(DataError, match="can't be opened"):
         opened(tmp_path)
+
+
+def samples(make_image, files: Callable[[int], Members], num: int = 20) -> Members:
+    return [(f"{i:04}.{ending}", data) for i in range(num) for ending, data in files(i)]
+
+
+def test_endings_of_several_parts(tmp_path, make_image):
+    """As writers of samples with named fields leave them."""
+    members = samples(
+        make_image,
+        lambda i: [("image.png", make_image(i)), ("label.cls", b"%d" % (i % 2)), ("mask.png", make_image(500 + i))],
+    )
+    write_shard(tmp_path / "train.tar", members)
+    source = opened(tmp_path, validation_fraction=0)
+    assert source.task.class_names == ("0", "1")
+    expected = {to_pixels(make_image(i)).tobytes() for i in range(20)}
+    pixels = source.train.pixels(torch.arange(len(source.train))).permute(0, 2, 3, 1).numpy()
+    assert {image.tobytes() for image in pixels} < expected
+
+
+def test_of_several_images_or_labels_one_must_be_known_by_its_name(tmp_path, make_image):
+    write_shard(tmp_path / "train.tar", samples(make_image, lambda i: [(f"{k}.png", make_image(i)) for k in "ab"]))
+    with pytest.raises(DataError, match=r"0000 has several images, a\.png, b\.png"):
+        opened(tmp_path)
+    both = samples(
+        make_image, lambda i: [("png", make_image(i)), ("fine.cls", b"%d" % (i % 4)), ("coarse.cls", b"%d" % (i % 2))]
+    )
+    write_shard(tmp_path / "train.tar", both)
+    with pytest.raises(DataError, match=r"no class, only png, fine\.cls, coarse\.cls(.|\n)*--label-column"):
+        opened(tmp_path)
+    assert opened(tmp_path, label_column="coarse").task.class_names == ("0", "1")
+    assert opened(tmp_path, label_column="fine.cls").task.class_names == ("0", "1", "2", "3")
+
+
+def test_a_key_of_json_is_a_column(tmp_path, make_image):
+    about = [json.dumps({"label": i % 2, "coarse": "ab"[i // 2 % 2]}).encode() for i in range(20)]
+    write_shard(tmp_path / "train.tar", samples(make_image, lambda i: [("png", make_image(i)), ("json", about[i])]))
+    assert opened(tmp_path).task.class_names == ("0", "1")
+    assert opened(tmp_path, label_column="coarse").task.class_names == ("a", "b")
+
+
+@pytest.mark.parametrize("blank", [b"-1", b"", b"null"])
+def test_samples_without_a_label_are_told_or_left_out(tmp_path, make_image, blank):
+    ending = "json" if blank == b"null" else "cls"
+
+    def files(i: int) -> Members:
+        text = blank if i == 3 else b"%d" % (i % 2)
+        return [("png", make_image(i)), (ending, b'{"label": %s}' % text if ending == "json" else text)]
+
+    write_shard(tmp_path / "train.tar", samples(make_image, files))
+    with pytest.raises(DataError, match="1 of 20 train images have no class: train image 3"):
+        opened(tmp_path)
+    source = opened(tmp_path, skip_unlabelled=True)
+    assert len(source.train) + len(source.validation) + len(source.test) == 19
+
+
+def test_samples_of_one_name_are_read_as_several_and_told(tmp_path, make_image):
+    """As a writer leaves them that is given the same key each time."""
+    members = [(f"x.{ending}", data) for _, ending, data in _parts(make_image)]
+    write_shard(tmp_path / "train.tar", members)
+    found = read_shards(str(tmp_path))
+    assert found.splits["train"].labels.tolist() == [0, 1] * 3
+    assert [found.splits["train"].open()(i) for i in range(6)] == [make_image(i) for i in range(6)]
+    assert found.notes == [f"{tmp_path}: samples that have the name of another one beside them, read as such: 5"]
+
+
+def _parts(make_image) -> list[tuple[int, str, bytes]]:
+    return [part for i in range(6) for part in ((i, "png", make_image(i)), (i, "cls", b"%d" % (i % 2)))]
