@@ -3,7 +3,7 @@
 imagefolder.py  tensors.py  webdataset.py    a format each: export, read
 fkd.py          soft labels that were stored for views of an image folder    unpacking.py   an archive of them
 foreign.py      recognise a format        loaded.py   what was read        settings.py  scales.py   what values are
-torchfile.py  plainpickle.py    images.py    files of people one does not know
+images.py       images of people one does not know
 hub.py          a distilled dataset as a repository of the Hugging Face hub
 loaders/        what an export brings along to be read without attar
 """

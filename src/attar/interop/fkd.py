@@ -37,10 +37,10 @@ from attar.augment.replayed import ReplayedSet
 from attar.augment.stored_views import describe, records
 from attar.augment.views import ViewDraw, Views, ViewSettings
 from attar.errors import ArtifactError
-from attar.interop.torchfile import read_values
 from attar.labels.codec import LOGIT_LIMIT
 from attar.labels.plan import LabelPlan
 from attar.labels.writing import write_labels
+from attar.runtime.torchfile import read_torch
 
 FIRST = Path("epoch_0") / "batch_0.tar"
 DRAWS = (2, 1)
@@ -324,7 +324,7 @@ def _numbered(folder: Path, pattern: str) -> list[Path]:
 
 def _batch(path: Path, num_classes: int, shape: tuple[int, int, int], first: int) -> Rows:
     """Read and check a batch; `first` is the place of its first row in the epoch."""
-    values = read_values(path)
+    values = read_torch(path, "a batch of labels")
     try:
         crops, flips, partners, share, box, logits = values
         return _rows(crops, flips, partners, share, box, logits, num_classes, shape, first)

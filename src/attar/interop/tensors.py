@@ -28,9 +28,9 @@ from attar.interop.folder import Export, Note, exported, exporting, imported, lo
 from attar.interop.loaded import Loaded, Origin
 from attar.interop.scales import Kind, constants_of, normalization_of, tell
 from attar.interop.settings import ForeignSettings
-from attar.interop.torchfile import read_tensor, read_values
 from attar.runtime.events import Events
 from attar.runtime.files import write_bytes
+from attar.runtime.torchfile import read_tensor, read_torch
 from attar.task import Normalization, Task
 
 STEMS = ("_best", "")
@@ -161,7 +161,7 @@ def _read(source: Path, part: int) -> Tensors:
 
 def _of_experiment(file: Path, part: int) -> tuple[Tensor, Tensor]:
     """Images and labels of one of the experiments in a file of DC's code."""
-    values = read_values(file)
+    values = read_torch(file, "sets of tensors")
     sets = values.get("data") if isinstance(values, dict) else None
     if not isinstance(sets, list) or not all(_is_pair(one) for one in sets) or not sets:
         raise ArtifactError(
@@ -182,7 +182,7 @@ def _is_pair(value: Any) -> bool:
 
 
 def _rate(file: Path) -> float:
-    values = read_values(file)
+    values = read_torch(file, "a learning rate")
     rate = values.item() if isinstance(values, Tensor) and values.numel() == 1 else values
     if not isinstance(rate, float) or not 0 < rate < math.inf:
         raise ArtifactError(f"{file} holds no learning rate", expected="a number above 0", fix="delete or replace it")
