@@ -3,8 +3,8 @@
 `torch.load(weights_only=True)` reads tensors and plain values. Two things are added. What programs save beside them (an
 `argparse.Namespace`, a scheduler, an array) becomes a `StandIn` that holds nothing, whatever its name is, and numpy's
 scalars become plain numbers: no name in the file is looked up. And a file of some hundred bytes can keep an unpickler
-busy for ever or fill the memory (a tuple of two of the same, forty times, as a key). So a process of its own reads each file
-first, with limits on its time and its memory, and only what it survived is read here.
+busy for ever, by a key that is a tuple of two of a tuple of two, or fill the memory. So a process of its own reads each
+file first, with limits on its time and its memory, and only what it survived is read here.
 
     python -m attar.runtime.torchfile    that process: a line [path, mapped, seconds] in, a line out: null, or why not
 """
@@ -137,7 +137,7 @@ def _read(path: Path, mapped: bool) -> Any:
 
 
 def _check_archive(path: Path, *, numbers: bool) -> None:
-    """Raise ValueError where it unfolds, or its directory lies; `numbers`: or its sums are wrong, for which all is read."""
+    """Raise ValueError where it unfolds or its directory lies; with `numbers`, also where a sum is wrong."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if len({member.filename for member in members}) != len(members):
