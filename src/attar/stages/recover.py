@@ -30,7 +30,7 @@ from attar.config import Config
 from attar.errors import ArtifactError, ConfigError, DivergedError
 from attar.items import chunk_item
 from attar.methods.base import KnowledgeT, Method, Optimised, RealImages, Selector, Synthetic
-from attar.runtime.checkpoint import read_tensors, write_tensors
+from attar.runtime.checkpoint import prefixed, read_tensors, unprefixed, write_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events, Progress
 from attar.runtime.seeding import generator
@@ -267,11 +267,11 @@ class _Loop(Generic[KnowledgeT]):
 
         def packed(k: int) -> dict[str, Tensor]:
             gradients, metrics = self._draw(step, k)
-            named = {f"gradient.{name}": value for name, value in gradients.items()}
-            return named | {f"metric.{name}": torch.as_tensor(value).float() for name, value in metrics.items()}
+            scalars = {name: torch.as_tensor(value).float() for name, value in metrics.items()}
+            return prefixed("gradient.", gradients) | prefixed("metric.", scalars)
 
         found = self.team.mean(packed, self.settings.draws_per_step)
-        return _with_prefix(found, "gradient."), _with_prefix(found, "metric.")
+        return unprefixed(found, "gradient."), unprefixed(found, "metric.")
 
     def _draw(self, step: int, k: int) -> tuple[dict[str, Tensor], Mapping[str, float | Tensor]]:
         picked = torch.arange(len(self.synthetic.labels), device=self.synthetic.labels.device)
@@ -334,8 +334,7 @@ class _Loop(Generic[KnowledgeT]):
 
     def _state(self) -> dict[str, Tensor]:
         """All that a resumed run needs to know, by name; the tensors are those in use."""
-        tensors = {f"variable.{name}": value for name, value in self.synthetic.variables.items()}
-        tensors |= {f"average.{name}": value for name, value in self.average.state().items()}
+        tensors = prefixed("variable.", self.synthetic.variables) | prefixed("average.", self.average.state())
         for name, value in self.synthetic.variables.items():
             for key, state in self.optimizer.state.get(value, {}).items():
                 if state is not None:
@@ -358,13 +357,13 @@ class _Loop(Generic[KnowledgeT]):
                     fix="start over with --fresh",
                 )
             value.copy_(saved)
-            if state := _with_prefix(tensors, f"optimizer.{name}."):
+            if state := unprefixed(tensors, f"optimizer.{name}."):
                 self.optimizer.state[value] = {
                     key: t if key == "step" else t.to(value.device) for key, t in state.items()
                 }
         step = int(note["step"])
         if self.average.state():
-            self.average.restore(_with_prefix(tensors, "average."), step)
+            self.average.restore(unprefixed(tensors, "average."), step)
         self.events.say(f"recover: going on at step {step} of {self.settings.iterations}")
         return step
 
@@ -383,11 +382,6 @@ def write_snapshot(folder: Path, step: int, images: Tensor, labels: Tensor, task
     pixels = task.normalization.pixels(shown).clamp(0, 1).mul(255).round().byte()
     note = {"step": step, "labels": labels[:SNAPSHOT_IMAGES].tolist()}
     write_tensors(folder / _snapshot_name(step), {"pixels": pixels.permute(0, 2, 3, 1)}, note)
-
-
-def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin so, by the rest of their names."""
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _snapshot_name(step: int) -> str:
