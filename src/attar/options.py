@@ -85,7 +85,7 @@ class Seeded(Config):
     """Every random choice is a function of it."""
 
 
-class Accelerated(Config):
+class _Accelerated(Config):
     """What the networks are computed on."""
 
     section: ClassVar[str] = "run"
@@ -108,7 +108,7 @@ class Threads(Config):
     on tiny images, and by far where the machine is busy."""
 
 
-class Machine(Threads, Accelerated):
+class Machine(Threads, _Accelerated):
     """Where the work runs."""
 
 
@@ -316,7 +316,7 @@ def section_of(kind: type[Config], field: str) -> str | None:
 
 def arranged(*kinds: type[Config]) -> dict[str, FieldInfo]:
     """Fields of some classes in the order of signatures and help: those that most commands have come last."""
-    common: tuple[type[Config], ...] = (Assigned, Reading, Seeded, Accelerated, Threads, Quiet)
+    common: tuple[type[Config], ...] = (Assigned, Reading, Seeded, _Accelerated, Threads, Quiet)
     places = {name: i + 1 for i, group in enumerate(common) for name in group.model_fields}
     fields = {name: info for kind in kinds for name, info in kind.model_fields.items()}
     return dict(sorted(fields.items(), key=lambda field: places.get(field[0], 0)))

@@ -18,7 +18,9 @@ from attar.artifacts.distilled import load_distilled, write_distilled
 from attar.artifacts.labelling import Labelling
 from attar.artifacts.verify import verify
 from attar.errors import ArtifactError, AttarError
-from attar.labels import LabelPlan, LabelStore, write_labels
+from attar.labels.plan import LabelPlan
+from attar.labels.store import LabelStore
+from attar.labels.writing import write_labels
 from attar.methods.base import Distillate
 from attar.runtime.seeding import generator
 from attar.task import Normalization, Task

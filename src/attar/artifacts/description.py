@@ -52,7 +52,7 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", protected_namespaces=())
 
 
-class Lean(Part):
+class _Lean(Part):
     """Fields that came after format version 2, `whitening` and `views`, are written only where they are used."""
 
     @model_serializer(mode="wrap")
@@ -70,7 +70,7 @@ class Whitened(Part):
     """SHA-256 of the mean and the matrix's upper triangle, float32, little-endian."""
 
 
-class Scale(Lean):
+class Scale(_Lean):
     """Per-channel mean and standard deviation of the source's pixels, in 0..1."""
 
     mean: tuple[Finite, ...]
@@ -102,7 +102,7 @@ class Classes(Part):
         return self.channels * self.height_px * self.width_px
 
 
-class Sizes(Lean):
+class Sizes(_Lean):
     """Bytes that training on the dataset needs."""
 
     images: Count
@@ -116,7 +116,7 @@ class Sizes(Lean):
     total: Count
 
 
-class StoredLabels(Lean):
+class StoredLabels(_Lean):
     """Labels stored by epoch and image: the fields of `attar.labels.plan.LabelPlan`."""
 
     codec: str
@@ -159,7 +159,7 @@ class Labels(Part):
         return self
 
 
-class Files(Lean):
+class Files(_Lean):
     """Names of the data files, shards in order."""
 
     images: tuple[FileName, ...]

@@ -20,14 +20,14 @@ from attar.interop.tensors import export_tensors
 from attar.interop.webdataset import export_webdataset
 
 
-class Exporter(Protocol):
+class _Exporter(Protocol):
     """Write a distilled dataset into a new folder in another format."""
 
     def __call__(self, distilled: Distilled, out: Path, *, overwrite: bool = False) -> Export:
         """Export; say what is lost."""
 
 
-EXPORTERS: dict[str, tuple[Exporter, str]] = {
+EXPORTERS: dict[str, tuple[_Exporter, str]] = {
     "imagefolder": (export_imagefolder, "PNGs in a folder for each class; 8-bit pixels and hard labels only"),
     "tensors": (export_tensors, "images_best.pt and labels_best.pt, as trajectory-matching code reads them"),
     "webdataset": (export_webdataset, "tar files with a PNG, a class and float pixels for each image, for streams"),

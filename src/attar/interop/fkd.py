@@ -108,7 +108,7 @@ class FkdLabels:
         first = self._read(0)
         self.mix: Mix = first.mix
         self._orders = _Orders(seed, len(labels), self._draws(first, unchecked))
-        self.views = FkdViews(self)
+        self.views = _FkdViews(self)
 
     @property
     def num_images(self) -> int:
@@ -237,7 +237,7 @@ class FkdLabels:
 _COLUMNS = ("crop", "flip", "partner", "box", "share", "logits")
 
 
-class FkdViews(Views):
+class _FkdViews(Views):
     """Views that were stored, and not drawn from a seed."""
 
     def __init__(self, stored: FkdLabels) -> None:

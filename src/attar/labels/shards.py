@@ -63,7 +63,7 @@ def open_shard(folder: Path, plan: LabelPlan, shard: Shard) -> OpenShard:
         note = {key: json.loads(value) for key, value in header.pop("__metadata__").items()}
         if note["plan"] != plan.to_json():
             raise _unexpected(path, f"{note['plan']}", f"{plan.to_json()}")
-        tensors = _places(header, tensors_of(plan, shard), 8 + length, path.stat().st_size)
+        tensors = _places(header, _tensors_of(plan, shard), 8 + length, path.stat().st_size)
         return OpenShard(path, tensors, QuantizationError(**note["error"]))
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing", fix="fetch the dataset again, or relabel again") from error
@@ -73,7 +73,7 @@ def open_shard(folder: Path, plan: LabelPlan, shard: Shard) -> OpenShard:
         raise _unexpected(path, str(error), "the safetensors header of a label shard") from error
 
 
-def tensors_of(plan: LabelPlan, shard: Shard) -> dict[str, tuple[str, tuple[int, ...]]]:
+def _tensors_of(plan: LabelPlan, shard: Shard) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Dtype and shape of every tensor of a shard: the labels, and the tables of their codec."""
     rows = (shard.num, plan.num_images)
     views = {VIEWS: ("u1", (*rows, VIEW.itemsize))} if plan.views else {}

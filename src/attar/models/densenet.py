@@ -28,7 +28,7 @@ COMPRESSION = 2
 """Of densenet-bc: channels before a transition for each behind it."""
 
 
-class Grown(nn.Module):
+class _Grown(nn.Module):
     """Maps (b, c, h, w), with those that `layer` makes of them behind."""
 
     def __init__(self, layer: nn.Module) -> None:
@@ -72,4 +72,4 @@ def _grown(norm: Norm, here: int, growth: int, compact: bool) -> nn.Module:
     before = list[nn.Module]()
     if compact:
         before, here = [*activation(norm, here), convolution(here, BOTTLENECK * growth, 1)], BOTTLENECK * growth
-    return Grown(nn.Sequential(*before, *activation(norm, here), convolution(here, growth)))
+    return _Grown(nn.Sequential(*before, *activation(norm, here), convolution(here, growth)))

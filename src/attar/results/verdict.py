@@ -83,7 +83,7 @@ def verdict(records: Sequence[Record]) -> Words:
     distilled ones, a sentence says so, lest the comparison mislead. A best over the run has no part in it.
     """
     found = pairs(records)
-    by_model = [[p for p in found if p.distilled.model == model] for model in models_of(found)]
+    by_model = [[p for p in found if p.distilled.model == model] for model in _models_of(found)]
     if len(by_model) < 2:
         return Words((*(_sentence(pair, found) for pair in found), *_better_labels(found), *_chosen(records, found)))
     kinds = dict.fromkeys(pair.labels for pair in found)
@@ -114,7 +114,7 @@ def group_words(record: Record) -> str:
     return record.group if record.augmented else f"{record.group}, not augmented"
 
 
-def models_of(found: Sequence[Pair]) -> list[str]:
+def _models_of(found: Sequence[Pair]) -> list[str]:
     """Networks, in the order of their first pair."""
     return list(dict.fromkeys(pair.distilled.model for pair in found))
 
@@ -163,7 +163,7 @@ def _difference(pair: Pair, random: Record) -> str:
 def _chosen(records: Sequence[Record], found: Sequence[Pair]) -> list[str]:
     """One sentence on real images, chosen well, that do better than distilled ones with the same labels."""
     ahead: dict[str, None] = {}
-    several = len(models_of(found)) > 1
+    several = len(_models_of(found)) > 1
     chosen = [one for one in records if one.augmented and not one.best and one.group not in NOT_CHOSEN]
     for pair in found:
         for other in chosen:

@@ -32,7 +32,7 @@ def processor_flags() -> tuple[str, ...]:
     return tuple(flag for flag in SHOWN_FLAGS if flag in found)
 
 
-def has_bf16(device: torch.device) -> bool:
+def _has_bf16(device: torch.device) -> bool:
     """Whether a device has instructions for bfloat16.
 
     ONEDNN_MAX_CPU_ISA, by which oneDNN can be held to older instructions of a processor, is heeded.
@@ -48,13 +48,13 @@ def has_bf16(device: torch.device) -> bool:
 
 def auto_precision(device: torch.device, gains: bool = False) -> str:
     """What `auto` is on a device; `gains`: whether the work at hand is of the kind that gains on a processor too."""
-    suits = has_bf16(device) and (device.type == "cuda" or gains)
+    suits = _has_bf16(device) and (device.type == "cuda" or gains)
     return "bf16-mixed" if suits else "32-true"
 
 
 def advice(device: torch.device, precision: str) -> str:
     """A sentence where the precision is a bad choice on this device, with the measured factor; else empty."""
-    if device.type != "cpu" or precision != "bf16-mixed" or has_bf16(device):
+    if device.type != "cpu" or precision != "bf16-mixed" or _has_bf16(device):
         return ""
     return (
         f"{precision} takes about {slowdown():.0f} times as long as 32-true on this processor, which has no "

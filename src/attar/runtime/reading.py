@@ -62,7 +62,7 @@ def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
         value = json.loads(text.decode() if isinstance(text, bytes) else text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-    require_plain(value, finite=finite)
+    _require_plain(value, finite=finite)
     return value
 
 
@@ -76,7 +76,7 @@ def read_yaml(path: Path, fix: str) -> dict[str, Any]:
     data = read_bytes(path, MOST_YAML_BYTES)
     try:
         value = yaml.safe_load(data.decode())
-        require_plain(value, most=MOST_YAML_PARTS)
+        _require_plain(value, most=MOST_YAML_PARTS)
     except UNREADABLE as error:
         raise ArtifactError(f"{path} is damaged: {_line(error)}", expected="YAML of settings", fix=fix) from error
     if not isinstance(value, dict):
@@ -84,7 +84,7 @@ def read_yaml(path: Path, fix: str) -> dict[str, Any]:
     return value
 
 
-def require_plain(value: Any, *, finite: bool = True, most: int = MOST_PARTS) -> None:
+def _require_plain(value: Any, *, finite: bool = True, most: int = MOST_PARTS) -> None:
     """Raise ValueError unless a value is of plain parts, at most `most` of them, nested no deeper than MOST_DEPTH."""
     level, seen = [value], 0
     for _ in range(MOST_DEPTH):

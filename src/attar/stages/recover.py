@@ -117,7 +117,7 @@ def recover(
             state = _begin(method, parts[k], real, knowledge, seed, engine)
             if not isinstance(method, Optimised):
                 if k == 0 and settings.num_snapshots:
-                    write_snapshot(folder, 0, state.variables["images"], state.labels, method.task)
+                    _write_snapshot(folder, 0, state.variables["images"], state.labels, method.task)
                 write_chunk(folder / names[k], method.finish(state, knowledge))
                 continue
             loop = _Loop(method, state, real, knowledge, settings, seed, k, len(parts), folder, engine, events, members)
@@ -371,12 +371,12 @@ class _Loop(Generic[KnowledgeT]):
         if step in self.snapshots and self.leads:
             with torch.no_grad():
                 images = self.method.decode(self.result())
-            write_snapshot(self.folder, step, images, self.synthetic.labels, self.method.task)
+            _write_snapshot(self.folder, step, images, self.synthetic.labels, self.method.task)
         if step in self.states and self.leads:
             write_chunk(self.folder / state_name(step), self.method.finish(self.result(), self.knowledge))
 
 
-def write_snapshot(folder: Path, step: int, images: Tensor, labels: Tensor, task: Task) -> None:
+def _write_snapshot(folder: Path, step: int, images: Tensor, labels: Tensor, task: Task) -> None:
     """Keep up to 100 of the images (n, c, h, w), as uint8 pixels (k, h, w, c), the first of every class first."""
     shown = images[:SNAPSHOT_IMAGES].detach().float().cpu()
     pixels = task.normalization.pixels(shown).clamp(0, 1).mul(255).round().byte()

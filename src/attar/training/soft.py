@@ -54,7 +54,7 @@ def soft_set(distilled: Distilled, teacher: Teacher | None, device: torch.device
     return distilled.training_set()
 
 
-class Relabelled:
+class _Relabelled:
     """The images of a set with a soft label each.
 
     Args:
@@ -83,7 +83,7 @@ def labelled_by(
 ) -> TrainingSet:
     """Other images labelled as the distilled ones were: the same views, or one soft label each."""
     if views is None:
-        return Relabelled(data, one_label_each(teacher, data.images, len(data)))
+        return _Relabelled(data, one_label_each(teacher, data.images, len(data)))
     like = Views.from_json(views)
     own = Views(like.settings, like.seed, len(data), like.shape)
     return ReplayedSet(data.images, data.labels, own, teacher.logits, device)
