@@ -25,7 +25,7 @@ from attar.errors import ConfigError, unknown
 
 ROOMS: Mapping[str, str] = {
     "attar.methods": "attar.methods",
-    "attar.knowledge": "attar.squeeze.kinds",
+    "attar.knowledge": "attar.squeeze.knowledge",
     "attar.models": "attar.models.factory",
     "attar.strategies": "attar.training.strategies",
     "attar.codecs": "attar.labels.codecs",

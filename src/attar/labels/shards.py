@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ import numpy.typing as npt
 
 from attar.errors import ArtifactError
 from attar.labels.codec import Codec
-from attar.labels.error import QuantizationError
 from attar.labels.plan import VIEW, LabelPlan, Shard
 from attar.runtime.tensorfile import Place
 
@@ -114,3 +114,36 @@ def _unexpected(path: Path, found: str, expected: str) -> ArtifactError:
         expected=expected,
         fix="fetch the dataset again, or relabel again with --fresh",
     )
+
+
+@dataclass(frozen=True)
+class QuantizationError:
+    """What a codec costs: how far decoded logits are from the teacher's, measured on all of them.
+
+    Logits count up to a constant a row, so both sides are centred.
+    """
+
+    max_abs: float
+    """Greatest difference between a centred logit and the one read back."""
+    kl_1: float
+    """Mean KL divergence of softmax(decoded) from softmax(teacher), in nats."""
+    kl_20: float
+    """The same of softmax(./20)."""
+    num: int
+    """Labels that this was measured on."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def merge(cls, errors: Iterable[QuantizationError]) -> QuantizationError:
+        """The error of all labels together; `errors` is not empty."""
+        every = list(errors)
+        num = sum(error.num for error in every)
+        return cls(
+            max_abs=max(error.max_abs for error in every),
+            kl_1=sum(error.kl_1 * error.num for error in every) / num,
+            kl_20=sum(error.kl_20 * error.num for error in every) / num,
+            num=num,
+        )

@@ -17,9 +17,8 @@ from torch import Tensor
 
 from attar.errors import DivergedError
 from attar.labels.codec import LOGIT_LIMIT
-from attar.labels.error import QuantizationError
 from attar.labels.plan import VIEW, LabelPlan, Shard
-from attar.labels.shards import TENSOR, VIEWS, is_written
+from attar.labels.shards import TENSOR, VIEWS, QuantizationError, is_written
 from attar.runtime.checkpoint import write_tensors
 
 EpochLogits = Callable[[int], Iterable[tuple[Tensor, Tensor]]]

@@ -47,8 +47,7 @@ from attar.runtime.events import Events
 from attar.runtime.memory import enough_memory
 from attar.runtime.precision import AUTO_LEAST_PX, auto_precision
 from attar.runtime.processes import launched
-from attar.squeeze.kinds import kinds
-from attar.squeeze.knowledge import decisive
+from attar.squeeze.knowledge import decisive, kinds
 from attar.squeeze.teacher_files import load_teacher
 from attar.stages.recover import recover
 from attar.stages.relabel import label_plan, relabel

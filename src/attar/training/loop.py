@@ -42,11 +42,10 @@ from attar.training.distributed import (
     synchronize_norms,
     unused_parameters,
 )
-from attar.training.feeding import Feed
+from attar.training.feeding import Feed, require_replayable, view_epochs
 from attar.training.label_noise import wrong_labels
 from attar.training.losses import Losses, diverged
 from attar.training.optimizers import give_state, take_state
-from attar.training.replaying import require_replayable, view_epochs
 from attar.training.settings import TrainSettings, learning_rate, make_optimizer
 from attar.training.strategies import Batch, Part, Teaches, make_strategy
 
