@@ -114,7 +114,7 @@ class _Epoch:
         return self.logits(images).softmax(1)
 
 
-KNOWLEDGE: Mapping[str, Callable[[], Any]] = {
+_KNOWLEDGE: Mapping[str, Callable[[], Any]] = {
     "none": lambda: None,
     "teacher": _MadeUpTeacher,
     "pool": _MadeUpPool,
@@ -157,7 +157,7 @@ class MethodCase:
     ) -> None:
         short = {"expert_epochs": 1} if "expert_epochs" in kind.Settings.model_fields else {}
         self.kind, self.settings = kind, kind.Settings(**{**short, **settings})
-        self._knowledge = knowledge or KNOWLEDGE[kind.needs(self.settings)]
+        self._knowledge = knowledge or _KNOWLEDGE[kind.needs(self.settings)]
 
     def checks(self) -> list[Callable[[], None]]:
         """All that this method can be asked."""

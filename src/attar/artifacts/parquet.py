@@ -31,7 +31,7 @@ SHARD_BYTES = 400_000_000
 """A shard ends before it grows past this."""
 ROWS = 1000
 """Rows that are written together."""
-LEAST_PNG_BYTES = 67
+_LEAST_PNG_BYTES = 67
 """Of one grey pixel."""
 MODES = {1: "L", 3: "RGB"}
 """Pillow's mode by number of channels."""
@@ -140,8 +140,8 @@ def read_labels(path: Path) -> Integers:
 def num_rows(path: Path) -> int:
     """Rows of a shard; raises ArtifactError where it is damaged, or too short to hold as many PNGs as it says."""
     num, _ = _schema_of(path)
-    if num * LEAST_PNG_BYTES > path.stat().st_size:
-        raise _damaged(path, f"{num} rows in {path.stat().st_size} bytes", f"{LEAST_PNG_BYTES} bytes a row or more")
+    if num * _LEAST_PNG_BYTES > path.stat().st_size:
+        raise _damaged(path, f"{num} rows in {path.stat().st_size} bytes", f"{_LEAST_PNG_BYTES} bytes a row or more")
     return num
 
 

@@ -43,10 +43,10 @@ from attar.labels.writing import write_labels
 from attar.runtime.torchfile import read_torch
 
 FIRST = Path("epoch_0") / "batch_0.tar"
-DRAWS = (2, 1)
+_DRAWS = (2, 1)
 """Permutations that an epoch takes, by the version of torch."""
-CHECKED_EPOCHS, CHECKED_ROWS = 3, 4096
-LEAST_T = 4.0
+_CHECKED_EPOCHS, _CHECKED_ROWS = 3, 4096
+_LEAST_T = 4.0
 """Passed by chance by one order in thirty thousand."""
 
 Mix = Literal["none", "cutmix", "mixup"]
@@ -208,13 +208,13 @@ class FkdLabels:
 
     def _draws(self, first: Rows, unchecked: bool) -> int:
         """How many permutations an epoch takes: those under which logits favour the classes of their images most."""
-        rows = [first, *(self._read(epoch) for epoch in range(1, min(CHECKED_EPOCHS, self.num_epochs)))]
-        found = {draws: self._fit(rows, _Orders(self.seed, self.num_images, draws)) for draws in DRAWS}
+        rows = [first, *(self._read(epoch) for epoch in range(1, min(_CHECKED_EPOCHS, self.num_epochs)))]
+        found = {draws: self._fit(rows, _Orders(self.seed, self.num_images, draws)) for draws in _DRAWS}
         best = max(found, key=lambda draws: found[draws])
-        if found[best] < LEAST_T and not unchecked:
+        if found[best] < _LEAST_T and not unchecked:
             raise ArtifactError(
                 f"the labels in {self.folder} do not favour the classes of their images (t = {found[best]:.1f})",
-                expected=f"t of at least {LEAST_T:g}: the images, their order (seed {self.seed}) and that of the "
+                expected=f"t of at least {_LEAST_T:g}: the images, their order (seed {self.seed}) and that of the "
                 "classes as when the labels were stored",
                 fix="--set foreign.fkd_seed=N with the seed then used, give the same images, or take the labels as "
                 "they are with --set foreign.fkd_unchecked=true",
@@ -224,10 +224,10 @@ class FkdLabels:
     def _fit(self, epochs: list[Rows], orders: _Orders) -> float:
         favours = []
         for epoch, rows in enumerate(epochs):
-            logits, share = rows.logits[:CHECKED_ROWS].float(), rows.share[:CHECKED_ROWS]
+            logits, share = rows.logits[:_CHECKED_ROWS].float(), rows.share[:_CHECKED_ROWS]
             z = (logits - logits.mean(1, keepdim=True)) / logits.std(1, keepdim=True, correction=0).clamp_min(1e-12)
             labels = self._labels[orders[epoch]]
-            classes = labels[:CHECKED_ROWS], labels[rows.partner[:CHECKED_ROWS]]
+            classes = labels[:_CHECKED_ROWS], labels[rows.partner[:_CHECKED_ROWS]]
             own, partner = (z.gather(1, of[:, None])[:, 0] for of in classes)
             favours.append(share * own + (1 - share) * partner)
         every = torch.cat(favours)

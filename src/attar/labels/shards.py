@@ -23,9 +23,9 @@ from attar.labels.plan import VIEW, LabelPlan, Shard
 from attar.runtime.tensorfile import Place
 
 TENSOR, VIEWS = "labels", "views"
-CODES = {"u1": "U8", "<f2": "F16", "<f4": "F32"}
+_CODES = {"u1": "U8", "<f2": "F16", "<f4": "F32"}
 """Dtypes as safetensors spells them."""
-MOST_HEADER_BYTES = 100_000
+_MOST_HEADER_BYTES = 100_000
 
 
 def is_written(folder: Path, plan: LabelPlan, shard: Shard) -> bool:
@@ -57,7 +57,7 @@ def open_shard(folder: Path, plan: LabelPlan, shard: Shard) -> OpenShard:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if length > MOST_HEADER_BYTES:
+            if length > _MOST_HEADER_BYTES:
                 raise ValueError(f"a header of {length} bytes")
             header = json.loads(file.read(length))
         note = {key: json.loads(value) for key, value in header.pop("__metadata__").items()}
@@ -90,7 +90,7 @@ def _places(
     for name, said in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         dtype, shape = due[name]
         num = np.dtype(dtype).itemsize * math.prod(shape)
-        expected = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [0, num]}
+        expected = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [0, num]}
         begin = said["data_offsets"][0]
         if {**said, "data_offsets": [0, said["data_offsets"][1] - begin]} != expected or begin != sum(
             np.dtype(p.dtype).itemsize * math.prod(p.shape) for p in places.values()

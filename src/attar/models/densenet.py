@@ -22,9 +22,9 @@ from attar.models.convnet import Norm
 from attar.models.stages import ThreeStages, activation, convolution, require_positions
 from attar.task import Task
 
-STEM_WIDTH = 16
+_STEM_WIDTH = 16
 BOTTLENECK = 4
-COMPRESSION = 2
+_COMPRESSION = 2
 """Of densenet-bc: channels before a transition for each behind it."""
 
 
@@ -55,14 +55,14 @@ def densenet(
             fix=f"use densenet{'-bc' * compact}-40-12, for example",
         )
     require_positions(name, norm, min(task.height_px, task.width_px))
-    width = 2 * growth if compact else STEM_WIDTH
+    width = 2 * growth if compact else _STEM_WIDTH
     stem, layers = convolution(task.channels, width), list[nn.Module]()
     for stage in range(3):
         grown = [_grown(norm, width + i * growth, growth, compact) for i in range(num)]
         width += num * growth
         end = activation(norm, width)
         if stage < 2:
-            there = width // COMPRESSION if compact else width
+            there = width // _COMPRESSION if compact else width
             end, width = [*end, convolution(width, there, 1), nn.AvgPool2d(2)], there
         layers.append(nn.Sequential(*grown, *end))
     return ThreeStages(stem, layers, width, task.num_classes)

@@ -189,7 +189,7 @@ class Record:
     @classmethod
     def from_json(cls, values: Any) -> Record:
         """Read what `to_json` wrote; raises ArtifactError for what is no record."""
-        if wrong := problem(values, _FIELDS, REQUIRED) or _nonsense(values):
+        if wrong := problem(values, _FIELDS, _REQUIRED) or _nonsense(values):
             raise ArtifactError(
                 f"a record could not be read: {wrong}",
                 expected="the fields of a record, of their types and in their ranges",
@@ -233,7 +233,7 @@ _FIELDS: Mapping[str, Field] = {
     ),
     "protocol": ("a mapping by names", lambda value: isinstance(value, dict) and all(map(is_text, value))),
 }
-REQUIRED = ("metric", "subject", "model", "mean", "std", "n", "values", "seeds", "num_images", "size_bytes")
+_REQUIRED = ("metric", "subject", "model", "mean", "std", "n", "values", "seeds", "num_images", "size_bytes")
 
 
 def _nonsense(values: Mapping[str, Any]) -> str:

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-BF16_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")
+_BF16_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")
 """Flags of processors that have such instructions; any of them will do."""
-SHOWN_FLAGS = ("avx2", "avx512f", *BF16_FLAGS)
+SHOWN_FLAGS = ("avx2", "avx512f", *_BF16_FLAGS)
 AUTO_LEAST_PX = 64
 """Images from this size on gain from bfloat16 on a processor that has it; smaller ones mostly wait for other things."""
 MEASURE_S = 0.5
@@ -43,7 +43,7 @@ def _has_bf16(device: torch.device) -> bool:
         return False
     most = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
     allowed = most in ("ALL", "DEFAULT") or any(name in most for name in ("BF16", "FP16", "AMX", "AVX10"))
-    return allowed and any(flag in processor_flags() for flag in BF16_FLAGS)
+    return allowed and any(flag in processor_flags() for flag in _BF16_FLAGS)
 
 
 def auto_precision(device: torch.device, gains: bool = False) -> str:

@@ -33,12 +33,12 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from attar.errors import ArtifactError
 
-MOST_SECONDS, BYTES_PER_SECOND = 10, 20_000_000
+MOST_SECONDS, _BYTES_PER_SECOND = 10, 20_000_000
 """Of the processor's time that reading may take, and how many bytes add another second."""
-MOST_BYTES, MOST_COPIES = 1 << 30, 4
+MOST_BYTES, _MOST_COPIES = 1 << 30, 4
 """Memory that reading may take beside that of the numbers; tensors may share numbers, but together have no more than
 this times the bytes of the file."""
-HARMFUL = (
+_HARMFUL = (
     *("builtins", "__builtin__", "os", "posix", "nt", "sys", "subprocess", "importlib", "runpy", "shutil", "socket"),
     *("pickle", "ctypes", "pty", "code", "commands", "webbrowser"),
 )
@@ -118,13 +118,13 @@ def _read(path: Path, mapped: bool) -> Any:
     if zipped:
         _check_archive(path, numbers=not mapped)
     names = get_unsafe_globals_in_checkpoint(path) if zipped else [*_OLD_NAMES, *_PLAIN]
-    if harmful := [name for name in names if name.partition(".")[0] in HARMFUL]:
+    if harmful := [name for name in names if name.partition(".")[0] in _HARMFUL]:
         raise ValueError(f"it calls {', '.join(harmful[:3])}")
     with safe_globals([(_PLAIN.get(name, StandIn), name) for name in names]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of protocols that it may not know all of
         value = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and zipped)
     file_bytes = path.stat().st_size
-    left_bytes = MOST_COPIES * file_bytes
+    left_bytes = _MOST_COPIES * file_bytes
     for tensor in _tensors(value):
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
             raise ValueError("it holds a tensor that is sparse, quantised or without numbers")
@@ -234,12 +234,12 @@ def _serve() -> None:
 def _limit(file_bytes: int, most_seconds: int) -> None:
     """End this process where it takes too long from now on, and let allocations fail beyond its memory (on Linux)."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    seconds = int(used.ru_utime + used.ru_stime) + most_seconds + 1 + file_bytes // BYTES_PER_SECOND
+    seconds = int(used.ru_utime + used.ru_stime) + most_seconds + 1 + file_bytes // _BYTES_PER_SECOND
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
     sizes = Path("/proc/self/statm")
     if sizes.exists():
         data_bytes = int(sizes.read_text().split()[5]) * resource.getpagesize()
-        most = data_bytes + MOST_BYTES + MOST_COPIES * file_bytes
+        most = data_bytes + MOST_BYTES + _MOST_COPIES * file_bytes
         resource.setrlimit(resource.RLIMIT_DATA, (most, resource.getrlimit(resource.RLIMIT_DATA)[1]))
 
 

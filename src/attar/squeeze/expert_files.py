@@ -32,7 +32,7 @@ from attar.training.loop import TrainSettings
 from attar.training.section import TrainSection
 
 PARAMETERS = "parameters"
-ANEW = "choose another --out, or start over with --fresh"
+_ANEW = "choose another --out, or start over with --fresh"
 
 
 class ExpertSettings(TrainSection, Weights, Network):
@@ -124,7 +124,7 @@ class ExpertFile:
             raise ArtifactError(
                 f"{self.path} was trained on images of another normalisation:\n" + _lines(changed),
                 expected="the source and the `source` settings that it was made with",
-                fix=ANEW,
+                fix=_ANEW,
             )
 
     def problem(self, task: Task) -> str | None:
@@ -140,7 +140,7 @@ class ExpertFile:
     def require_model(self, model: str) -> None:
         """Raise ArtifactError unless it is a training of this network."""
         if self.model not in ("", model):
-            raise ArtifactError(f"{self.path} is a {self.model}", expected=model, fix=ANEW)
+            raise ArtifactError(f"{self.path} is a {self.model}", expected=model, fix=_ANEW)
 
     def require(self, making: Making) -> None:
         """Raise ArtifactError, with all that differs, unless it was made like this."""
@@ -157,7 +157,7 @@ class ExpertFile:
             raise ArtifactError(
                 f"{self.path} was made with other settings:\n" + _lines(changed),
                 expected="the same, to go on with it",
-                fix=ANEW,
+                fix=_ANEW,
             )
 
     def _training(self) -> dict[str, Any]:
@@ -169,7 +169,7 @@ class ExpertFile:
         except ValueError as error:
             raise ArtifactError(
                 f"{self.path} has settings that this version does not know: {error}",
-                fix="use the version that wrote it, or " + ANEW,
+                fix="use the version that wrote it, or " + _ANEW,
             ) from error
 
 

@@ -62,7 +62,7 @@ HANDLED = frozenset(
 )
 """Settings of a training that a stack heeds, or that mean nothing for classes as labels; others must be as they are by
 default."""
-ELEMENTWISE = ("sgd", "adam", "adamw")
+_ELEMENTWISE = ("sgd", "adam", "adamw")
 """Optimisers that step value by value; others may look at whole layers, and would see those of all networks as one."""
 
 
@@ -77,7 +77,7 @@ class Member:
 
 def unheeded(settings: TrainSettings) -> str | None:
     """The first setting that a stack would not heed, as `name=value`; None where there is none."""
-    if settings.optimizer not in ELEMENTWISE:
+    if settings.optimizer not in _ELEMENTWISE:
         return f"optimizer={settings.optimizer}"
     for name, field in TrainSection.model_fields.items():
         value = getattr(settings, name)

@@ -39,7 +39,7 @@ from attar.task import Task
 from attar.training.averaging import Average
 
 CHECKPOINT_EVERY_S = 10.0
-CHECK_EVERY = 20
+_CHECK_EVERY = 20
 """On a GPU, steps between two looks at whether all is finite: looking waits for the device."""
 DOUBT_AFTER = 50
 """Steps in a row that a method has doubts about before a person is told."""
@@ -227,7 +227,7 @@ class _Loop(Generic[KnowledgeT]):
             step, waiting = step + 1, waiting + 1
             due = time.monotonic() - saved_s > CHECKPOINT_EVERY_S
             report = step % self.event_every == 0 or step == total
-            if self.careful or due or report or step % CHECK_EVERY == 0:
+            if self.careful or due or report or step % _CHECK_EVERY == 0:
                 read = {name: float(value) for name, value in metrics.items()}
                 if not self.careful:
                     self._require_finite(step, gradients, read)

@@ -19,7 +19,7 @@ from attar.runtime.engine import Engine
 from attar.task import Normalization
 from attar.training.strategies import Strategy
 
-PART_OF_MEMORY = 0.25
+_PART_OF_MEMORY = 0.25
 """Of a GPU's free memory that pixels may take."""
 
 
@@ -99,7 +99,7 @@ def _resident(data: TrainingSet, device: torch.device) -> ResidentPixels | None:
     if data.normalization.whitening is not None:
         return None
     first = data.split.pixels(torch.tensor([0]))
-    if first.numel() * len(data) > PART_OF_MEMORY * torch.cuda.mem_get_info(device)[0]:
+    if first.numel() * len(data) > _PART_OF_MEMORY * torch.cuda.mem_get_info(device)[0]:
         return None
     return ResidentPixels(data.split.pixels(torch.arange(len(data))).to(device), data.normalization)
 
