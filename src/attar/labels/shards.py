@@ -28,11 +28,6 @@ _CODES = {"u1": "U8", "<f2": "F16", "<f4": "F32"}
 _MOST_HEADER_BYTES = 100_000
 
 
-def is_written(folder: Path, plan: LabelPlan, shard: Shard) -> bool:
-    """Whether this shard is there; raises ArtifactError where the file is damaged or of another plan."""
-    return (folder / shard.name).exists() and open_shard(folder, plan, shard) is not None
-
-
 @dataclass(frozen=True)
 class OpenShard:
     """Where the tensors of a shard lie, and the stated error of its labels."""
@@ -101,11 +96,6 @@ def _places(
     if end != start:
         raise ValueError(f"{abs(end - start)} bytes too {'many' if end > start else 'few'}")
     return places
-
-
-def merged_error(folder: Path, plan: LabelPlan) -> QuantizationError:
-    """The stated error of all labels; raises ArtifactError where a shard is missing or not what the plan says."""
-    return QuantizationError.merge(open_shard(folder, plan, shard).error for shard in plan.shards)
 
 
 def _unexpected(path: Path, found: str, expected: str) -> ArtifactError:

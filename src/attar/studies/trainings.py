@@ -32,7 +32,7 @@ from attar.run.settings import default_model
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.files import digest, sha256
-from attar.squeeze.teacher_files import load_teacher
+from attar.squeeze.teacher_files import TrainedTeacher
 from attar.studies.grid import Cell, cells_of, images_seen
 from attar.studies.settings import StudySettings
 from attar.task import Task
@@ -208,7 +208,7 @@ class _StudyData:
 
     def _teacher(self, settings: TrainSettings) -> Teaches | None:
         path = teacher_file(settings)
-        return load_teacher([path], self.task, self.engine) if path else None
+        return TrainedTeacher([path], self.task, self.engine) if path else None
 
 
 def _open_data(study: StudySettings, engine: Engine, events: Events) -> _StudyData:
