@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -230,3 +231,26 @@ def test_damaged_numbers_are_found(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(ArtifactError, match="CRC"):
         read_tensor(path)
+
+
+def test_an_interruption_leaves_no_answer_for_the_next_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save(1, tmp_path / "sound.pt")
+    torch.save(Attack(), tmp_path / "hostile.pt")
+    read_torch(tmp_path / "sound.pt", "values")
+
+    class Interrupted:
+        def readline(self) -> str:
+            raise KeyboardInterrupt
+
+        def close(self) -> None:
+            kept.close()
+
+    reader = torchfile._reader(os.getpid())
+    kept: Any = reader.stdout
+    monkeypatch.setattr(reader, "communicate", reader.wait)
+    monkeypatch.setattr(reader, "stdout", Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        read_torch(tmp_path / "sound.pt", "values")
+    assert torchfile._rehearsed(tmp_path / "hostile.pt", False)
+    for pipe in (kept, reader.stdin):
+        pipe.close()

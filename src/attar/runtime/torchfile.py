@@ -22,6 +22,7 @@ import threading
 import warnings
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,7 @@ def _reader(_: int) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        start_new_session=True,  # Ctrl-C is for the one that asks
     )
     atexit.register(_end, process, os.getpid())
     return process
@@ -201,22 +203,23 @@ def _end(process: subprocess.Popen[str], owner: int) -> None:
 def _rehearsed(path: Path, mapped: bool) -> str | None:
     """None where another process has read the file within its limits, or the reason why it could not."""
     with _reading:
-        process = _reader(os.getpid())
+        process, answer = _reader(os.getpid()), ""
         assert process.stdin
         assert process.stdout
         try:
-            process.stdin.write(json.dumps([str(path.absolute()), mapped, MOST_SECONDS]) + "\n")
-            process.stdin.flush()
-            answer = process.stdout.readline()
-        except OSError:
-            answer = ""
-        if not answer:
-            _reader.cache_clear()
-            atexit.unregister(_end)
-            _end(process, os.getpid())
-            return f"reading it takes more than {MOST_SECONDS} s or too much memory"
-        reason: str | None = json.loads(answer)
-        return reason
+            with suppress(BrokenPipeError):
+                process.stdin.write(json.dumps([str(path.absolute()), mapped, MOST_SECONDS]) + "\n")
+                process.stdin.flush()
+                answer = process.stdout.readline()
+        finally:
+            if not answer:  # it is gone, or an interruption leaves an answer that must not be taken for another file's
+                _reader.cache_clear()
+                atexit.unregister(_end)
+                _end(process, os.getpid())
+    if not answer:
+        return f"reading it takes more than {MOST_SECONDS} s or too much memory"
+    reason: str | None = json.loads(answer)
+    return reason
 
 
 def _serve() -> None:
@@ -234,13 +237,16 @@ def _serve() -> None:
 def _limit(file_bytes: int, most_seconds: int) -> None:
     """End this process where it takes too long from now on, and let allocations fail beyond its memory (on Linux)."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    seconds = int(used.ru_utime + used.ru_stime) + most_seconds + 1 + file_bytes // _BYTES_PER_SECOND
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    _lower(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + 1 + most_seconds + file_bytes // _BYTES_PER_SECOND)
     sizes = Path("/proc/self/statm")
     if sizes.exists():
         data_bytes = int(sizes.read_text().split()[5]) * resource.getpagesize()
-        most = data_bytes + MOST_BYTES + _MOST_COPIES * file_bytes
-        resource.setrlimit(resource.RLIMIT_DATA, (most, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+        _lower(resource.RLIMIT_DATA, data_bytes + MOST_BYTES + _MOST_COPIES * file_bytes)
+
+
+def _lower(limit: int, most: int) -> None:
+    hard = resource.getrlimit(limit)[1]
+    resource.setrlimit(limit, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 if __name__ == "__main__":
