@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from attar.errors import ArtifactError
+from attar.plain import listed_problems
 
 NAME = "attar.json"
 FORMAT = "attar-distilled"
@@ -342,12 +343,6 @@ def _checked(text: str | bytes, name: str) -> Description:
             f"{name} does not describe a distilled dataset: {listed_problems(error)}",
             fix="run `attar verify` on the folder, and make it again",
         ) from error
-
-
-def listed_problems(error: ValidationError) -> str:
-    """All that is wrong with a file's fields, each with its place."""
-    details = error.errors(include_input=False)
-    return "; ".join(": ".join(filter(None, (".".join(map(str, d["loc"])), d["msg"]))) for d in details)
 
 
 def _from_version_1(text: str | bytes) -> str | bytes:
