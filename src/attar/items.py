@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
@@ -61,14 +62,18 @@ class Item:
 
 NO_ITEM = Item("")
 """Of a stage whose work is one."""
-_ITEM = TypeAdapter(Item)
+
+
+@cache
+def _checker() -> TypeAdapter[Item]:
+    return TypeAdapter(Item)
 
 
 def item_of(event: Mapping[str, Any]) -> Item | None:
     """The item of an event, NO_ITEM where it names none; None where its fields make no sense."""
     name, about = event.get("item"), event.get("about", {})
     try:
-        return _ITEM.validate_python({**about, "name": "" if name is None else name})
+        return _checker().validate_python({**about, "name": "" if name is None else name})
     except (TypeError, ValidationError):
         return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -182,7 +183,7 @@ class Record:
     def from_json(cls, values: Any) -> Record:
         """Read what `to_json` wrote; raises ArtifactError for what is no record."""
         try:
-            found = _RECORD.validate_python(values)
+            found = _checker().validate_python(values)
             wrong = found._nonsense()
         except ValidationError as error:
             wrong = listed_problems(error)
@@ -203,7 +204,9 @@ class Record:
         return ""
 
 
-_RECORD = TypeAdapter(Record)
+@cache
+def _checker() -> TypeAdapter[Record]:
+    return TypeAdapter(Record)
 
 
 def read_records(path: Path, values: Any) -> tuple[Record, ...]:
