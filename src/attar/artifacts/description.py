@@ -28,8 +28,7 @@ from attar.plain import listed_problems
 NAME = "attar.json"
 FORMAT = "attar-distilled"
 FORMAT_VERSION = 4
-"""1 knew labels of the kinds hard and soft only; 2 no whitening; 3 no views stored beside labels. A set says the least
-that can tell what it holds."""
+"""2 knows no whitening, 3 no views stored beside labels. A set says the least that can tell what it holds."""
 WHITENING: Literal["whitening.safetensors"] = "whitening.safetensors"
 """The file of the matrix that images are whitened by."""
 
@@ -53,7 +52,7 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", protected_namespaces=())
 
 
-class _Lean(Part):
+class Lean(Part):
     """Fields that came after format version 2, `whitening` and `views`, are written only where they are used."""
 
     @model_serializer(mode="wrap")
@@ -71,7 +70,7 @@ class Whitened(Part):
     """SHA-256 of the mean and the matrix's upper triangle, float32, little-endian."""
 
 
-class Scale(_Lean):
+class Scale(Lean):
     """Per-channel mean and standard deviation of the source's pixels, in 0..1."""
 
     mean: tuple[Finite, ...]
@@ -103,7 +102,7 @@ class Classes(Part):
         return self.channels * self.height_px * self.width_px
 
 
-class Sizes(_Lean):
+class Sizes(Lean):
     """Bytes that training on the dataset needs."""
 
     images: Count
@@ -117,7 +116,7 @@ class Sizes(_Lean):
     total: Count
 
 
-class StoredLabels(_Lean):
+class StoredLabels(Lean):
     """Labels stored by epoch and image: the fields of `attar.labels.plan.LabelPlan`."""
 
     codec: str
@@ -160,7 +159,7 @@ class Labels(Part):
         return self
 
 
-class Files(_Lean):
+class Files(Lean):
     """Names of the data files, shards in order."""
 
     images: tuple[FileName, ...]
@@ -214,7 +213,7 @@ class Description(Provenance):
     """All of attar.json: what the dataset is, then how it was made."""
 
     format: Literal["attar-distilled"]
-    format_version: Literal[1, 2, 3, 4]
+    format_version: Literal[2, 3, 4]
     attar_version: str
     num_images: Annotated[int, Field(ge=1)]
     task: Classes
@@ -248,7 +247,7 @@ class Description(Provenance):
         whitened = bool(self.task.normalization.whitening)
         if not whitened == bool(self.files.whitening) == bool(sizes.whitening):
             raise ValueError("task, files and sizes disagree on whether images are whitened")
-        if self.format_version not in ((1, 2) if (least := _version(self.labels.stored, whitened)) == 2 else (least,)):
+        if self.format_version != (least := _version(self.labels.stored, whitened)):
             raise ValueError(f"format_version is {self.format_version}, and what it holds needs {least}")
         return self
 
@@ -337,20 +336,9 @@ def read_description(folder: Path) -> Description:
 
 def _checked(text: str | bytes, name: str) -> Description:
     try:
-        return Description.model_validate_json(_from_version_1(text))
+        return Description.model_validate_json(text)
     except ValidationError as error:
         raise ArtifactError(
             f"{name} does not describe a distilled dataset: {listed_problems(error)}",
             fix="run `attar verify` on the folder, and make it again",
         ) from error
-
-
-def _from_version_1(text: str | bytes) -> str | bytes:
-    """Say which kind of labels there are, where the first version left it to soft_labels."""
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
-        return text  # told, with its place, by whoever reads it next
-    if not isinstance(values, dict) or values.get("format_version") != 1 or "labels" in values:
-        return text
-    return json.dumps({**values, "labels": {"kind": "soft" if values.get("soft_labels") else "hard"}})
