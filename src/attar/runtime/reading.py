@@ -15,14 +15,13 @@ from typing import Any
 import yaml
 
 from attar.errors import ArtifactError
+from attar.plain import MOST_NUMBER
 
 MOST_BYTES = 64 << 20
 _MOST_YAML_BYTES = 1 << 20
 _MOST_DEPTH = 100
 _MOST_PARTS, _MOST_YAML_PARTS = 5_000_000, 200_000
 """Values in a file; those that a YAML alias repeats count each time."""
-MOST_NUMBER = 1e50
-"""Far beyond any float32; squares and differences of such numbers are finite still."""
 _AGAIN = "run the command that makes it again"
 UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, yaml.YAMLError)
 """What the YAML library may raise for a damaged text."""
