@@ -31,7 +31,9 @@ from attar.augment.replayed import ReplayedSet
 from attar.augment.views import Views, ViewSettings
 from attar.data.loading import MemorySplit, RealSet
 from attar.data.sources import SourceSettings, open_source
-from attar.labels import LabelPlan, LabelStore, choose_plan, write_labels
+from attar.labels.plan import LabelPlan, choose_plan
+from attar.labels.store import LabelStore
+from attar.labels.writing import write_labels
 from attar.models.factory import build
 from attar.runtime.engine import Engine
 from attar.runtime.seeding import generator

@@ -291,7 +291,6 @@ def gradient_alignment(job: Job, out: Path) -> float:
     import attar
     from attar.data.loading import RealSet
     from attar.data.sources import open_source
-    from attar.losses.taylor import alignment, parameter_gradient
     from attar.run.settings import restore
     from attar.runtime.engine import Engine
     from attar.squeeze.teacher_files import open_network
@@ -304,10 +303,20 @@ def gradient_alignment(job: Job, out: Path) -> float:
     found = []
     for path in sorted((job.prior_run / "squeeze").glob("member-*")):
         network = open_network(path, distilled.task).whole.to(device)
-        of_real = parameter_gradient(network, images.to(device), labels.to(device))
-        of_synthetic = parameter_gradient(network, distilled.images.to(device), distilled.labels.to(device))
-        found.append(alignment(of_real, of_synthetic))
+        sets = (images, labels), (distilled.images, distilled.labels)
+        of_real, of_synthetic = (parameter_gradient(network, one.to(device), y.to(device)) for one, y in sets)
+        found.append(float(torch.nn.functional.cosine_similarity(of_real, of_synthetic, dim=0)))
     return statistics.fmean(found)
+
+
+def parameter_gradient(network: Any, images: Any, labels: Any) -> Any:
+    """Gradient (p,) of the mean cross-entropy by all parameters of a network, in double precision."""
+    import torch
+
+    network.requires_grad_(True)
+    loss = torch.nn.functional.cross_entropy(network(images), labels)
+    gradients = torch.autograd.grad(loss, list(network.parameters()))
+    return torch.cat([gradient.flatten() for gradient in gradients]).double()
 
 
 def share(jobs: list[Job], options: argparse.Namespace) -> None:

@@ -10,7 +10,8 @@ from attar.artifacts.distilled import write_distilled
 from attar.artifacts.labelling import Labelling
 from attar.augment.stored_views import describe, records
 from attar.augment.views import Views, ViewSettings
-from attar.labels import LabelPlan, write_labels
+from attar.labels.plan import LabelPlan
+from attar.labels.writing import write_labels
 from attar.methods.base import Distillate
 from attar.runtime.seeding import generator
 from attar.task import Normalization, Task

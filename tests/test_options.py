@@ -23,7 +23,7 @@ from attar.marks import Rules, flag
 from attar.methods import methods
 from attar.options import given, section_of
 from attar.run.settings import sections_of
-from attar.squeeze.kinds import kinds
+from attar.squeeze.knowledge import kinds
 from attar.training.section import TrainSection
 
 COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]

@@ -203,7 +203,7 @@ def settings_page() -> str:
     from attar.interop.settings import ForeignSettings
     from attar.methods import methods
     from attar.run.settings import sections_of
-    from attar.squeeze.kinds import kinds as kinds_of_knowledge
+    from attar.squeeze.knowledge import kinds as kinds_of_knowledge
     from attar.training.section import TrainSection
 
     training = {(option.name, option.default) for option in options(TrainSection)}

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 
 from attar.errors import ConfigError, nearest
 
-UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 MOST_SHOWN = 20
@@ -364,11 +364,11 @@ def parse_bytes(text: str) -> int:
     Raises ConfigError for anything else, and for no bytes at all.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text, re.IGNORECASE)
-    unit = UNITS.get((match[2] or "B").upper()) if match else None
+    unit = _UNITS.get((match[2] or "B").upper()) if match else None
     if match is None or unit is None or (size := int(float(match[1]) * unit)) < 1:
         raise ConfigError(
             f"{text!r} is not a size",
-            expected=f"a number above 0 with a unit: {', '.join(UNITS)}",
+            expected=f"a number above 0 with a unit: {', '.join(_UNITS)}",
             fix="for example 300KB, 50MB or 1.5GB",
         )
     return size

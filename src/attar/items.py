@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, Literal
 
-from attar.plain import COUNT, SHARE, TEXT, TRUTH, WHOLE, Field, one_of, problem
+from pydantic import TypeAdapter, ValidationError
+
+from attar.plain import Count, Share, Text, Truth, Whole, exact
 from attar.results.records import Labels
 
 Kind = Literal["network", "expert", "member", "chunk", "student", "cell"]
 
 
+@exact
 @dataclass(frozen=True)
 class Item:
     """Something that numbers over steps are of.
@@ -23,27 +27,27 @@ class Item:
     `student` in an evaluation or `cell` of a study.
     """
 
-    name: str
+    name: Text
     """For a person; no two items of a stage share it."""
     kind: Kind = "network"
-    family: str = ""
+    family: Text = ""
     """What a person calls all of those that differ by their number or seed only; empty: it stands alone."""
-    number: int | None = None
-    network: str | None = None
+    number: Count | None = None
+    network: Text | None = None
     """The network that is trained, by its name."""
-    group: str | None = None
+    group: Text | None = None
     """Of what kind the images are that a student is trained on; with `labels` and `augmented` as those of a record."""
     labels: Labels | None = None
-    augmented: bool = True
-    state: int | None = None
+    augmented: Truth = True
+    state: Count | None = None
     """Step of recover after which these images were as they are; None: after the last."""
-    arrival: int | None = None
+    arrival: Count | None = None
     """Step of continual learning, from 1."""
-    strategy: str | None = None
+    strategy: Text | None = None
     """With `variant` and `label_noise`: the place in a study."""
-    variant: str | None = None
-    label_noise: float | None = None
-    seed: int | None = None
+    variant: Text | None = None
+    label_noise: Share | None = None
+    seed: Whole | None = None
 
     @property
     def short_name(self) -> str:
@@ -58,29 +62,20 @@ class Item:
 
 NO_ITEM = Item("")
 """Of a stage whose work is one."""
-_FIELDS: Mapping[str, Field] = {
-    "kind": one_of(Kind),
-    "family": TEXT,
-    "number": COUNT,
-    "network": TEXT,
-    "group": TEXT,
-    "labels": one_of(Labels),
-    "augmented": TRUTH,
-    "state": COUNT,
-    "arrival": COUNT,
-    "strategy": TEXT,
-    "variant": TEXT,
-    "label_noise": SHARE,
-    "seed": WHOLE,
-}
+
+
+@cache
+def _checker() -> TypeAdapter[Item]:
+    return TypeAdapter(Item)
 
 
 def item_of(event: Mapping[str, Any]) -> Item | None:
     """The item of an event, NO_ITEM where it names none; None where its fields make no sense."""
     name, about = event.get("item"), event.get("about", {})
-    if not (name is None or isinstance(name, str)) or problem(about, _FIELDS):
+    try:
+        return _checker().validate_python({**about, "name": "" if name is None else name})
+    except (TypeError, ValidationError):
         return None
-    return Item(name or "", **about)
 
 
 def chunk_item(number: int) -> Item:

@@ -85,7 +85,7 @@ class Seeded(Config):
     """Every random choice is a function of it."""
 
 
-class Accelerated(Config):
+class _Accelerated(Config):
     """What the networks are computed on."""
 
     section: ClassVar[str] = "run"
@@ -108,7 +108,7 @@ class Threads(Config):
     on tiny images, and by far where the machine is busy."""
 
 
-class Machine(Threads, Accelerated):
+class Machine(Threads, _Accelerated):
     """Where the work runs."""
 
 
@@ -124,7 +124,7 @@ class Reading(Config):
     yet."""
     resolution: int | None = Field(default=None, ge=4, le=4096)
     """Height and width in pixels that images are brought to: the central square, scaled. Without it they stay as they
-    are, and must all have one size; photographs by name, such as imagenet-1k, are brought to 224, its subsets to 128."""
+    are, and must all have one size; photographs by name (imagenet-1k) are brought to 224, its subsets to 128."""
     label_column: str | None = None
     """The column of classes, such as coarse_label, in parquet, a CSV or a data set of the hub; in WebDataset shards, a
     file of each sample or a key in its .json. Without it: label, labels or fine_label, or the only one there is."""
@@ -344,7 +344,7 @@ def section_of(kind: type[Config], field: str) -> str | None:
 
 def arranged(*kinds: type[Config]) -> dict[str, FieldInfo]:
     """Fields of some classes in the order of signatures and help: those that most commands have come last."""
-    common: tuple[type[Config], ...] = (Assigned, Reading, Seeded, Accelerated, Threads, Quiet)
+    common: tuple[type[Config], ...] = (Assigned, Reading, Seeded, _Accelerated, Threads, Quiet)
     places = {name: i + 1 for i, group in enumerate(common) for name in group.model_fields}
     fields = {name: info for kind in kinds for name, info in kind.model_fields.items()}
     return dict(sorted(fields.items(), key=lambda field: places.get(field[0], 0)))

@@ -23,9 +23,9 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from attar.errors import ConfigError, unknown
 
-ROOMS: Mapping[str, str] = {
+_ROOMS: Mapping[str, str] = {
     "attar.methods": "attar.methods",
-    "attar.knowledge": "attar.squeeze.kinds",
+    "attar.knowledge": "attar.squeeze.knowledge",
     "attar.models": "attar.models.factory",
     "attar.strategies": "attar.training.strategies",
     "attar.codecs": "attar.labels.codecs",
@@ -80,7 +80,7 @@ class Registry(Mapping[str, T]):
     @classmethod
     def of(cls, group: str) -> Registry[Any]:
         """The registry of a group; the modules of its room are imported for it."""
-        importlib.import_module(ROOMS[group])
+        importlib.import_module(_ROOMS[group])
         return cls._made[group]
 
     @cached_property

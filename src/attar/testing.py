@@ -34,7 +34,7 @@ TASK = Task(("a", "b", "c"), 1, 8, 8, Normalization((0.4,), (0.3,)))
 IPC = 2
 
 
-class MadeUpImages:
+class _MadeUpImages:
     """Real images: eighteen of three classes, noise around three means."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class MadeUpImages:
         return self._images[indices]
 
 
-class MadeUpTeacher:
+class _MadeUpTeacher:
     """A `Teacher`: a small network with BatchNorm and random weights, and labels that follow the pixels."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class MadeUpTeacher:
         return images.flatten(1)[:, :3].softmax(1)
 
 
-class MadeUpPool(MadeUpTeacher):
+class _MadeUpPool(_MadeUpTeacher):
     """A `Pool`: three copies of the teacher, each with statistics of its own."""
 
     num_members, num_in_memory = 3, 2
@@ -114,10 +114,10 @@ class _Epoch:
         return self.logits(images).softmax(1)
 
 
-KNOWLEDGE: Mapping[str, Callable[[], Any]] = {
+_KNOWLEDGE: Mapping[str, Callable[[], Any]] = {
     "none": lambda: None,
-    "teacher": MadeUpTeacher,
-    "pool": MadeUpPool,
+    "teacher": _MadeUpTeacher,
+    "pool": _MadeUpPool,
     "trajectories": MadeUpExperts,
 }
 """What makes up knowledge, by the kinds that attar itself has."""
@@ -157,7 +157,7 @@ class MethodCase:
     ) -> None:
         short = {"expert_epochs": 1} if "expert_epochs" in kind.Settings.model_fields else {}
         self.kind, self.settings = kind, kind.Settings(**{**short, **settings})
-        self._knowledge = knowledge or KNOWLEDGE[kind.needs(self.settings)]
+        self._knowledge = knowledge or _KNOWLEDGE[kind.needs(self.settings)]
 
     def checks(self) -> list[Callable[[], None]]:
         """All that this method can be asked."""
@@ -175,7 +175,7 @@ class MethodCase:
     def begin(self, method: Any, knowledge: Any, seed: int = 0) -> Synthetic:
         """All images as they begin."""
         picked, rngs = torch.arange(len(method.labels())), partial(seeding.generator, seed)
-        state: Synthetic = method.init(picked, MadeUpImages(), knowledge, rngs)
+        state: Synthetic = method.init(picked, _MadeUpImages(), knowledge, rngs)
         return state
 
     def begins_alike(self) -> None:
@@ -194,8 +194,8 @@ class MethodCase:
         """An image does not depend on which others are in its chunk."""
         (method, knowledge), (fresh, _) = self.make(), self.make()
         rngs = partial(seeding.generator, 0)
-        whole = method.init(torch.arange(6), MadeUpImages(), knowledge, rngs)
-        part = fresh.init(torch.arange(2, 5), MadeUpImages(), knowledge, rngs)
+        whole = method.init(torch.arange(6), _MadeUpImages(), knowledge, rngs)
+        part = fresh.init(torch.arange(2, 5), _MadeUpImages(), knowledge, rngs)
         assert torch.equal(part.labels, whole.labels[2:5]), "labels of the chunk"
         found, wanted = (one.finish(state, knowledge).images[:] for one, state in ((fresh, part), (method, whole)))
         assert torch.equal(found, wanted[2:5]), "images of the chunk"
@@ -205,7 +205,7 @@ class MethodCase:
         method, knowledge = self.make()
         state = self.begin(method, knowledge)
         before = {name: value.clone() for name, value in state.variables.items()}
-        picked, real = torch.arange(len(state.labels)), MadeUpImages()
+        picked, real = torch.arange(len(state.labels)), _MadeUpImages()
         found = [method.gradient(state, picked, real, knowledge, seeding.generator(1)) for _ in range(2)]
         gradients, metrics = found[0]
         assert "loss" in metrics, "a metric is called loss"
@@ -254,7 +254,7 @@ def check_strategy(kind: type[Strategy], **settings: Any) -> None:
     for option in options(kind.Settings) if kind.Settings else ():
         assert len(option.meaning) > 10, f"the setting {option.name} has no docstring"
     given = TrainSection(**{"strategy": kind.name, "epochs": 3, "batch_size": 6, "augment": "none", **settings})
-    real = MadeUpImages()
+    real = _MadeUpImages()
     data = TensorSet(real.images(torch.arange(18)), real.labels)
     found = []
     for _ in range(2):

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from attar.artifacts.labelling import Labelling
-from attar.labels import LabelPlan, write_labels
+from attar.labels.plan import LabelPlan
+from attar.labels.writing import write_labels
 from attar.methods.base import Distillate
 from attar.runtime.seeding import generator
 from attar.task import Normalization, Task

@@ -18,7 +18,9 @@ from attar.artifacts.distilled import load_distilled, write_distilled
 from attar.artifacts.labelling import Labelling
 from attar.artifacts.verify import verify
 from attar.errors import ArtifactError, AttarError
-from attar.labels import LabelPlan, LabelStore, write_labels
+from attar.labels.plan import LabelPlan
+from attar.labels.store import LabelStore
+from attar.labels.writing import write_labels
 from attar.methods.base import Distillate
 from attar.runtime.seeding import generator
 from attar.task import Normalization, Task
@@ -197,23 +199,6 @@ def test_missing_shards_are_told_before_anything_is_written(
     with pytest.raises(ArtifactError, match=r"labels-00002-of-00003\.safetensors is missing"):
         write_distilled(tmp_path / "d", exact, task, labelling=stored)
     assert not (tmp_path / "d").exists()
-
-
-@pytest.mark.parametrize("soft", [True, False])
-def test_a_dataset_of_the_first_version_still_loads(
-    tmp_path: Path, task: Task, floats: Distillate, exact: Distillate, soft: bool
-) -> None:
-    folder, distillate = tmp_path / "d", floats if soft else exact
-    write_distilled(folder, distillate, task)
-    values = json.loads((folder / "attar.json").read_text())
-    values["format_version"] = 1
-    del values["labels"], values["files"]["labels"], values["files"]["teacher"]
-    (folder / "attar.json").write_text(json.dumps(values))
-    write_sums(folder)
-    loaded = load_distilled(folder)
-    assert loaded.label_kind == ("soft" if soft else "hard")
-    assert torch.equal(loaded.images, distillate.images)
-    assert verify(folder).ok
 
 
 def test_8_bit_images_stay_8_bit_and_agree_however_they_are_asked_for(folder: Path, exact: Distillate) -> None:

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attar.augment.shuffling import orders, shuffled
-from attar.augment.views import Views, ViewSettings
+from attar.augment.views import Views, ViewSettings, orders, shuffled
 from attar.runtime.seeding import generator
 
 NUM = 64

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attar.labels import paired_epochs
+from attar.labels.pairing import paired_epochs
 
 IMAGES = torch.arange(200)
 

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from attar.config import parse_bytes
 from attar.errors import ArtifactError, ConfigError
-from attar.labels import LabelPlan, choose_plan
-from attar.labels.plan import SHARD_BYTES, SHARD_LABELS, rungs
+from attar.labels.plan import SHARD_BYTES, SHARD_LABELS, LabelPlan, choose_plan, rungs
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from attar.errors import ArtifactError, DivergedError
-from attar.labels import LabelPlan, LabelStore, write_labels
+from attar.labels.plan import LabelPlan
+from attar.labels.store import LabelStore
+from attar.labels.writing import write_labels
 
 NUM_IMAGES, NUM_CLASSES, NUM_EPOCHS = 23, 12, 7
 LOGITS = torch.randn(NUM_EPOCHS, NUM_IMAGES, NUM_CLASSES, generator=torch.Generator().manual_seed(0)) * 4 + 2

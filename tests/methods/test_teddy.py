@@ -31,7 +31,7 @@ from attar.run.settings import resolve, restore
 from attar.runtime.engine import Engine
 from attar.runtime.seeding import generator
 from attar.squeeze.pool import TrainedPool
-from attar.squeeze.teacher_files import TrainedTeacher, load_teacher
+from attar.squeeze.teacher_files import TrainedTeacher
 from attar.stages.recover import _Loop
 from attar.task import Normalization, Task
 
@@ -229,8 +229,8 @@ def test_goes_through_all_stages(pool: str, settings: dict[str, object], tmp_pat
     assert loaded.exact_8bit
     if loaded.label_kind == "online":
         assert len(loaded.teacher_files) == 2
-        squeezed = load_teacher(sorted((made.path / "squeeze").glob("member-*")), loaded.task, Engine("cpu"))
-        along = load_teacher(loaded.teacher_files, loaded.task, Engine("cpu"))
+        squeezed = TrainedTeacher(sorted((made.path / "squeeze").glob("member-*")), loaded.task, Engine("cpu"))
+        along = TrainedTeacher(loaded.teacher_files, loaded.task, Engine("cpu"))
         assert torch.equal(along.logits(loaded.images), squeezed.logits(loaded.images))
         again = attar.evaluate(made.distilled, "digits", seeds=1, out=tmp_path / "again", baselines=["random"])
         assert [record.values for record in again.records] == [record.values for record in made.records]
@@ -239,7 +239,7 @@ def test_goes_through_all_stages(pool: str, settings: dict[str, object], tmp_pat
 def test_labels_are_the_mean_of_the_members_that_are_asked_for(tmp_path: Path) -> None:
     made = distill(tmp_path / "run", "relabel", squeeze__epochs=3, squeeze__num_members=3)
     squeezed, loaded = made.path / "squeeze", made.load()
-    each = [load_teacher([path], loaded.task, Engine("cpu")) for path in sorted(squeezed.glob("member-*"))]
+    each = [TrainedTeacher([path], loaded.task, Engine("cpu")) for path in sorted(squeezed.glob("member-*"))]
 
     def labels_are_of(teachers: list[TrainedTeacher]) -> None:
         now = load_distilled(made.distilled)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attar.items import NO_ITEM, Item, chunk_item
@@ -35,7 +35,6 @@ def alone(steps: Sequence[float], values: Sequence[float]) -> Series:
     return Series(NO_ITEM, tuple(map(float, steps)), tuple(values))
 
 
-@settings(deadline=None)  # the first axis imports matplotlib
 @given(
     st.dictionaries(
         st.integers(0, 10**6), st.floats(-1e12, 1e12, allow_subnormal=False), min_size=1, max_size=2 * MOST_POINTS

@@ -319,16 +319,20 @@ def test_a_setting_that_came_later_was_at_its_default(tmp_path: Path) -> None:
         read_expert(path).require(other)
 
 
-def test_files_of_before_are_compared_by_what_they_say(tmp_path: Path) -> None:
+def test_a_file_that_does_not_say_what_it_is_of_is_no_expert(tmp_path: Path) -> None:
     make(tmp_path, make_settings(num_experts=1))
     path = tmp_path / "expert-0000.safetensors"
     tensors, note = read_tensors(path)
-    write_tensors(path, tensors, {"seed": note["seed"], "model": NET})
+    del note["losses"]
+    write_tensors(path, tensors, note)
     assert read_expert(path).loss is None
     knowledge = Experts(tmp_path, make_task(), make_settings(num_experts=1), ENGINE)
     assert torch.equal(knowledge.segment(0, 1, 3).target, tensors["parameters"][3])
-    write_tensors(path, tensors, {"seed": note["seed"], "model": "convnet-d2-w4"})
+    write_tensors(path, tensors, note | {"model": "convnet-d2-w4"})
     with pytest.raises(ArtifactError, match="is a convnet-d2-w4"):
+        Experts(tmp_path, make_task(), make_settings(num_experts=1), ENGINE)
+    write_tensors(path, tensors, {"seed": note["seed"], "model": NET})
+    with pytest.raises(ArtifactError, match="it does not say its task and training"):
         Experts(tmp_path, make_task(), make_settings(num_experts=1), ENGINE)
 
 
@@ -378,7 +382,8 @@ def test_a_missing_or_foreign_file_is_told_when_experts_are_opened(tmp_path: Pat
     make(tmp_path, make_settings(num_experts=1, epochs=1))
     with pytest.raises(ArtifactError, match=r"expert-0001\.safetensors is missing"):
         Experts(tmp_path, make_task(), make_settings(num_experts=2, epochs=1), ENGINE)
-    write_tensors(tmp_path / "expert-0001.safetensors", {"parameters": torch.zeros(2, 5)})
+    _, note = read_tensors(tmp_path / "expert-0000.safetensors")
+    write_tensors(tmp_path / "expert-0001.safetensors", {"parameters": torch.zeros(2, 5)}, note)
     with pytest.raises(ArtifactError, match="5 parameters an epoch"):
         Experts(tmp_path, make_task(), make_settings(num_experts=2, epochs=1), ENGINE)
     (tmp_path / "expert-0001.safetensors").write_bytes(b"none of ours")

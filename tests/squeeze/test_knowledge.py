@@ -24,8 +24,7 @@ from attar.run.settings import resolve
 from attar.runtime.checkpoint import read_tensors, write_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
-from attar.squeeze.kinds import KINDS, Kind, kinds, knowledge
-from attar.squeeze.knowledge import Knowledge, Members
+from attar.squeeze.knowledge import KINDS, Kind, Knowledge, Members, kinds, knowledge
 from attar.squeeze.rehearsal import Estimate, Rehearsal
 from attar.task import Task
 

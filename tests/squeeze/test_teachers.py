@@ -17,7 +17,7 @@ from attar.runtime.engine import Engine
 from attar.runtime.events import Events, read_events
 from attar.runtime.processes import Processes
 from attar.squeeze import teachers
-from attar.squeeze.teacher_files import TrainedTeacher, load_teacher, teacher_paths
+from attar.squeeze.teacher_files import TrainedTeacher, teacher_paths
 from attar.squeeze.teachers import TeacherSettings, make_teacher
 from attar.task import Normalization, Task
 
@@ -98,7 +98,7 @@ def test_several_networks_give_the_mean_of_their_logits(tmp_path: Path) -> None:
     each = torch.stack([model(images) for model in teacher.models])
     assert not torch.equal(each[0], each[1])  # alike, but from another start
     assert torch.allclose(teacher.logits(images), each.mean(0), atol=1e-6)
-    copied = load_teacher(
+    copied = TrainedTeacher(
         [tmp_path / "copy" / name for name in teacher.save_to(tmp_path / "copy")], make_task(), ENGINE
     )
     assert torch.equal(copied.logits(images), teacher.logits(images))

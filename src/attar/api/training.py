@@ -25,7 +25,7 @@ from attar.run.pipeline import sharing_engine, teacher_of
 from attar.run.settings import default_model, source_name
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
-from attar.squeeze.teacher_files import load_teacher
+from attar.squeeze.teacher_files import TrainedTeacher
 from attar.training.loop import TrainSettings
 from attar.training.section import TrainSection
 from attar.training.soft import soft_set
@@ -112,7 +112,7 @@ def _train(
         events=events,
         name=name,
         checkpoint=out / "checkpoint.safetensors" if out else None,
-        teacher=load_teacher([taught_by], task, engine) if taught_by else None,
+        teacher=TrainedTeacher([taught_by], task, engine) if taught_by else None,
         team=together,
     )
     accuracies = {"train": accuracy(network, images, engine, team=together)}

@@ -24,7 +24,7 @@ from attar.runtime.tensorfile import DTYPES, encode_header, places
 
 SHARD_BYTES = 400_000_000
 """A shard ends before it grows past this."""
-PART_BYTES, PART_ROWS = 1 << 20, 1000
+_PART_BYTES, PART_ROWS = 1 << 20, 1000
 """Rows that are looked at together: larger parts leave holes in the heap, and take no less time."""
 
 Array = npt.NDArray[Any]
@@ -43,8 +43,8 @@ class Rows(Protocol):
 
 
 def spans(shape: Sequence[int], part_bytes: int | None = None) -> Iterator[slice]:
-    """Cut rows of this shape (n, ...), 4 bytes a value, into parts that follow each other; `part_bytes`: PART_BYTES."""
-    step = max(1, min(PART_ROWS, (part_bytes or PART_BYTES) // max(1, 4 * math.prod(shape[1:]))))
+    """Cut rows of this shape (n, ...), 4 bytes a value, into parts that follow each other, of some `part_bytes`."""
+    step = max(1, min(PART_ROWS, (part_bytes or _PART_BYTES) // max(1, 4 * math.prod(shape[1:]))))
     return (slice(first, min(first + step, shape[0])) for first in range(0, shape[0], step))
 
 

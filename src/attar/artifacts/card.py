@@ -28,9 +28,9 @@ from attar.runtime.files import write_text
 
 README = "README.md"
 PREVIEW = "preview.png"
-MOST_NAMES = 20
-TILE_PX, TILE_GAP_PX, TILES_ACROSS = 64, 4, 10
-LICENSES = re.compile(
+_MOST_NAMES = 20
+_TILE_PX, _TILE_GAP_PX, _TILES_ACROSS = 64, 4, 10
+_LICENSES = re.compile(
     r"apache-2\.0|mit|bsd-[23]-clause|gpl-3\.0|cc0-1\.0|cc-by(-nc)?(-sa|-nd)?-[234]\.0|odc-by|odbl|pddl|unknown"
 )
 """Identifiers that the hub knows; any other licence is written as `other` with its name."""
@@ -84,8 +84,8 @@ def preview(pixels: Mapping[int, Bytes8], labels: Integers) -> bytes:
     With one image a class, up to a hundred classes are shown in rows of ten. The gaps are transparent.
     """
     grid = _grid(labels)
-    across, down = (side + TILE_GAP_PX for side in _tile(next(iter(pixels.values()))).size)
-    size = len(grid[0]) * across - TILE_GAP_PX, len(grid) * down - TILE_GAP_PX
+    across, down = (side + _TILE_GAP_PX for side in _tile(next(iter(pixels.values()))).size)
+    size = len(grid[0]) * across - _TILE_GAP_PX, len(grid) * down - _TILE_GAP_PX
     sheet = Image.new("RGBA", size, (0, 0, 0, 0))
     for row, places in enumerate(grid):
         for column, place in enumerate(places):
@@ -99,12 +99,12 @@ def preview(pixels: Mapping[int, Bytes8], labels: Integers) -> bytes:
 def _grid(labels: Integers) -> list[list[int | None]]:
     members = [np.flatnonzero(labels == label).tolist() for label in np.unique(labels)]
     most = max(map(len, members))
-    shown = _spread(members, TILES_ACROSS**2 if most == 1 else TILES_ACROSS)
+    shown = _spread(members, _TILES_ACROSS**2 if most == 1 else _TILES_ACROSS)
     if most == 1:
         places = [places[0] for places in shown]
-        rows = [places[i : i + TILES_ACROSS] for i in range(0, len(places), TILES_ACROSS)]
-        return [[*row, *[None] * (min(len(places), TILES_ACROSS) - len(row))] for row in rows]
-    num_rows = min(most, TILES_ACROSS)
+        rows = [places[i : i + _TILES_ACROSS] for i in range(0, len(places), _TILES_ACROSS)]
+        return [[*row, *[None] * (min(len(places), _TILES_ACROSS) - len(row))] for row in rows]
+    num_rows = min(most, _TILES_ACROSS)
     return [[places[row] if row < len(places) else None for places in shown] for row in range(num_rows)]
 
 
@@ -116,10 +116,10 @@ def _spread(items: list[list[int]], most: int) -> list[list[int]]:
 def _tile(pixels: Bytes8) -> Image.Image:
     image = picture(pixels)
     longest = max(image.size)
-    if longest > 2 * TILE_PX:
-        small = max(1, image.width * 2 * TILE_PX // longest), max(1, image.height * 2 * TILE_PX // longest)
+    if longest > 2 * _TILE_PX:
+        small = max(1, image.width * 2 * _TILE_PX // longest), max(1, image.height * 2 * _TILE_PX // longest)
         return image.resize(small, Image.Resampling.BOX)
-    times = -(-TILE_PX // longest)
+    times = -(-_TILE_PX // longest)
     return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
 
 
@@ -144,7 +144,7 @@ def _header(d: Description) -> dict[str, Any]:
 
 def _license(name: str | None) -> dict[str, str]:
     known = "-".join((name or "unknown").lower().split())
-    return {"license": known} if LICENSES.fullmatch(known) else {"license": "other", "license_name": str(name)}
+    return {"license": known} if _LICENSES.fullmatch(known) else {"license": "other", "license_name": str(name)}
 
 
 def _size_category(num: int) -> str:
@@ -162,8 +162,8 @@ def _title(d: Description) -> Iterator[str]:
         f"Training on them needs **{_bytes(d.sizes.total)}**: {_size_parts(d)}.\n"
     )
     yield f"![Images of the dataset, enlarged, in label order]({PREVIEW})\n"
-    names = [_text(name) for name in d.task.class_names[:MOST_NAMES]]
-    more = f" and {len(d.task.class_names) - MOST_NAMES} more" if len(d.task.class_names) > MOST_NAMES else ""
+    names = [_text(name) for name in d.task.class_names[:_MOST_NAMES]]
+    more = f" and {len(d.task.class_names) - _MOST_NAMES} more" if len(d.task.class_names) > _MOST_NAMES else ""
     yield f"Classes, in label order: {', '.join(names)}{more}."
 
 

@@ -76,13 +76,13 @@ def soft_label_problems(probabilities: Array) -> list[str]:
     problems = ["soft labels hold negative values"] if any((part < 0).any() for part in parts) else []
     sums = np.concatenate([np.zeros(0), *(part.astype(np.float64).sum(axis=1) for part in parts)])
     off = np.abs(sums - 1)
-    if (off > sum_tolerance(probabilities.shape[1])).any():
+    if (off > _sum_tolerance(probabilities.shape[1])).any():
         worst = int(off.argmax())
         problems.append(f"the soft labels of image {worst} sum to {sums[worst]:g}, not to 1")
     return problems
 
 
-def sum_tolerance(num_classes: int) -> float:
+def _sum_tolerance(num_classes: int) -> float:
     """How far float16 rounding moves a sum of probabilities: half a unit in the last place of each.
 
     2**-11 of each normal value, so of their sum, and 2**-25 of each value too small to be normal; then room

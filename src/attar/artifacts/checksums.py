@@ -12,18 +12,18 @@ from attar.runtime.files import sha256, write_text
 from attar.runtime.reading import read_bytes
 
 NAME = "SHA256SUMS"
-HUB_FILES = (".git", ".gitattributes", ".cache")
+_HUB_FILES = (".git", ".gitattributes", ".cache")
 """What clients of the Hugging Face hub lay beside the files; not part of the dataset."""
 
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
 
 def files_of(folder: Path) -> list[str]:
-    """Paths of all files below a folder, relative, with `/`, sorted; SHA256SUMS and HUB_FILES left out."""
+    """Paths of all files below a folder, relative, with `/`, sorted; SHA256SUMS and _HUB_FILES left out."""
     found: list[str] = []
     for root, _, names in os.walk(folder):
         found += [(Path(root) / name).relative_to(folder).as_posix() for name in names]
-    return sorted(name for name in found if name != NAME and name.split("/")[0] not in HUB_FILES)
+    return sorted(name for name in found if name != NAME and name.split("/")[0] not in _HUB_FILES)
 
 
 def write_sums(folder: Path, names: Iterable[str] | None = None) -> None:

@@ -23,12 +23,12 @@ from pydantic import (
 )
 
 from attar.errors import ArtifactError
+from attar.plain import listed_problems
 
 NAME = "attar.json"
 FORMAT = "attar-distilled"
 FORMAT_VERSION = 4
-"""1 knew labels of the kinds hard and soft only; 2 no whitening; 3 no views stored beside labels. A set says the least
-that can tell what it holds."""
+"""2 knows no whitening, 3 no views stored beside labels. A set says the least that can tell what it holds."""
 WHITENING: Literal["whitening.safetensors"] = "whitening.safetensors"
 """The file of the matrix that images are whitened by."""
 
@@ -213,7 +213,7 @@ class Description(Provenance):
     """All of attar.json: what the dataset is, then how it was made."""
 
     format: Literal["attar-distilled"]
-    format_version: Literal[1, 2, 3, 4]
+    format_version: Literal[2, 3, 4]
     attar_version: str
     num_images: Annotated[int, Field(ge=1)]
     task: Classes
@@ -247,7 +247,7 @@ class Description(Provenance):
         whitened = bool(self.task.normalization.whitening)
         if not whitened == bool(self.files.whitening) == bool(sizes.whitening):
             raise ValueError("task, files and sizes disagree on whether images are whitened")
-        if self.format_version not in ((1, 2) if (least := _version(self.labels.stored, whitened)) == 2 else (least,)):
+        if self.format_version != (least := _version(self.labels.stored, whitened)):
             raise ValueError(f"format_version is {self.format_version}, and what it holds needs {least}")
         return self
 
@@ -336,26 +336,9 @@ def read_description(folder: Path) -> Description:
 
 def _checked(text: str | bytes, name: str) -> Description:
     try:
-        return Description.model_validate_json(_from_version_1(text))
+        return Description.model_validate_json(text)
     except ValidationError as error:
         raise ArtifactError(
             f"{name} does not describe a distilled dataset: {listed_problems(error)}",
             fix="run `attar verify` on the folder, and make it again",
         ) from error
-
-
-def listed_problems(error: ValidationError) -> str:
-    """All that is wrong with a file's fields, each with its place."""
-    details = error.errors(include_input=False)
-    return "; ".join(": ".join(filter(None, (".".join(map(str, d["loc"])), d["msg"]))) for d in details)
-
-
-def _from_version_1(text: str | bytes) -> str | bytes:
-    """Say which kind of labels there are, where the first version left it to soft_labels."""
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
-        return text  # told, with its place, by whoever reads it next
-    if not isinstance(values, dict) or values.get("format_version") != 1 or "labels" in values:
-        return text
-    return json.dumps({**values, "labels": {"kind": "soft" if values.get("soft_labels") else "hard"}})

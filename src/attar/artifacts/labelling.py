@@ -13,7 +13,7 @@ from typing import Any
 from attar.artifacts.description import BELOW_TEACHER, NAME, Description, LabelKind
 from attar.errors import ArtifactError
 from attar.labels.plan import LabelPlan
-from attar.labels.shards import merged_error
+from attar.labels.shards import QuantizationError, open_shard
 from attar.runtime.files import writing
 
 
@@ -48,7 +48,7 @@ class Labelling:
         views = None if self.views is None else dict(self.views)
         if self.plan is None or self.folder is None:
             return {"kind": self.kind, "views": views}
-        error = merged_error(self.folder, self.plan)
+        error = QuantizationError.merge(open_shard(self.folder, self.plan, one).error for one in self.plan.shards)
         return {"kind": self.kind, "stored": self.plan.to_json(), "error": error.to_json(), "views": views}
 
     def place(self, building: Path) -> tuple[list[str], list[str]]:

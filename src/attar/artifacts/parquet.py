@@ -31,7 +31,7 @@ SHARD_BYTES = 400_000_000
 """A shard ends before it grows past this."""
 ROWS = 1000
 """Rows that are written together."""
-LEAST_PNG_BYTES = 67
+_LEAST_PNG_BYTES = 67
 """Of one grey pixel."""
 MODES = {1: "L", 3: "RGB"}
 """Pillow's mode by number of channels."""
@@ -79,7 +79,7 @@ def picture(pixels: Bytes8) -> Image.Image:
     return Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
 
-def decode_png(data: bytes, shape: tuple[int, int, int]) -> Bytes8:
+def _decode_png(data: bytes, shape: tuple[int, int, int]) -> Bytes8:
     """Decode a PNG into pixels uint8 of this shape (c, h, w); raises ValueError where it has another."""
     channels, height, width = shape
     with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
@@ -140,8 +140,8 @@ def read_labels(path: Path) -> Integers:
 def num_rows(path: Path) -> int:
     """Rows of a shard; raises ArtifactError where it is damaged, or too short to hold as many PNGs as it says."""
     num, _ = _schema_of(path)
-    if num * LEAST_PNG_BYTES > path.stat().st_size:
-        raise _damaged(path, f"{num} rows in {path.stat().st_size} bytes", f"{LEAST_PNG_BYTES} bytes a row or more")
+    if num * _LEAST_PNG_BYTES > path.stat().st_size:
+        raise _damaged(path, f"{num} rows in {path.stat().st_size} bytes", f"{_LEAST_PNG_BYTES} bytes a row or more")
     return num
 
 
@@ -229,7 +229,7 @@ def _decode_all(path: Path, first: int, pngs: Any, shape: tuple[int, int, int]) 
     pixels = np.empty((len(pngs), *shape), np.uint8)
     for row, png in enumerate(pngs):
         try:
-            pixels[row] = decode_png(png.as_py(), shape)
+            pixels[row] = _decode_png(png.as_py(), shape)
         except Exception as error:  # a hostile PNG may raise nearly anything
             raise _damaged(path, f"the image of row {first + row}: {error}", f"PNGs of shape {shape}") from error
     return pixels

@@ -13,7 +13,7 @@ from attar.artifacts.images import float_images
 from attar.methods.base import Distillate
 from attar.runtime.checkpoint import read_note, read_tensors, write_tensors
 
-STATES = "states"
+_STATES = "states"
 
 
 def chunk_name(chunk: int) -> str:
@@ -23,7 +23,7 @@ def chunk_name(chunk: int) -> str:
 
 def state_name(step: int) -> str:
     """Name, within the stage, of all images as they were after this step."""
-    return f"{STATES}/step-{step:08d}.safetensors"
+    return f"{_STATES}/step-{step:08d}.safetensors"
 
 
 def write_chunk(path: Path, distillate: Distillate) -> None:
@@ -42,7 +42,7 @@ def read_chunks(folder: Path) -> Distillate:
 
 def read_states(folder: Path) -> dict[int, Distillate]:
     """All images as they were on the way, by the number of steps before; empty where none were kept."""
-    paths = sorted((folder / STATES).glob("step-*.safetensors"))
+    paths = sorted((folder / _STATES).glob("step-*.safetensors"))
     return {int(path.stem.removeprefix("step-")): _joined([path]) for path in paths}
 
 

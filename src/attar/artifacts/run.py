@@ -31,10 +31,10 @@ from attar.runtime.files import digest, read_json, sha256, write_json, write_tex
 from attar.runtime.reading import read_yaml, require_file
 
 CONFIG = "config.yaml"
-EVENTS = "events.jsonl"
+_EVENTS = "events.jsonl"
 MANIFEST = "manifest.json"
 STAGES = ("squeeze", "recover", "relabel", "distilled", "evaluation")
-PRODUCTS = ("evaluation.json", "continual.json", "report.html")
+_PRODUCTS = ("evaluation.json", "continual.json", "report.html")
 
 
 class RunFolder:
@@ -46,7 +46,7 @@ class RunFolder:
     @property
     def events_path(self) -> Path:
         """The event log."""
-        return self.path / EVENTS
+        return self.path / _EVENTS
 
     @property
     def distilled(self) -> Path:
@@ -135,7 +135,7 @@ class RunFolder:
         kept = STAGES[: STAGES.index(first)]
         for name in STAGES[len(kept) :]:
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in PRODUCTS:
+        for name in _PRODUCTS:
             (self.path / name).unlink(missing_ok=True)
         lines = [json.dumps(event) for event in read_events(self.events_path) if event.get("stage") in kept]
         write_text(self.events_path, "".join(line + "\n" for line in lines))
@@ -269,7 +269,7 @@ def _damage(manifest: Any) -> str:
 
 
 def _foreign(path: Path) -> list[str]:
-    known = {*STAGES, *PRODUCTS, CONFIG, EVENTS, ".lock"}
+    known = {*STAGES, *_PRODUCTS, CONFIG, _EVENTS, ".lock"}
     if not path.is_dir():
         return []
     return sorted(entry.name for entry in path.iterdir() if entry.name not in known and not entry.name.endswith(".tmp"))

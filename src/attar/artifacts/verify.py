@@ -25,9 +25,8 @@ from attar.artifacts.parquet import Bytes8, Integers, quantise, read_shard
 from attar.artifacts.whitening import OTHER_MATRIX, fingerprint, inverse, read_whitening, unwhiten
 from attar.errors import AttarError
 from attar.labels.checks import view_problems
-from attar.labels.error import QuantizationError
 from attar.labels.plan import VIEW, LabelPlan
-from attar.labels.shards import VIEWS, OpenShard, open_shard
+from attar.labels.shards import VIEWS, OpenShard, QuantizationError, open_shard
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 RATIO = (3 / 4, 4 / 3)
 """Range of a crop's width over height; its logarithm is uniform."""
-ATTEMPTS = 10
+_ATTEMPTS = 10
 """Sizes that are tried before a crop is the whole image, or the largest centred part of it within `RATIO`."""
-NUM_UNIFORMS = 2 + 2 * ATTEMPTS
+NUM_UNIFORMS = 2 + 2 * _ATTEMPTS
 """Uniform numbers that one crop takes: where it begins, down and across, and area and ratio of each attempt."""
 
 Floats = NDArray[np.float64]

@@ -52,7 +52,7 @@ class Operation(ABC):
         """Changed images (b, c, h, w); `drawn` has first dimension 1 or b and is on the CPU."""
 
 
-class Color(Operation):
+class _Color(Operation):
     """Brightness, saturation and contrast, in this order; (num, 3): one offset and two factors."""
 
     brightness, saturation, contrast = 1.0, 2.0, 0.5
@@ -94,7 +94,7 @@ class Crop(Operation):
         return int(size * self.ratio + 0.5)
 
 
-class Cutout(Operation):
+class _Cutout(Operation):
     """Zero a square of half the size; (num, 2): row and column of its centre, so part may lie outside."""
 
     ratio = 0.5
@@ -116,7 +116,7 @@ class Cutout(Operation):
         return (places >= first) & (places < first + hole)
 
 
-class Flip(Operation):
+class _Flip(Operation):
     """Mirror left to right, half of the time; (num,) bool."""
 
     probability = 0.5
@@ -146,7 +146,7 @@ class Scale(Operation):
         return _resample(images, _matrices(len(drawn), linear=torch.diag_embed(drawn)), "bilinear")
 
 
-class Rotate(Operation):
+class _Rotate(Operation):
     """Turn about the centre by up to 15 degrees; (num,) radians."""
 
     degrees = 15.0
@@ -162,7 +162,7 @@ class Rotate(Operation):
         return _resample(images, _matrices(len(drawn), linear=linear), "bilinear")
 
 
-class ResizedCrop(Operation):
+class _ResizedCrop(Operation):
     """Crop a random part and bring it back to full size (bilinear); (num, 4): see `attar.augment.crops`.
 
     `min_scale` is the smallest part of the area, in 0..1 (0 excluded), that is kept.
@@ -188,7 +188,7 @@ class ResizedCrop(Operation):
         return F.interpolate(part, size, mode="bilinear", align_corners=False)
 
 
-class Roll(Operation):
+class _Roll(Operation):
     """Shift in a circle, what leaves coming in opposite; (num, 2): down and right.
 
     By up to `reach_px` pixels either way, and at most half the size.
@@ -219,14 +219,14 @@ class Roll(Operation):
 
 OPERATIONS: Mapping[str, Operation] = MappingProxyType(
     {
-        "color": Color(),
+        "color": _Color(),
         "crop": Crop(),
-        "cutout": Cutout(),
-        "flip": Flip(),
+        "cutout": _Cutout(),
+        "flip": _Flip(),
         "scale": Scale(),
-        "rotate": Rotate(),
-        "rrc": ResizedCrop(),
-        "roll": Roll(),
+        "rotate": _Rotate(),
+        "rrc": _ResizedCrop(),
+        "roll": _Roll(),
     }
 )
 """Operations by their name in a spec; `rrc` may be followed by its smallest part of the area, as in `rrc0.25`."""
@@ -239,7 +239,7 @@ def operation(name: str) -> Operation | None:
             min_scale = float(name.removeprefix("rrc"))
         except ValueError:
             return None
-        return ResizedCrop(min_scale) if 0 < min_scale <= 1 else None
+        return _ResizedCrop(min_scale) if 0 < min_scale <= 1 else None
     return OPERATIONS.get(name)
 
 
@@ -337,9 +337,9 @@ class MultiCrop:
 
     def _operations(self, min_scale: float = 1.0) -> list[tuple[str, Operation]]:
         every = (
-            (self.crop, "rrc", ResizedCrop(min_scale)),
-            (self.flip, "flip", Flip()),
-            (self.roll_px > 0, "roll", Roll(self.roll_px)),
+            (self.crop, "rrc", _ResizedCrop(min_scale)),
+            (self.flip, "flip", _Flip()),
+            (self.roll_px > 0, "roll", _Roll(self.roll_px)),
         )
         return [(name, operation) for used, name, operation in every if used]
 

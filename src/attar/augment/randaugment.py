@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-HIGHEST = 30
+_HIGHEST = 30
 _GREY = (0.2989, 0.587, 0.114)
 _LEVELS = 256
 
@@ -44,7 +44,7 @@ def draw(rng: torch.Generator, num: int, num_images: int) -> RandDraw:
 
 def apply(pixels: Tensor, drawn: RandDraw, magnitude: int) -> Tensor:
     """Augment pixels (b, c, h, w) in 0..1 by what was drawn, at a magnitude of 0..30."""
-    part = magnitude / HIGHEST
+    part = magnitude / _HIGHEST
     for operation, sign in zip(drawn.operation, drawn.sign, strict=True):
         changed = pixels.clone()
         for place, name in enumerate(NAMES):

@@ -3,7 +3,7 @@
 imagefolder.py  tensors.py  webdataset.py    a format each: export, read
 fkd.py          soft labels that were stored for views of an image folder    unpacking.py   an archive of them
 foreign.py      recognise a format        loaded.py   what was read        settings.py  scales.py   what values are
-torchfile.py  plainpickle.py    images.py    files of people one does not know
+images.py       images of people one does not know
 hub.py          a distilled dataset as a repository of the Hugging Face hub
 loaders/        what an export brings along to be read without attar
 """
@@ -20,14 +20,14 @@ from attar.interop.tensors import export_tensors
 from attar.interop.webdataset import export_webdataset
 
 
-class Exporter(Protocol):
+class _Exporter(Protocol):
     """Write a distilled dataset into a new folder in another format."""
 
     def __call__(self, distilled: Distilled, out: Path, *, overwrite: bool = False) -> Export:
         """Export; say what is lost."""
 
 
-EXPORTERS: dict[str, tuple[Exporter, str]] = {
+EXPORTERS: dict[str, tuple[_Exporter, str]] = {
     "imagefolder": (export_imagefolder, "PNGs in a folder for each class; 8-bit pixels and hard labels only"),
     "tensors": (export_tensors, "images_best.pt and labels_best.pt, as trajectory-matching code reads them"),
     "webdataset": (export_webdataset, "tar files with a PNG, a class and float pixels for each image, for streams"),

@@ -37,16 +37,16 @@ from attar.augment.replayed import ReplayedSet
 from attar.augment.stored_views import describe, records
 from attar.augment.views import ViewDraw, Views, ViewSettings
 from attar.errors import ArtifactError
-from attar.interop.torchfile import read_values
 from attar.labels.codec import LOGIT_LIMIT
 from attar.labels.plan import LabelPlan
 from attar.labels.writing import write_labels
+from attar.runtime.torchfile import read_torch
 
 FIRST = Path("epoch_0") / "batch_0.tar"
-DRAWS = (2, 1)
+_DRAWS = (2, 1)
 """Permutations that an epoch takes, by the version of torch."""
-CHECKED_EPOCHS, CHECKED_ROWS = 3, 4096
-LEAST_T = 4.0
+_CHECKED_EPOCHS, _CHECKED_ROWS = 3, 4096
+_LEAST_T = 4.0
 """Passed by chance by one order in thirty thousand."""
 
 Mix = Literal["none", "cutmix", "mixup"]
@@ -108,7 +108,7 @@ class FkdLabels:
         first = self._read(0)
         self.mix: Mix = first.mix
         self._orders = _Orders(seed, len(labels), self._draws(first, unchecked))
-        self.views = FkdViews(self)
+        self.views = _FkdViews(self)
 
     @property
     def num_images(self) -> int:
@@ -208,13 +208,13 @@ class FkdLabels:
 
     def _draws(self, first: Rows, unchecked: bool) -> int:
         """How many permutations an epoch takes: those under which logits favour the classes of their images most."""
-        rows = [first, *(self._read(epoch) for epoch in range(1, min(CHECKED_EPOCHS, self.num_epochs)))]
-        found = {draws: self._fit(rows, _Orders(self.seed, self.num_images, draws)) for draws in DRAWS}
+        rows = [first, *(self._read(epoch) for epoch in range(1, min(_CHECKED_EPOCHS, self.num_epochs)))]
+        found = {draws: self._fit(rows, _Orders(self.seed, self.num_images, draws)) for draws in _DRAWS}
         best = max(found, key=lambda draws: found[draws])
-        if found[best] < LEAST_T and not unchecked:
+        if found[best] < _LEAST_T and not unchecked:
             raise ArtifactError(
                 f"the labels in {self.folder} do not favour the classes of their images (t = {found[best]:.1f})",
-                expected=f"t of at least {LEAST_T:g}: the images, their order (seed {self.seed}) and that of the "
+                expected=f"t of at least {_LEAST_T:g}: the images, their order (seed {self.seed}) and that of the "
                 "classes as when the labels were stored",
                 fix="--set foreign.fkd_seed=N with the seed then used, give the same images, or take the labels as "
                 "they are with --set foreign.fkd_unchecked=true",
@@ -224,10 +224,10 @@ class FkdLabels:
     def _fit(self, epochs: list[Rows], orders: _Orders) -> float:
         favours = []
         for epoch, rows in enumerate(epochs):
-            logits, share = rows.logits[:CHECKED_ROWS].float(), rows.share[:CHECKED_ROWS]
+            logits, share = rows.logits[:_CHECKED_ROWS].float(), rows.share[:_CHECKED_ROWS]
             z = (logits - logits.mean(1, keepdim=True)) / logits.std(1, keepdim=True, correction=0).clamp_min(1e-12)
             labels = self._labels[orders[epoch]]
-            classes = labels[:CHECKED_ROWS], labels[rows.partner[:CHECKED_ROWS]]
+            classes = labels[:_CHECKED_ROWS], labels[rows.partner[:_CHECKED_ROWS]]
             own, partner = (z.gather(1, of[:, None])[:, 0] for of in classes)
             favours.append(share * own + (1 - share) * partner)
         every = torch.cat(favours)
@@ -237,7 +237,7 @@ class FkdLabels:
 _COLUMNS = ("crop", "flip", "partner", "box", "share", "logits")
 
 
-class FkdViews(Views):
+class _FkdViews(Views):
     """Views that were stored, and not drawn from a seed."""
 
     def __init__(self, stored: FkdLabels) -> None:
@@ -324,7 +324,7 @@ def _numbered(folder: Path, pattern: str) -> list[Path]:
 
 def _batch(path: Path, num_classes: int, shape: tuple[int, int, int], first: int) -> Rows:
     """Read and check a batch; `first` is the place of its first row in the epoch."""
-    values = read_values(path)
+    values = read_torch(path, "a batch of labels")
     try:
         crops, flips, partners, share, box, logits = values
         return _rows(crops, flips, partners, share, box, logits, num_classes, shape, first)

@@ -16,11 +16,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from attar.artifacts.description import Classes, Finite, Part, Provenance, listed_problems, provenance_of
+from attar.artifacts.description import Classes, Finite, Part, Provenance, provenance_of
 from attar.artifacts.distilled import Distilled
 from attar.artifacts.whitening import with_whitening, write_whitening
 from attar.errors import ArtifactError
 from attar.interop.images import MOST_PIXELS
+from attar.plain import listed_problems
 from attar.runtime.files import new_folder, write_bytes, write_json
 from attar.task import Task
 

@@ -12,9 +12,9 @@ from attar.artifacts.description import locate
 from attar.artifacts.verify import verify
 from attar.errors import ArtifactError, AttarError, ConfigError, ResourceError
 
-REPLACED = ("data/*", "pixels-*", "labels-*", "teacher/*", "whitening.safetensors")
+_REPLACED = ("data/*", "pixels-*", "labels-*", "teacher/*", "whitening.safetensors")
 """Files of an earlier upload that go, where this one has none of their names."""
-REFUSED = {401: "does not know the token", 403: "does not let the token write there"}
+_REFUSED = {401: "does not know the token", 403: "does not let the token write there"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def push(
             repo_type="dataset",
             folder_path=str(folder),
             allow_patterns=list(files),
-            delete_patterns=list(REPLACED),
+            delete_patterns=list(_REPLACED),
             commit_message="Add a dataset distilled with attar",
         )
     except Exception as error:  # of the hub's client and of what it stands on
@@ -115,9 +115,9 @@ def _signed_in() -> Hub:
 def _told(error: Exception, repository: str) -> AttarError:
     status = getattr(getattr(error, "response", None), "status_code", None)
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if status in REFUSED:
+    if status in _REFUSED:
         return ConfigError(
-            f"the hub {REFUSED[status]}: {first}",
+            f"the hub {_REFUSED[status]}: {first}",
             expected=f"a token that may write to {repository}",
             fix="run `hf auth login` with such a token, or give a repository of your own",
         )

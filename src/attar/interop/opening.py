@@ -17,7 +17,7 @@ from attar.interop.loaded import Loaded, Origin
 from attar.interop.settings import ForeignSettings
 from attar.runtime.events import Events
 
-SECTION = "foreign"
+_SECTION = "foreign"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def open_foreign(
     _tell(path, loaded, events)
     distilled = loaded.open()
     info = {**distilled.info, "settings": {**loaded.settings, "source": reading}}
-    left = [text for text in texts if not _key(text).startswith(f"{SECTION}.")]
+    left = [text for text in texts if not _key(text).startswith(f"{_SECTION}.")]
     return Opened(replace(distilled, info=info), real, left)
 
 
@@ -104,9 +104,9 @@ def _tell(path: Path, loaded: Loaded, events: Events | None) -> None:
 
 def _settings(assignments: Sequence[str], given: Mapping[str, Any]) -> tuple[ForeignSettings, dict[str, Any]]:
     """How a set is read, and the fields that are set of how its source is."""
-    mine = [text for text in assignments if _key(text).startswith(f"{SECTION}.") or _is_source(_key(text))]
-    placed, problems = place({SECTION: ForeignSettings, "source": SourceSettings}, mine)
-    settings = build({SECTION: ForeignSettings}, {SECTION: placed.get(SECTION, {})}, problems)[SECTION]
+    mine = [text for text in assignments if _key(text).startswith(f"{_SECTION}.") or _is_source(_key(text))]
+    placed, problems = place({_SECTION: ForeignSettings, "source": SourceSettings}, mine)
+    settings = build({_SECTION: ForeignSettings}, {_SECTION: placed.get(_SECTION, {})}, problems)[_SECTION]
     assert isinstance(settings, ForeignSettings)
     named = {name: value for name, value in given.items() if value is not None}
     return settings, {**named, **placed.get("source", {})}

@@ -30,9 +30,9 @@ from attar.interop.pairs import pair_in, values_of
 from attar.interop.parts import numbered
 from attar.interop.scales import Kind, constants_of, normalization_of, tell
 from attar.interop.settings import ForeignSettings
-from attar.interop.torchfile import read_tensor, read_values
 from attar.runtime.events import Events
 from attar.runtime.files import write_bytes
+from attar.runtime.torchfile import read_tensor, read_torch
 from attar.task import Normalization, Task
 
 STEMS = ("_best", "")
@@ -195,7 +195,7 @@ def _read(source: Path, part: int) -> Tensors:
 def _read_one(images_file: Path, labels_file: Path | None, part: int) -> Tensors:
     if labels_file is None:
         values = values_of(images_file)
-        pair = pair_in(read_values(images_file) if values is None else values, part, images_file)
+        pair = pair_in(read_torch(images_file, "sets of tensors") if values is None else values, part, images_file)
         sizes = _bytes(pair.images, pair.labels if pair.soft is None else pair.soft)
         code = "condensation" if pair.experiments else "trajectories"
         return Tensors(images_file, pair.images, pair.labels, pair.soft, pair.rate, *sizes, code=code)
@@ -209,7 +209,7 @@ def _read_one(images_file: Path, labels_file: Path | None, part: int) -> Tensors
 
 
 def _rate(file: Path) -> float:
-    values = read_values(file)
+    values = read_torch(file, "a learning rate")
     rate = values.item() if isinstance(values, Tensor) and values.numel() == 1 else values
     if not isinstance(rate, float) or not 0 < rate < math.inf:
         raise ArtifactError(

@@ -21,7 +21,7 @@ from attar.errors import ArtifactError, AttarError, ResourceError
 from attar.runtime.archives import require_end
 from attar.runtime.files import new_folder, write_bytes
 
-MOST_BATCH_BYTES = 1 << 28
+_MOST_BATCH_BYTES = 1 << 28
 MOST_UNFOLDED = 50
 """Logits in half precision shrink little; what unfolds to more than this times the archive is no archive of labels."""
 _BATCH = re.compile(r"(?:.*/)?epoch_(\d{1,6})/batch_(\d{1,6})\.tar")
@@ -66,7 +66,7 @@ class _Bounded:
 
     def read(self, size: int) -> bytes:
         """Read so many bytes; raises ValueError where they are too many."""
-        if size > MOST_BATCH_BYTES or self.tell() + size > self._most_bytes:
+        if size > _MOST_BATCH_BYTES or self.tell() + size > self._most_bytes:
             raise ValueError(f"it unfolds to more than {self._most_bytes:,} bytes, or a part of it to {size:,}")
         data: bytes = self._file.read(size)
         return data
@@ -85,7 +85,7 @@ def _unpack(tar: tarfile.TarFile, folder: Path, archive: Path) -> None:
         if match is None:
             continue
         left -= member.size
-        if not member.isreg() or member.size > MOST_BATCH_BYTES:
+        if not member.isreg() or member.size > _MOST_BATCH_BYTES:
             raise ValueError(f"{member.name!r} of {member.size:,} bytes is no batch of labels")
         if left < 0:
             raise ResourceError(f"no space to unpack {archive}", fix="free some disk, or move it to another one")

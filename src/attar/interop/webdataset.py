@@ -39,9 +39,9 @@ from attar.task import Task
 
 SHARD_BYTES = 200_000_000
 """A shard ends before it grows past this."""
-MOST_MEMBER_BYTES = 1 << 28
+_MOST_MEMBER_BYTES = 1 << 28
 IMAGES = ("png", "jpg", "jpeg")
-FLOATS, SOFT = "image.npy", "soft.npy"
+_FLOATS, SOFT = "image.npy", "soft.npy"
 
 _Sample = dict[str, bytes]
 
@@ -69,9 +69,9 @@ def read_webdataset(source: Path, origin: Origin | None = None, settings: Foreig
     if not samples:
         raise ArtifactError(f"{source} holds no images", expected="shards with a png or jpg and a cls for each image")
     labels = torch.tensor([_class(name, sample) for name, sample in samples])
-    floats = all(FLOATS in sample for _, sample in samples)
+    floats = all(_FLOATS in sample for _, sample in samples)
     if floats:
-        stored = torch.from_numpy(np.stack([_array(n, s, FLOATS, "<f4", task.shape) for n, s in samples]))
+        stored = torch.from_numpy(np.stack([_array(n, s, _FLOATS, "<f4", task.shape) for n, s in samples]))
     else:
         images = [(f"{name}.{_image(name, sample)}", sample[_image(name, sample)]) for name, sample in samples]
         stored = torch.from_numpy(decode_images(images, task.shape))
@@ -86,7 +86,7 @@ def read_webdataset(source: Path, origin: Origin | None = None, settings: Foreig
         soft_labels=None if probabilities is None else torch.from_numpy(probabilities).float(),
         learning_rate=note.learning_rate if note else None,
         provenance=imported(note, "webdataset"),
-        image_bytes=sum(len(sample[FLOATS if floats else _image(name, sample)]) for name, sample in samples),
+        image_bytes=sum(len(sample[_FLOATS if floats else _image(name, sample)]) for name, sample in samples),
         label_bytes=sum(len(sample[SOFT if soft else "cls"]) for _, sample in samples),
     )
 
@@ -132,7 +132,7 @@ def _files(distilled: Distilled, place: int) -> _Sample:
         "json": json.dumps(about, ensure_ascii=False).encode(),
     }
     if not distilled.exact_8bit:
-        files[FLOATS] = _npy(stored[0].numpy())
+        files[_FLOATS] = _npy(stored[0].numpy())
     if distilled.soft_labels is not None:
         files[SOFT] = _npy(distilled.soft_labels[place].half().numpy())
     return files
@@ -184,7 +184,7 @@ def _members(shard: Path) -> Iterator[tuple[str, bytes]]:
                     continue
                 if not member.isreg():
                     raise ValueError(f"{member.name!r} is no plain file")
-                if member.size > min(MOST_MEMBER_BYTES, left):
+                if member.size > min(_MOST_MEMBER_BYTES, left):
                     raise ValueError(f"{member.name!r} says that it has {member.size:,} bytes")
                 left -= member.size
                 file = tar.extractfile(member)

@@ -17,7 +17,7 @@ from attar.labels.codecs import CODECS
 SHARD_BYTES = 64_000_000
 SHARD_LABELS = 500_000
 """A file ends before it grows past one of these, where one epoch does not: what a killed run makes again."""
-FEWEST_EPOCHS = 20
+_FEWEST_EPOCHS = 20
 """A budget prunes epochs no further than this before it turns to a coarser codec, and to a quarter of it after."""
 
 VIEW = np.dtype(
@@ -151,9 +151,9 @@ def rungs(num_classes: int, num_epochs: int) -> Iterator[tuple[str, int, int]]:
         return max(1, -(-num_classes // of))
 
     yield "fp16", 0, num_epochs
-    yield "q8", 0, min(num_epochs, FEWEST_EPOCHS)
-    yield "pca", part(4), min(num_epochs, FEWEST_EPOCHS)
-    yield "pca", part(6), min(num_epochs, FEWEST_EPOCHS // 4)
-    yield "pca", part(12), min(num_epochs, FEWEST_EPOCHS // 4)
+    yield "q8", 0, min(num_epochs, _FEWEST_EPOCHS)
+    yield "pca", part(4), min(num_epochs, _FEWEST_EPOCHS)
+    yield "pca", part(6), min(num_epochs, _FEWEST_EPOCHS // 4)
+    yield "pca", part(12), min(num_epochs, _FEWEST_EPOCHS // 4)
     yield "pca", part(25), 2 if num_epochs > 1 else 1
     yield "pca", 1, 1

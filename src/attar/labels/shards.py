@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,13 @@ import numpy.typing as npt
 
 from attar.errors import ArtifactError
 from attar.labels.codec import Codec
-from attar.labels.error import QuantizationError
 from attar.labels.plan import VIEW, LabelPlan, Shard
 from attar.runtime.tensorfile import Place
 
 TENSOR, VIEWS = "labels", "views"
-CODES = {"u1": "U8", "<f2": "F16", "<f4": "F32"}
+_CODES = {"u1": "U8", "<f2": "F16", "<f4": "F32"}
 """Dtypes as safetensors spells them."""
-MOST_HEADER_BYTES = 100_000
-
-
-def is_written(folder: Path, plan: LabelPlan, shard: Shard) -> bool:
-    """Whether this shard is there; raises ArtifactError where the file is damaged or of another plan."""
-    return (folder / shard.name).exists() and open_shard(folder, plan, shard) is not None
+_MOST_HEADER_BYTES = 100_000
 
 
 @dataclass(frozen=True)
@@ -57,13 +52,13 @@ def open_shard(folder: Path, plan: LabelPlan, shard: Shard) -> OpenShard:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if length > MOST_HEADER_BYTES:
+            if length > _MOST_HEADER_BYTES:
                 raise ValueError(f"a header of {length} bytes")
             header = json.loads(file.read(length))
         note = {key: json.loads(value) for key, value in header.pop("__metadata__").items()}
         if note["plan"] != plan.to_json():
             raise _unexpected(path, f"{note['plan']}", f"{plan.to_json()}")
-        tensors = _places(header, tensors_of(plan, shard), 8 + length, path.stat().st_size)
+        tensors = _places(header, _tensors_of(plan, shard), 8 + length, path.stat().st_size)
         return OpenShard(path, tensors, QuantizationError(**note["error"]))
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing", fix="fetch the dataset again, or relabel again") from error
@@ -73,7 +68,7 @@ def open_shard(folder: Path, plan: LabelPlan, shard: Shard) -> OpenShard:
         raise _unexpected(path, str(error), "the safetensors header of a label shard") from error
 
 
-def tensors_of(plan: LabelPlan, shard: Shard) -> dict[str, tuple[str, tuple[int, ...]]]:
+def _tensors_of(plan: LabelPlan, shard: Shard) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Dtype and shape of every tensor of a shard: the labels, and the tables of their codec."""
     rows = (shard.num, plan.num_images)
     views = {VIEWS: ("u1", (*rows, VIEW.itemsize))} if plan.views else {}
@@ -90,7 +85,7 @@ def _places(
     for name, said in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         dtype, shape = due[name]
         num = np.dtype(dtype).itemsize * math.prod(shape)
-        expected = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [0, num]}
+        expected = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [0, num]}
         begin = said["data_offsets"][0]
         if {**said, "data_offsets": [0, said["data_offsets"][1] - begin]} != expected or begin != sum(
             np.dtype(p.dtype).itemsize * math.prod(p.shape) for p in places.values()
@@ -103,14 +98,42 @@ def _places(
     return places
 
 
-def merged_error(folder: Path, plan: LabelPlan) -> QuantizationError:
-    """The stated error of all labels; raises ArtifactError where a shard is missing or not what the plan says."""
-    return QuantizationError.merge(open_shard(folder, plan, shard).error for shard in plan.shards)
-
-
 def _unexpected(path: Path, found: str, expected: str) -> ArtifactError:
     return ArtifactError(
         f"{path.name} is damaged or of other labels: {found}",
         expected=expected,
         fix="fetch the dataset again, or relabel again with --fresh",
     )
+
+
+@dataclass(frozen=True)
+class QuantizationError:
+    """What a codec costs: how far decoded logits are from the teacher's, measured on all of them.
+
+    Logits count up to a constant a row, so both sides are centred.
+    """
+
+    max_abs: float
+    """Greatest difference between a centred logit and the one read back."""
+    kl_1: float
+    """Mean KL divergence of softmax(decoded) from softmax(teacher), in nats."""
+    kl_20: float
+    """The same of softmax(./20)."""
+    num: int
+    """Labels that this was measured on."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def merge(cls, errors: Iterable[QuantizationError]) -> QuantizationError:
+        """The error of all labels together; `errors` is not empty."""
+        every = list(errors)
+        num = sum(error.num for error in every)
+        return cls(
+            max_abs=max(error.max_abs for error in every),
+            kl_1=sum(error.kl_1 * error.num for error in every) / num,
+            kl_20=sum(error.kl_20 * error.num for error in every) / num,
+            num=num,
+        )

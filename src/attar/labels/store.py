@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from attar.labels.codec import Codec
-from attar.labels.error import QuantizationError
 from attar.labels.plan import VIEW, LabelPlan
-from attar.labels.shards import TENSOR, VIEWS, open_shard
+from attar.labels.shards import TENSOR, VIEWS, QuantizationError, open_shard
 
 
 class ForeignLabels(Protocol):

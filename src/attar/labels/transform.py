@@ -25,11 +25,11 @@ from attar.labels.codec import LOGIT_LIMIT, Codec, Codes, Floats, Records, Table
 
 STEPS = np.array([0, 1.596, 0.9957, 0.586, 0.3352, 0.1881, 0.1041, 0.0569, 0.0308], np.float32)
 """Distance of levels that loses least of a standard normal variable, by the number of bits."""
-ERRORS = np.array([1, 0.3634, 0.1188, 0.03744, 0.01154, 0.003495, 0.00104, 0.000304, 0.0000869])
+_ERRORS = np.array([1, 0.3634, 0.1188, 0.03744, 0.01154, 0.003495, 0.00104, 0.000304, 0.0000869])
 """Mean squared error that is left."""
 MOST_BITS = 8
-SAMPLE_PER_CLASS = 16
-COMPONENTS_PER_BYTE = 4
+_SAMPLE_PER_CLASS = 16
+_COMPONENTS_PER_BYTE = 4
 """More components than this would have less than two bits each: they are worth none."""
 
 
@@ -41,7 +41,7 @@ class Transform(Codec):
 
     def __init__(self, num_classes: int, keep: int = 0) -> None:
         super().__init__(num_classes, keep)
-        self.rank = min(num_classes - 1, COMPONENTS_PER_BYTE * keep)
+        self.rank = min(num_classes - 1, _COMPONENTS_PER_BYTE * keep)
 
     @property
     def record(self) -> np.dtype[Any]:
@@ -60,7 +60,7 @@ class Transform(Codec):
     @property
     def sample_rows(self) -> int:
         """Enough for a covariance."""
-        return SAMPLE_PER_CLASS * self.num_classes
+        return _SAMPLE_PER_CLASS * self.num_classes
 
     def fit(self, logits: Floats) -> Tables:
         """Find the plane and the bits."""
@@ -121,7 +121,7 @@ class Transform(Codec):
 def allocate(variances: npt.NDArray[np.float64], num_bits: int) -> Codes:
     """Bits uint8 (r,) for components of these variances (r,), `num_bits` in all or as many as are of use."""
     bits = np.zeros(len(variances), np.uint8)
-    gains = np.append(ERRORS[:-1] - ERRORS[1:], 0.0)
+    gains = np.append(_ERRORS[:-1] - _ERRORS[1:], 0.0)
     for _ in range(num_bits):
         gain = variances * gains[bits]
         best = int(gain.argmax())

@@ -17,9 +17,8 @@ from torch import Tensor
 
 from attar.errors import DivergedError
 from attar.labels.codec import LOGIT_LIMIT
-from attar.labels.error import QuantizationError
 from attar.labels.plan import VIEW, LabelPlan, Shard
-from attar.labels.shards import TENSOR, VIEWS, is_written
+from attar.labels.shards import TENSOR, VIEWS, QuantizationError, open_shard
 from attar.runtime.checkpoint import write_tensors
 
 EpochLogits = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
@@ -52,7 +51,7 @@ def write_labels(
     Raises DivergedError where logits are not finite, ResourceError where the disk is full.
     """
     for shard in plan.shards[rank::world_size]:
-        if is_written(folder, plan, shard):
+        if (folder / shard.name).exists() and open_shard(folder, plan, shard):
             for epoch in range(shard.first, shard.first + shard.num):
                 after_epoch(epoch)
         else:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 WITHOUT_FLOAT64 = ("mps",)
 """Devices that have no such numbers: what they measure is summed up on the CPU."""
-CACHED = 1 << 18
+_CACHED = 1 << 18
 """Values that a processor's cache holds in float64."""
 
 
@@ -117,7 +117,7 @@ def _row_sums(values: Tensor) -> Tensor:
 
 def _num_at_once(values: Tensor) -> int:
     """How many rows of (b, c, n) are widened at once: on the CPU as many as stay in its cache, a third of the time."""
-    return max(1, CACHED // values[0].numel()) if values.device.type == "cpu" else len(values)
+    return max(1, _CACHED // values[0].numel()) if values.device.type == "cpu" else len(values)
 
 
 def _moments(mean: Tensor, square: Tensor) -> tuple[Tensor, Tensor]:

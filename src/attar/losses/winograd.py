@@ -71,7 +71,7 @@ class Tiled(torch.autograd.Function):
         """Convolution (b, o, h, w) of x (b, c, h, w) with weights (36, c, o), channels last in memory."""
         ctx.save_for_backward(weights)
         into, _, out_of = (part.to(x.dtype) for part in _matrices())
-        (rows, columns), (height, width) = tile_counts(x), x.shape[2:]
+        (rows, columns), (height, width) = _tile_counts(x), x.shape[2:]
         out = x.new_empty(len(x), 4 * rows, 4 * columns, weights.shape[2])
         border = (0, 0, 1, 4 * columns - width + 1, 1, 4 * rows - height + 1)
         for part, part_out in _parts(x.permute(0, 2, 3, 1), out, rows * columns * max(weights.shape[1:])):
@@ -87,7 +87,7 @@ class Tiled(torch.autograd.Function):
         """Gradient of x."""
         (by_out,), (weights,) = grads, ctx.saved_tensors
         into, _, out_of = (part.to(by_out.dtype) for part in _matrices())
-        (rows, columns), (height, width) = tile_counts(by_out), by_out.shape[2:]
+        (rows, columns), (height, width) = _tile_counts(by_out), by_out.shape[2:]
         canvas = by_out.new_zeros(len(by_out), 4 * rows + 4, 4 * columns + 4, weights.shape[1])
         rest = (0, 0, 0, 4 * columns - width, 0, 4 * rows - height)
         for part, onto in _parts(by_out.permute(0, 2, 3, 1), canvas, rows * columns * max(weights.shape[1:])):
@@ -119,7 +119,7 @@ def pays(x: Tensor) -> bool:
     """Whether tiles of x (b, c, h, w) are faster: float32 on a processor, and few of their outputs are cut off."""
     if x.dtype != torch.float32 or not on_cpu(x) or torch.is_autocast_enabled("cpu"):
         return False
-    rows, columns = tile_counts(x)
+    rows, columns = _tile_counts(x)
     return len(x) * rows * columns >= LEAST_TILES and 8 * rows * columns <= x.shape[2] * x.shape[3]
 
 
@@ -130,7 +130,7 @@ def transformed(weights: Tensor) -> Tensor:
     return (of_weight @ flat).to(weights.dtype).view(36, weights.shape[1], weights.shape[0])
 
 
-def tile_counts(x: Tensor) -> tuple[int, int]:
+def _tile_counts(x: Tensor) -> tuple[int, int]:
     """Rows and columns of tiles that cover (b, c, h, w)."""
     return -(-x.shape[2] // 4), -(-x.shape[3] // 4)
 

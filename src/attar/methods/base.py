@@ -20,7 +20,7 @@ from attar.models.flat import FlatModel
 from attar.task import Normalization, Task
 
 KnowledgeKind = str
-"""A kind of knowledge by its name (`attar.squeeze.kinds`); what it gives methods is one of the protocols below."""
+"""A kind of knowledge by its name (`attar.squeeze.knowledge`); what it gives methods is one of the protocols below."""
 Generators = Callable[..., torch.Generator]
 """`rngs(*keys)` gives the generator of these keys, the same for the same seed whatever was drawn before."""
 Metrics = Mapping[str, float | Tensor]

@@ -90,11 +90,11 @@ class ByFeatures(Coreset[CoresetSettings, Teacher | None]):
         chosen = torch.empty_like(labels)
         for label in range(self.task.num_classes):
             members = (real.labels == label).nonzero().squeeze(1)
-            chosen[labels == label] = members[self.select(features_of(members, real, teacher), self.ipc, rng)]
+            chosen[labels == label] = members[self.select(_features_of(members, real, teacher), self.ipc, rng)]
         return chosen
 
 
-def features_of(members: Tensor, real: RealImages, teacher: Teacher | None) -> Tensor:
+def _features_of(members: Tensor, real: RealImages, teacher: Teacher | None) -> Tensor:
     """Features (m, d) of real images (m,): of the teacher's last layer, or the pixels where there is no teacher."""
     if teacher is None:
         return real.images(members).flatten(1)

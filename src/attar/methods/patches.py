@@ -24,11 +24,11 @@ from attar.config import Config
 from attar.methods.base import Generators, RealImages, Teacher
 from attar.task import Task
 
-STITCH_FROM_PX = 64
+_STITCH_FROM_PX = 64
 """From this size on `auto` stitches four patches into an image."""
 BATCH = 256
 """Crops that the teacher sees at once."""
-SPREAD_FACTOR = 4
+_SPREAD_FACTOR = 4
 """`spread` looks at this many images for each patch that it takes, where there are as many."""
 
 
@@ -105,7 +105,7 @@ class Patches:
         """
         settings, wanted = self.settings, int((self.labels == label).sum()) * self.grid**2
         members = (real.labels == label).nonzero().squeeze(1).cpu()
-        enough = wanted * (SPREAD_FACTOR if settings.pick == "spread" else 1)
+        enough = wanted * (_SPREAD_FACTOR if settings.pick == "spread" else 1)
         images = members[torch.randperm(len(members), generator=rng)[: max(settings.candidates, enough)]]
         rounds = math.ceil(wanted / len(images))
         num_crops = max(settings.crops_per_image, rounds)
@@ -141,7 +141,7 @@ class Patches:
 def grid_of(settings: PatchSettings, task: Task) -> int:
     """Patches along each side of an image: 1, 2, 3 or 4."""
     if settings.patches_per_image == "auto":
-        return 2 if min(task.height_px, task.width_px) >= STITCH_FROM_PX else 1
+        return 2 if min(task.height_px, task.width_px) >= _STITCH_FROM_PX else 1
     return math.isqrt(settings.patches_per_image)
 
 

@@ -47,7 +47,7 @@ from attar.models.norms import require_batch_norm
 from attar.models.resnet import resnet18_for
 from attar.task import Task
 
-FEWEST_OF_A_CLASS = 5
+_FEWEST_OF_A_CLASS = 5
 """Images of each class in a chunk from which `class_share: auto` matches class by class."""
 
 
@@ -123,7 +123,7 @@ class Teddy(Optimised[TeddySettings, Pool]):
         if self.settings.class_share != "auto":
             return self.settings.class_share
         counts = labels.bincount()
-        return float(bool((counts[counts > 0] >= FEWEST_OF_A_CLASS).all()))
+        return float(bool((counts[counts > 0] >= _FEWEST_OF_A_CLASS).all()))
 
     def pick(self, num: int, rng: torch.Generator, done: float) -> int:
         """Number of the member, of `num`, for a step that has the part `done` of all iterations behind it."""

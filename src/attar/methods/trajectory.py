@@ -37,11 +37,11 @@ from attar.methods.base import (
     random_members,
 )
 
-RATE_RANGE = (1e-6, 100.0)
+_RATE_RANGE = (1e-6, 100.0)
 """Step sizes β between which a training makes sense; beyond, the images have stopped to count, or it has run off."""
-DOUBTFUL_LOSS = 2.0
+_DOUBTFUL_LOSS = 2.0
 
-LABELLED_AT_ONCE = 256
+_LABELLED_AT_ONCE = 256
 """Images that θ* is shown at once for its labels: activations of all of 50,000 would fill any memory."""
 
 
@@ -184,13 +184,13 @@ class TrajectoryMatching(Optimised[TrajectorySettingsT, Trajectories]):
 
     def limits(self) -> dict[str, tuple[float, float]]:
         """Of log β."""
-        low, high = RATE_RANGE
+        low, high = _RATE_RANGE
         return {"log_rate": (math.log(low), math.log(high))}
 
     def doubts(self, metrics: Mapping[str, float]) -> str:
         """A loss far above 1: the steps lead away from the expert."""
         loss = float(metrics["loss"])
-        if loss <= DOUBTFUL_LOSS:
+        if loss <= _DOUBTFUL_LOSS:
             return ""
         return (
             f"the matching loss stays at {loss:.3g}, far above 1, which is where steps lead nowhere: try "
@@ -302,7 +302,7 @@ class TrajectoryMatching(Optimised[TrajectorySettingsT, Trajectories]):
         if self.settings.labels == "expert":
             theta = target.to(images.device, images.dtype)
             with torch.no_grad():
-                return torch.cat([experts.flat(theta, part).softmax(dim=1) for part in images.split(LABELLED_AT_ONCE)])
+                return torch.cat([experts.flat(theta, part).softmax(dim=1) for part in images.split(_LABELLED_AT_ONCE)])
         return F.one_hot(synthetic.labels, self.task.num_classes).to(images.device, images.dtype)
 
 

@@ -22,13 +22,13 @@ from attar.models.convnet import Norm
 from attar.models.stages import ThreeStages, activation, convolution, require_positions
 from attar.task import Task
 
-STEM_WIDTH = 16
+_STEM_WIDTH = 16
 BOTTLENECK = 4
-COMPRESSION = 2
+_COMPRESSION = 2
 """Of densenet-bc: channels before a transition for each behind it."""
 
 
-class Grown(nn.Module):
+class _Grown(nn.Module):
     """Maps (b, c, h, w), with those that `layer` makes of them behind."""
 
     def __init__(self, layer: nn.Module) -> None:
@@ -55,14 +55,14 @@ def densenet(
             fix=f"use densenet{'-bc' * compact}-40-12, for example",
         )
     require_positions(name, norm, min(task.height_px, task.width_px))
-    width = 2 * growth if compact else STEM_WIDTH
+    width = 2 * growth if compact else _STEM_WIDTH
     stem, layers = convolution(task.channels, width), list[nn.Module]()
     for stage in range(3):
         grown = [_grown(norm, width + i * growth, growth, compact) for i in range(num)]
         width += num * growth
         end = activation(norm, width)
         if stage < 2:
-            there = width // COMPRESSION if compact else width
+            there = width // _COMPRESSION if compact else width
             end, width = [*end, convolution(width, there, 1), nn.AvgPool2d(2)], there
         layers.append(nn.Sequential(*grown, *end))
     return ThreeStages(stem, layers, width, task.num_classes)
@@ -72,4 +72,4 @@ def _grown(norm: Norm, here: int, growth: int, compact: bool) -> nn.Module:
     before = list[nn.Module]()
     if compact:
         before, here = [*activation(norm, here), convolution(here, BOTTLENECK * growth, 1)], BOTTLENECK * growth
-    return Grown(nn.Sequential(*before, *activation(norm, here), convolution(here, growth)))
+    return _Grown(nn.Sequential(*before, *activation(norm, here), convolution(here, growth)))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from attar.errors import ConfigError
 from attar.models.convnet import Norm, norm_layers
 
-LEAST_PX = 8
+_LEAST_PX = 8
 """Smallest image of which a last stage with instance normalisation has more than one position."""
 
 
@@ -55,9 +55,9 @@ def activation(norm: Norm, width: int) -> list[nn.Module]:
 
 def require_positions(name: str, norm: Norm, size_px: int) -> None:
     """Raise ConfigError where instance normalisation in the last stage would be of single values: all would be 0."""
-    if norm == "instance" and size_px < LEAST_PX:
+    if norm == "instance" and size_px < _LEAST_PX:
         raise ConfigError(
             f"{name} leaves one position of a {size_px} px image, and instance normalisation makes that 0",
-            expected=f"images of at least {LEAST_PX} px",
+            expected=f"images of at least {_LEAST_PX} px",
             fix=f"use {name.removesuffix('-instance')}, or a higher --resolution",
         )

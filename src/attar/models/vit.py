@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from attar.errors import ConfigError
 
 PATTERN = re.compile(r"(bn)?vit-(?:tiny|d(\d+)-w(\d+))(?:-p(\d+))?")
-TINY_DEPTH, TINY_WIDTH, HEAD_WIDTH = 12, 192, 64
-MOST_PATCH_PX = 32
+_TINY_DEPTH, _TINY_WIDTH, _HEAD_WIDTH = 12, 192, 64
+_MOST_PATCH_PX = 32
 
 
 class TokenBatchNorm(nn.Module):
@@ -51,7 +51,7 @@ def vit(name: str, num_classes: int, channels: int, height_px: int, width_px: in
 
     parts = PATTERN.fullmatch(name)
     assert parts is not None  # the catalogue lets no other name through
-    depth, width = int(parts[2] or TINY_DEPTH), int(parts[3] or TINY_WIDTH)
+    depth, width = int(parts[2] or _TINY_DEPTH), int(parts[3] or _TINY_WIDTH)
     if min(depth, width) < 1:
         raise ConfigError(f"{name} has no layers", expected="a depth and a width of at least 1")
     patch_px = int(parts[4]) if parts[4] else default_patch_px(height_px, width_px)
@@ -85,7 +85,7 @@ def require_whole_patches(name: str, size_px: tuple[int, int], patch_px: tuple[i
     if min(patch_px) >= 1 and not any(side % patch for side, patch in zip(size_px, patch_px, strict=True)):
         return
     common = math.gcd(*size_px)
-    most = min(MOST_PATCH_PX, min(size_px) // 2)
+    most = min(_MOST_PATCH_PX, min(size_px) // 2)
     fitting = [patch for patch in range(2, most + 1) if common % patch == 0]
     nearest = min(fitting, key=lambda patch: abs(patch - patch_px[0]), default=0)
     raise ConfigError(
@@ -99,4 +99,4 @@ def require_whole_patches(name: str, size_px: tuple[int, int], patch_px: tuple[i
 
 def _num_heads(width: int) -> int:
     """Heads of 64 channels each, as nearly as the width can be parted."""
-    return max(heads for heads in range(1, max(1, width // HEAD_WIDTH) + 1) if width % heads == 0)
+    return max(heads for heads in range(1, max(1, width // _HEAD_WIDTH) + 1) if width % heads == 0)

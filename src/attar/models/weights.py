@@ -30,10 +30,10 @@ from attar.task import Normalization, Task
 
 RELEASED = "released"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
-AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 """Side branches that train GoogLeNet and Inception and that attar's builds leave out."""
-HALF = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-BUILT_IN = {"googlenet": HALF, "inception_v3": HALF}
+_HALF = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+_BUILT_IN = {"googlenet": _HALF, "inception_v3": _HALF}
 """torchvision turns the images of these into another normalisation inside the network, where it loads weights."""
 
 Names = tuple[frozenset[str], ...]
@@ -232,7 +232,7 @@ def _from_torchvision(name: str, which: str) -> Weights:
 
 def _of_torchvision(name: str, kind: Any) -> Normalization:
     preset = kind.transforms()
-    return BUILT_IN.get(name, Normalization(tuple(preset.mean), tuple(preset.std)))
+    return _BUILT_IN.get(name, Normalization(tuple(preset.mean), tuple(preset.std)))
 
 
 def _from_timm(name: str, which: str, task: Task) -> Weights:
@@ -309,7 +309,7 @@ def _plain(name: str) -> str:
 
 def _require_fitting(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], model: str) -> None:
     missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
-    surplus = [key for key in state if key not in expected and not key.startswith(AUXILIARY)]
+    surplus = [key for key in state if key not in expected and not key.startswith(_AUXILIARY)]
     odd = [key for key in expected if key in state and state[key].shape != expected[key].shape]
     found = [f"it lacks {_first(missing)}"] if missing else []
     found += [f"it has {_first(surplus)} besides"] if surplus else []

@@ -82,10 +82,10 @@ def study_text(name: str) -> str:
 
 def study_about(name: str) -> str:
     """What a bundled study asks, in a line."""
-    return " ".join(str(load_yaml(study_text(name)).get("about", "")).split())
+    return " ".join(str(_load_yaml(study_text(name)).get("about", "")).split())
 
 
-def load_yaml(text: str) -> Any:
+def _load_yaml(text: str) -> Any:
     """Plain values of a YAML text; raises yaml.YAMLError."""
     return yaml.load(text, _Loader)
 
@@ -96,7 +96,7 @@ def _studies() -> dict[str, Any]:
 
 def _parse_recipe(name: str, text: str) -> Recipe:
     try:
-        values = load_yaml(text)
+        values = _load_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"recipe {name} is not YAML: {error}") from error
     if not isinstance(values, dict) or not all(isinstance(values[k], dict) for k in values if k not in NOTES):

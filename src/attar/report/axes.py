@@ -1,4 +1,4 @@
-"""Axes of the page's charts: which stretch of values, which ticks. Round tick values are matplotlib's locator's."""
+"""Axes of the page's charts: which stretch of values, which ticks."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def log_axis(values: Sequence[float], text: Callable[[float], str], marks: Seque
 def accuracy_axis(records: Sequence[Record]) -> Axis:
     """An axis for accuracies in percent, from 0 to at most 100."""
     highest = max(max(r.mean + r.std, *r.values) for r in records)
-    top = min(100.0, _ticks(0, highest)[-1])
+    top = min(100.0, _ticks(0, highest or 1)[-1])
     return Axis(0, top, tuple(Tick(100 * v / top, f"{v:g}") for v in _ticks(0, top) if 0 <= v <= top))
 
 
@@ -89,9 +89,12 @@ def _share(value: float, low: float, high: float, log: bool) -> float:
 
 
 def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
-    from matplotlib.ticker import MaxNLocator
-
-    return [float(v) for v in MaxNLocator(4, integer=whole, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
+    """Multiples of a round step, from `low` or just below to `high` or just above: at most four steps between these."""
+    least = (high - low) / 4
+    decade = 10.0 ** math.floor(math.log10(least))
+    steps = [times * decade for times in (1, 2, 2.5, 5, 10) if times * decade > least * (1 - 1e-9)]
+    step = next(max(1, step) for step in steps if step <= 1 or step.is_integer()) if whole else steps[0]
+    return [step * n for n in range(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1)]
 
 
 def _log_ticks(low: float, high: float) -> list[float]:

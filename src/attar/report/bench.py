@@ -8,20 +8,46 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from attar.errors import ArtifactError
-from attar.plain import is_count, is_number, is_text
+from attar.plain import Count, Number, Text, exact, is_number, listed_problems
 from attar.report.compare import signed
 from attar.report.formats import binary_size, count, duration, size
 from attar.report.page import draw
+from attar.results.records import Labels
 from attar.runtime.files import read_json, write_text
 
 RESULT, PAGE = "bench.json", "report.html"
 PREVIEW_LIMIT_BYTES = 4 << 20
 SORTED_LAST = "full"
 LABELS = {"hard": "class labels", "soft": "soft labels of one teacher"}
-FIELDS: Mapping[str, Any] = {"method": is_text, "ipc": is_count, "labels": is_text, "mean": is_number, "std": is_number}
+
+
+@exact
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; `seconds` and `memory_bytes` are of making the set, None where nothing was made or seen.
+
+    `points`, `low` and `high` are the difference to random real images with the same labels and its 95 % interval by
+    Welch; `beats_random` says in words what that shows, corrected for the number of comparisons (Holm).
+    """
+
+    method: Text
+    ipc: Count
+    labels: Labels
+    mean: Number
+    std: Number
+    n: Annotated[int, Field(strict=True, ge=1)]
+    bytes: Count
+    seconds: Number | None
+    memory_bytes: Count | None
+    points: Number | None
+    low: Number | None
+    high: Number | None
+    beats_random: Text
 
 
 @dataclass(frozen=True)
@@ -60,11 +86,17 @@ def read_bench(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ArtifactError(f"{folder} holds no {RESULT}", fix="attar bench SOURCE --out " + str(folder))
     found = read_json(path)
-    rows = found.get("rows") if isinstance(found, dict) else None
-    good = isinstance(rows, list) and all(isinstance(row, dict) and _is_row(row) for row in rows)
-    if not good or not isinstance(found.get("protocol"), dict) or not isinstance(found.get("asked"), dict):
-        raise ArtifactError(f"{path} is no result of a bench", fix="run attar bench again: finished trainings are kept")
-    return dict(found)
+    values: Mapping[str, Any] = found if isinstance(found, dict) else {}
+    problem = "" if isinstance(values.get("protocol"), dict) else "protocol is missing"
+    try:
+        TypeAdapter(list[Row]).validate_python(values.get("rows"))
+    except ValidationError as error:
+        problem = listed_problems(error)
+    if problem:
+        raise ArtifactError(
+            f"{path} is no result of a bench: {problem}", fix="run attar bench again: finished trainings are kept"
+        )
+    return dict(values)
 
 
 def render_bench(found: Mapping[str, Any], folder: Path) -> str:
@@ -168,11 +200,6 @@ def _galleries(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[str
             title = f"{method}, {count(ipc)} a class"
             found.append({"title": title, "picture": f"data:image/png;base64,{picture}"})
     return found
-
-
-def _is_row(row: Mapping[str, Any]) -> bool:
-    whole = all(name in row and suits(row[name]) for name, suits in FIELDS.items())
-    return whole and is_count(row.get("n")) and is_count(row.get("bytes"))
 
 
 def _of(values: Any) -> dict[str, Any]:

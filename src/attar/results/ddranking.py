@@ -58,7 +58,7 @@ TRAININGS = {
     "own plain": Training("distilled", "own", False, "distilled images without augmentation"),
     "random plain": Training("random", "own", False, "random real images without augmentation"),
 }
-WEIGHT = 0.5
+_WEIGHT = 0.5
 """w and γ, as on the published leaderboard."""
 
 ValuesOf = Mapping[str, Mapping[int, float]]
@@ -145,7 +145,7 @@ def _score(name: str, trained: Mapping[str, Record], of: Record) -> Record | Non
         num_images=of.num_images,
         size_bytes=of.size_bytes,
         group="distilled",
-        protocol={"of": list(trained), **({"weight": WEIGHT} if name in (LRS, ARS) else {})},
+        protocol={"of": list(trained), **({"weight": _WEIGHT} if name in (LRS, ARS) else {})},
     )
 
 
@@ -158,5 +158,5 @@ def _value(name: str, by_seed: ValuesOf, seed: int) -> float:
     if name == IOR:
         return gap("own", "random")
     if name == LRS:
-        return normalised(WEIGHT * gap("own", "random") - (1 - WEIGHT) * gap("full", "hard"))
-    return normalised(WEIGHT * gap("own", "random") + (1 - WEIGHT) * gap("own plain", "random plain"))
+        return normalised(_WEIGHT * gap("own", "random") - (1 - _WEIGHT) * gap("full", "hard"))
+    return normalised(_WEIGHT * gap("own", "random") + (1 - _WEIGHT) * gap("own plain", "random plain"))

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from attar.errors import ArtifactError, naming
-from attar.plain import (
-    COUNT,
-    NUMBER,
-    SHARE,
-    TEXT,
-    TRUTH,
-    Field,
-    is_count,
-    is_number,
-    is_text,
-    is_whole,
-    list_of,
-    one_of,
-    part,
-    problem,
-)
+from attar.plain import Count, Number, Share, Text, Truth, Whole, exact, listed_problems
 
 Labels = Literal["hard", "soft"]
 """Classes, or a teacher's probabilities."""
@@ -34,14 +22,16 @@ Over = Literal["steps", "epochs"]
 ACCURACY = "accuracy"
 
 
+@exact
 @dataclass(frozen=True)
 class Measurement:
     """One of several measurements: at which step or epoch, None at the last, and the mean over the seeds."""
 
-    at: int | None
-    mean: float
+    at: Count | None
+    mean: Number
 
 
+@exact
 @dataclass(frozen=True)
 class Best:
     """That a record is the best of several measurements, by the very images that judge.
@@ -51,19 +41,21 @@ class Best:
     """
 
     over: Over
-    at: tuple[int, ...]
+    at: tuple[Count, ...]
     tested: tuple[Measurement, ...]
 
 
+@exact
 @dataclass(frozen=True)
 class Arrival:
     """How far classes had arrived in continual learning: by `step` (from 1) of `num_steps`, `num_classes` were seen."""
 
-    step: int
-    num_steps: int
-    num_classes: int
+    step: Count
+    num_steps: Count
+    num_classes: Count
 
 
+@exact
 @dataclass(frozen=True)
 class Cell:
     """The place of a record in a study: strategy and variant by their names there, and the part of wrong labels.
@@ -71,13 +63,14 @@ class Cell:
     `images_seen` go through the network in a training, each view counted; an epoch shows each image `showings` times.
     """
 
-    strategy: str
-    variant: str
-    label_noise: float
-    images_seen: int
-    showings: int
+    strategy: Text
+    variant: Text
+    label_noise: Share
+    images_seen: Count
+    showings: Count
 
 
+@exact
 @dataclass(frozen=True)
 class Record:
     """One number with all that is needed to judge it.
@@ -86,30 +79,30 @@ class Record:
     texts such as `subject` are for a person, and nothing is read off them.
     """
 
-    metric: str
+    metric: Text
     """`accuracy` (percent), or the name of a score or loss."""
-    subject: str
+    subject: Text
     """What was trained on, in words."""
-    model: str
+    model: Text
     """The network, by its name."""
-    mean: float
-    std: float
-    n: int
-    values: tuple[float, ...]
-    seeds: tuple[int, ...]
-    num_images: int
-    size_bytes: int
-    group: str = ""
+    mean: Number
+    std: Annotated[Number, Field(ge=0)]
+    n: Count
+    values: tuple[Number, ...]
+    seeds: tuple[Whole, ...]
+    num_images: Count
+    size_bytes: Count
+    group: Text = ""
     """Of what kind the images are that were trained on: `distilled`, `random`, another choice of real ones, `full`."""
     labels: Labels | None = None
     """Of what kind their labels are."""
-    augmented: bool = True
+    augmented: Truth = True
     """Whether they were augmented, as the settings have it; False: trained on as they are."""
     split: Split | None = None
     """Real images that judge."""
-    num_judges: int | None = None
+    num_judges: Count | None = None
     """How many of these there are."""
-    resize_px: int | None = None
+    resize_px: Count | None = None
     """To what size these were enlarged before their centre was cut out; None: as they are."""
     best: Best | None = None
     """That this is the best of several: higher than what anyone gets who cannot choose by the images that judge. No
@@ -118,7 +111,7 @@ class Record:
     """Of continual learning."""
     cell: Cell | None = None
     """Of a study."""
-    protocol: dict[str, Any] = field(default_factory=dict)
+    protocol: dict[Text, Any] = field(default_factory=dict)
     """Precision and train settings."""
 
     @classmethod
@@ -189,13 +182,31 @@ class Record:
     @classmethod
     def from_json(cls, values: Any) -> Record:
         """Read what `to_json` wrote; raises ArtifactError for what is no record."""
-        if wrong := problem(values, _FIELDS, REQUIRED) or _nonsense(values):
+        try:
+            found = _checker().validate_python(values)
+            wrong = found._nonsense()
+        except ValidationError as error:
+            wrong = listed_problems(error)
+        if wrong:
             raise ArtifactError(
                 f"a record could not be read: {wrong}",
                 expected="the fields of a record, of their types and in their ranges",
                 fix="run the command that measured it again, such as `attar evaluate`",
             )
-        return cls(**{name: _made(name, value) for name, value in values.items()})
+        return found
+
+    def _nonsense(self) -> str:
+        """Which fields, each of its type, do not go together, in words."""
+        if not self.n == len(self.values) == len(self.seeds):
+            return f"n is {self.n}, with {len(self.values)} values and {len(self.seeds)} seeds"
+        if self.is_accuracy and not all(0 <= number <= 100 for number in (self.mean, self.std, *self.values)):
+            return "an accuracy is outside 0..100 percent"
+        return ""
+
+
+@cache
+def _checker() -> TypeAdapter[Record]:
+    return TypeAdapter(Record)
 
 
 def read_records(path: Path, values: Any) -> tuple[Record, ...]:
@@ -205,53 +216,3 @@ def read_records(path: Path, values: Any) -> tuple[Record, ...]:
         raise ArtifactError(f"{path}: records is no list", expected="a list of records", fix="make the file again")
     with naming(path):
         return tuple(map(Record.from_json, found))
-
-
-_AT: Field = ("a step, an epoch or null", lambda value: value is None or is_count(value))
-_TESTED: Field = ("a list of measurements", list_of(part({"at": _AT, "mean": NUMBER})[1]))
-_FIELDS: Mapping[str, Field] = {
-    "metric": TEXT,
-    "subject": TEXT,
-    "model": TEXT,
-    "mean": NUMBER,
-    "std": ("a number, not below 0", lambda value: is_number(value) and value >= 0),
-    "n": COUNT,
-    "values": ("a list of numbers", list_of(is_number)),
-    "seeds": ("a list of whole numbers", list_of(is_whole)),
-    "num_images": COUNT,
-    "size_bytes": COUNT,
-    "group": TEXT,
-    "labels": one_of(Labels),
-    "augmented": TRUTH,
-    "split": one_of(Split),
-    "num_judges": COUNT,
-    "resize_px": COUNT,
-    "best": part({"over": one_of(Over), "at": ("a list of counts", list_of(is_count)), "tested": _TESTED}),
-    "arrival": part(dict.fromkeys(("step", "num_steps", "num_classes"), COUNT)),
-    "cell": part(
-        {"strategy": TEXT, "variant": TEXT, "label_noise": SHARE, "images_seen": COUNT, "showings": COUNT},
-    ),
-    "protocol": ("a mapping by names", lambda value: isinstance(value, dict) and all(map(is_text, value))),
-}
-REQUIRED = ("metric", "subject", "model", "mean", "std", "n", "values", "seeds", "num_images", "size_bytes")
-
-
-def _nonsense(values: Mapping[str, Any]) -> str:
-    """Which fields, each of its type, do not go together, in words."""
-    if not values["n"] == len(values["values"]) == len(values["seeds"]):
-        return f"n is {values['n']}, with {len(values['values'])} values and {len(values['seeds'])} seeds"
-    numbers = (values["mean"], values["std"], *values["values"])
-    if values["metric"] == ACCURACY and not all(0 <= number <= 100 for number in numbers):
-        return "an accuracy is outside 0..100 percent"
-    return ""
-
-
-def _made(name: str, value: Any) -> Any:
-    """A field of a record, of its checked plain value."""
-    if name in ("values", "seeds"):
-        return tuple(value)
-    if name == "best":
-        return Best(value["over"], tuple(value["at"]), tuple(Measurement(**tested) for tested in value["tested"]))
-    if name == "arrival":
-        return Arrival(**value)
-    return Cell(**value) if name == "cell" else value

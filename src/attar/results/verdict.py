@@ -10,9 +10,9 @@ from typing import Any, Literal
 from attar.errors import ArtifactError
 from attar.results.records import Best, Labels, Record
 
-CLEAR_SPREADS = 2.0
+_CLEAR_SPREADS = 2.0
 """A difference of means counts as clear from this many pooled standard deviations on."""
-NOT_CHOSEN = ("distilled", "random", "full")
+_NOT_CHOSEN = ("distilled", "random", "full")
 
 Outcome = Literal["beats", "ahead", "not ahead"]
 
@@ -72,7 +72,7 @@ class Pair:
         gain, spread = _gain(self.distilled, self.random), _spread(self.distilled, self.random)
         if gain <= 0:
             return "not ahead"
-        return "beats" if min(self.distilled.n, self.random.n) > 1 and gain >= CLEAR_SPREADS * spread else "ahead"
+        return "beats" if min(self.distilled.n, self.random.n) > 1 and gain >= _CLEAR_SPREADS * spread else "ahead"
 
 
 def verdict(records: Sequence[Record]) -> Words:
@@ -83,7 +83,7 @@ def verdict(records: Sequence[Record]) -> Words:
     distilled ones, a sentence says so, lest the comparison mislead. A best over the run has no part in it.
     """
     found = pairs(records)
-    by_model = [[p for p in found if p.distilled.model == model] for model in models_of(found)]
+    by_model = [[p for p in found if p.distilled.model == model] for model in _models_of(found)]
     if len(by_model) < 2:
         return Words((*(_sentence(pair, found) for pair in found), *_better_labels(found), *_chosen(records, found)))
     kinds = dict.fromkeys(pair.labels for pair in found)
@@ -114,7 +114,7 @@ def group_words(record: Record) -> str:
     return record.group if record.augmented else f"{record.group}, not augmented"
 
 
-def models_of(found: Sequence[Pair]) -> list[str]:
+def _models_of(found: Sequence[Pair]) -> list[str]:
     """Networks, in the order of their first pair."""
     return list(dict.fromkeys(pair.distilled.model for pair in found))
 
@@ -163,8 +163,8 @@ def _difference(pair: Pair, random: Record) -> str:
 def _chosen(records: Sequence[Record], found: Sequence[Pair]) -> list[str]:
     """One sentence on real images, chosen well, that do better than distilled ones with the same labels."""
     ahead: dict[str, None] = {}
-    several = len(models_of(found)) > 1
-    chosen = [one for one in records if one.augmented and not one.best and one.group not in NOT_CHOSEN]
+    several = len(_models_of(found)) > 1
+    chosen = [one for one in records if one.augmented and not one.best and one.group not in _NOT_CHOSEN]
     for pair in found:
         for other in chosen:
             alike = other.model == pair.distilled.model and other.labels == pair.labels

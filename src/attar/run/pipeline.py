@@ -47,9 +47,8 @@ from attar.runtime.events import Events
 from attar.runtime.memory import enough_memory
 from attar.runtime.precision import AUTO_LEAST_PX, auto_precision
 from attar.runtime.processes import launched
-from attar.squeeze.kinds import kinds
-from attar.squeeze.knowledge import decisive
-from attar.squeeze.teacher_files import load_teacher
+from attar.squeeze.knowledge import decisive, kinds
+from attar.squeeze.teacher_files import TrainedTeacher
 from attar.stages.recover import recover
 from attar.stages.relabel import label_plan, relabel
 from attar.task import Task
@@ -548,7 +547,7 @@ def teacher_of(distilled: Distilled, engine: Engine) -> Teacher | None:
     if distilled.label_kind == "hard":
         return None
     if distilled.teacher_files:
-        return load_teacher(distilled.teacher_files, distilled.task, engine)
+        return TrainedTeacher(distilled.teacher_files, distilled.task, engine)
     run = distilled.path.resolve().parent
     if not (run / CONFIG).is_file():
         return None

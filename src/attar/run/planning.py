@@ -34,7 +34,7 @@ from attar.run.settings import Settings
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.seeding import generator
-from attar.squeeze.kinds import Kind
+from attar.squeeze.knowledge import Kind
 from attar.squeeze.rehearsal import Estimate, First, Rehearsal
 from attar.stages.recover import SNAPSHOT_IMAGES, RecoverSettings, chunks, recover, snapshot_steps, state_steps
 from attar.stages.relabel import BATCH, RelabelSettings, label_plan, relabel

@@ -22,8 +22,8 @@ from attar.models.factory import require_known
 from attar.models.weights import without_place
 from attar.options import Machine, Seeded, Wanted
 from attar.recipes import Recipe, fitting_recipe, recipes
-from attar.squeeze.kinds import Kind
-from attar.squeeze.kinds import knowledge as knowledge_named
+from attar.squeeze.knowledge import Kind
+from attar.squeeze.knowledge import knowledge as knowledge_named
 from attar.stages.recover import RecoverSettings
 from attar.stages.relabel import RelabelSettings
 from attar.task import Task

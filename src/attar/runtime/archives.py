@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import Any
 
-BLOCK_BYTES = tarfile.BLOCKSIZE
+_BLOCK_BYTES = tarfile.BLOCKSIZE
 
 
 def plain_files(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -29,5 +29,5 @@ def require_end(tar: tarfile.TarFile) -> None:
     """
     file: Any = tar.fileobj
     file.seek(tar.offset)
-    if any(file.read(BLOCK_BYTES)):
+    if any(file.read(_BLOCK_BYTES)):
         raise ValueError(f"it is damaged or cut off at byte {tar.offset:,}")

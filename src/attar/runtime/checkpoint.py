@@ -60,6 +60,16 @@ def read_note(path: Path) -> dict[str, Any]:
         return _note(file)
 
 
+def unprefixed(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors by longer names, of which `unprefixed` finds them again."""
+    return {prefix + name: value for name, value in tensors.items()}
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     require_file(path, None)

@@ -31,10 +31,10 @@ from rich.text import Text
 from attar.runtime.files import writing
 from attar.runtime.reading import lines_of, require_file
 
-PLAIN_INTERVAL_S = 10.0
+_PLAIN_INTERVAL_S = 10.0
 KEY = ("stage", "event", "item", "step")
 """Fields that identify an event."""
-MOST_LOG_BYTES, MOST_LINE_BYTES = 1 << 30, 1 << 20
+_MOST_LOG_BYTES, _MOST_LINE_BYTES = 1 << 30, 1 << 20
 
 
 class Progress(Protocol):
@@ -117,13 +117,13 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     """Read an event log, the last event of each (stage, event, item, step) only, in order of first mention.
 
     Lines that hold no event are left out, such as the half-written last one of a killed run. Raises ArtifactError for
-    what is no plain file, or larger than MOST_LOG_BYTES.
+    what is no plain file, or larger than _MOST_LOG_BYTES.
     """
     events: dict[tuple[Any, ...], dict[str, Any]] = {}
     if not path.exists():
         return []
-    require_file(path, MOST_LOG_BYTES)
-    for line in lines_of(path, MOST_LINE_BYTES):
+    require_file(path, _MOST_LOG_BYTES)
+    for line in lines_of(path, _MOST_LINE_BYTES):
         if event := _event(line):
             key = tuple(event.get(name) for name in KEY)
             events[key if key[3] is not None else (*key, len(events))] = event
@@ -183,7 +183,7 @@ class _Plain:
     def advance(self, num: int = 1, /, **metrics: float) -> None:
         self._done += num
         self._metrics = _metrics(metrics) or self._metrics
-        if time.monotonic() - self._last_s >= PLAIN_INTERVAL_S:
+        if time.monotonic() - self._last_s >= _PLAIN_INTERVAL_S:
             self._line()
 
     def finish(self) -> None:

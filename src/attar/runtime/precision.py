@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-BF16_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")
+_BF16_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")
 """Flags of processors that have such instructions; any of them will do."""
-SHOWN_FLAGS = ("avx2", "avx512f", *BF16_FLAGS)
+SHOWN_FLAGS = ("avx2", "avx512f", *_BF16_FLAGS)
 AUTO_LEAST_PX = 64
 """Images from this size on gain from bfloat16 on a processor that has it; smaller ones mostly wait for other things."""
 MEASURE_S = 0.5
@@ -32,7 +32,7 @@ def processor_flags() -> tuple[str, ...]:
     return tuple(flag for flag in SHOWN_FLAGS if flag in found)
 
 
-def has_bf16(device: torch.device) -> bool:
+def _has_bf16(device: torch.device) -> bool:
     """Whether a device has instructions for bfloat16.
 
     ONEDNN_MAX_CPU_ISA, by which oneDNN can be held to older instructions of a processor, is heeded.
@@ -43,18 +43,18 @@ def has_bf16(device: torch.device) -> bool:
         return False
     most = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
     allowed = most in ("ALL", "DEFAULT") or any(name in most for name in ("BF16", "FP16", "AMX", "AVX10"))
-    return allowed and any(flag in processor_flags() for flag in BF16_FLAGS)
+    return allowed and any(flag in processor_flags() for flag in _BF16_FLAGS)
 
 
 def auto_precision(device: torch.device, gains: bool = False) -> str:
     """What `auto` is on a device; `gains`: whether the work at hand is of the kind that gains on a processor too."""
-    suits = has_bf16(device) and (device.type == "cuda" or gains)
+    suits = _has_bf16(device) and (device.type == "cuda" or gains)
     return "bf16-mixed" if suits else "32-true"
 
 
 def advice(device: torch.device, precision: str) -> str:
     """A sentence where the precision is a bad choice on this device, with the measured factor; else empty."""
-    if device.type != "cpu" or precision != "bf16-mixed" or has_bf16(device):
+    if device.type != "cpu" or precision != "bf16-mixed" or _has_bf16(device):
         return ""
     return (
         f"{precision} takes about {slowdown():.0f} times as long as 32-true on this processor, which has no "

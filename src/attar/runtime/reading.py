@@ -1,7 +1,7 @@
 """Files that another person wrote, or that were damaged: read within bounds, or told. Needs no torch.
 
 A pipe is not waited for, a huge file not taken into memory, and of what a file says only plain values are passed on:
-texts that can be written again, finite numbers, lists and mappings by names, nested no deeper than MOST_DEPTH.
+texts that can be written again, finite numbers, lists and mappings by names, nested no deeper than _MOST_DEPTH.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from typing import Any
 import yaml
 
 from attar.errors import ArtifactError
+from attar.plain import MOST_NUMBER
 
 MOST_BYTES = 64 << 20
-MOST_YAML_BYTES = 1 << 20
-MOST_DEPTH = 100
-MOST_PARTS, MOST_YAML_PARTS = 5_000_000, 200_000
+_MOST_YAML_BYTES = 1 << 20
+_MOST_DEPTH = 100
+_MOST_PARTS, _MOST_YAML_PARTS = 5_000_000, 200_000
 """Values in a file; those that a YAML alias repeats count each time."""
-MOST_NUMBER = 1e50
-"""Far beyond any float32; squares and differences of such numbers are finite still."""
-AGAIN = "run the command that makes it again"
+_AGAIN = "run the command that makes it again"
 UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, yaml.YAMLError)
 """What the YAML library may raise for a damaged text."""
 
@@ -33,17 +32,19 @@ def require_file(path: Path, most_bytes: int | None = MOST_BYTES) -> None:
     try:
         status = path.stat()
     except FileNotFoundError as error:
-        raise ArtifactError(f"{path} is missing", fix=AGAIN) from error
+        raise ArtifactError(f"{path} is missing", fix=_AGAIN) from error
     except (OSError, ValueError) as error:
         raise _closed(path, error) from error
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
         raise ArtifactError(
-            f"{path} cannot be read: it is {kind}", expected="a plain file", fix=f"move it away, and {AGAIN}"
+            f"{path} cannot be read: it is {kind}", expected="a plain file", fix=f"move it away, and {_AGAIN}"
         )
     if most_bytes is not None and status.st_size > most_bytes:
         raise ArtifactError(
-            f"{path} has {status.st_size:,} bytes", expected=f"at most {most_bytes:,}", fix=f"move it away, and {AGAIN}"
+            f"{path} has {status.st_size:,} bytes",
+            expected=f"at most {most_bytes:,}",
+            fix=f"move it away, and {_AGAIN}",
         )
 
 
@@ -62,7 +63,7 @@ def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
         value = json.loads(text.decode() if isinstance(text, bytes) else text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-    require_plain(value, finite=finite)
+    _require_plain(value, finite=finite)
     return value
 
 
@@ -73,10 +74,10 @@ def parse_notes(metadata: Mapping[str, str] | None, *, finite: bool = True) -> d
 
 def read_yaml(path: Path, fix: str) -> dict[str, Any]:
     """Read a YAML file that is a mapping of plain values; raises ArtifactError with this `fix`."""
-    data = read_bytes(path, MOST_YAML_BYTES)
+    data = read_bytes(path, _MOST_YAML_BYTES)
     try:
         value = yaml.safe_load(data.decode())
-        require_plain(value, most=MOST_YAML_PARTS)
+        _require_plain(value, most=_MOST_YAML_PARTS)
     except UNREADABLE as error:
         raise ArtifactError(f"{path} is damaged: {_line(error)}", expected="YAML of settings", fix=fix) from error
     if not isinstance(value, dict):
@@ -84,10 +85,10 @@ def read_yaml(path: Path, fix: str) -> dict[str, Any]:
     return value
 
 
-def require_plain(value: Any, *, finite: bool = True, most: int = MOST_PARTS) -> None:
-    """Raise ValueError unless a value is of plain parts, at most `most` of them, nested no deeper than MOST_DEPTH."""
+def _require_plain(value: Any, *, finite: bool = True, most: int = _MOST_PARTS) -> None:
+    """Raise ValueError unless a value is of plain parts, at most `most` of them, nested no deeper than _MOST_DEPTH."""
     level, seen = [value], 0
-    for _ in range(MOST_DEPTH):
+    for _ in range(_MOST_DEPTH):
         below: list[Any] = []
         for part in level:
             below += _parts(part, finite)

@@ -214,7 +214,7 @@ def problem_with(device: torch.device, processes: Processes) -> ConfigError | No
             expected="CUDA devices, one for each process, or the CPU",
             fix="start one process, or --device cpu",
         )
-    return shared_device(Team(processes.rank, processes.num), gpu_name(device))
+    return shared_device(Team(processes.rank, processes.num), _gpu_name(device))
 
 
 def shared_device(members: Team, name: str) -> ConfigError | None:
@@ -230,6 +230,6 @@ def shared_device(members: Team, name: str) -> ConfigError | None:
     )
 
 
-def gpu_name(device: torch.device) -> str:
+def _gpu_name(device: torch.device) -> str:
     """What tells a GPU from those of all machines, whatever its number in this process."""
     return f"{platform.node()} {torch.cuda.get_device_properties(device).uuid}"

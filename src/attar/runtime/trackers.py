@@ -16,7 +16,7 @@ from attar.errors import ConfigError, unknown
 from attar.runtime.events import Events
 
 Follow = Callable[[Mapping[str, Any]], None]
-NOT_DRAWN = ("time_s", "step")
+_NOT_DRAWN = ("time_s", "step")
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def _numbers(event: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         return
     where = "/".join(str(event[key]) for key in ("stage", "item") if event.get(key) is not None)
     for key, value in event.items():
-        if key not in NOT_DRAWN and isinstance(value, int | float) and not isinstance(value, bool):
+        if key not in _NOT_DRAWN and isinstance(value, int | float) and not isinstance(value, bool):
             yield f"{where}/{key}", float(value)
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from attar.errors import DataError
 from attar.task import Task
 
-LEAST_RIGHT = 10
+_LEAST_RIGHT = 10
 """Validation images that another order must get right before it is believed."""
-LEAST_CLOSED = 0.8
+_LEAST_CLOSED = 0.8
 """Share of the classes taken for another whose own name goes to one of them: a permutation only trades names, while
 an untrained network calls many classes by a few."""
 
@@ -31,8 +31,8 @@ def require_class_order(labels: Tensor, predicted: Tensor, task: Task) -> None:
     then = int((predicted_there == order[labels_there]).sum())
     confusion = _confusion(labels, predicted, task.num_classes)
     pairs = [(i, j) for i, j in enumerate(order.tolist()) if confusion[i, j] > confusion[i, i]]
-    clear = then >= max(LEAST_RIGHT, 2 * now + 1, 3 * len(labels_there) / task.num_classes)
-    if not clear or len({i for i, _ in pairs} & {j for _, j in pairs}) < LEAST_CLOSED * len(pairs):
+    clear = then >= max(_LEAST_RIGHT, 2 * now + 1, 3 * len(labels_there) / task.num_classes)
+    if not clear or len({i for i, _ in pairs} & {j for _, j in pairs}) < _LEAST_CLOSED * len(pairs):
         return
     raise DataError(
         "the classes of the weights stand in another order than those of the source: "

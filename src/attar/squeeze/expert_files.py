@@ -4,8 +4,7 @@
 
 Metadata: `expert` (its number), `seed` (its own), `model`, `training` (the settings), `task` (class names, image shape,
 normalisation), `precision`, `stack` (how many were trained in one computation), `losses` (mean of each epoch), and
-`imported` {file, trajectory} where another program trained it, whose seed and precision are not known. Files of before
-this was kept have `seed` and `model` alone; of them only what is said can be compared.
+`imported` {file, trajectory} where another program trained it, whose seed and precision are not known.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from attar.training.loop import TrainSettings
 from attar.training.section import TrainSection
 
 PARAMETERS = "parameters"
-ANEW = "choose another --out, or start over with --fresh"
+_ANEW = "choose another --out, or start over with --fresh"
 
 
 class ExpertSettings(TrainSection, Weights, Network):
@@ -105,7 +104,12 @@ class ExpertFile:
     @property
     def model(self) -> str:
         """The network's name."""
-        return str(self.note.get("model", ""))
+        return str(self.note["model"])
+
+    @property
+    def task(self) -> Task:
+        """What it was trained for; raises ArtifactError where that makes no sense."""
+        return Task.from_json(self.note["task"])
 
     @property
     def loss(self) -> float | None:
@@ -116,21 +120,19 @@ class ExpertFile:
 
     def require_task(self, task: Task) -> None:
         """Raise ArtifactError unless classes, image shape and normalisation are those that it was trained on."""
-        if "task" not in self.note:
-            return
-        made_for = Task.from_json(self.note["task"])
+        made_for = self.task
         made_for.require_same(task, f"expert {self.expert}", "the source")
         if changed := _renormalized(made_for, task.normalization):
             raise ArtifactError(
                 f"{self.path} was trained on images of another normalisation:\n" + _lines(changed),
                 expected="the source and the `source` settings that it was made with",
-                fix=ANEW,
+                fix=_ANEW,
             )
 
     def problem(self, task: Task) -> str | None:
         """Why it cannot be used for this task, in a line; None where it can. Its whitening is a run's own affair."""
         try:
-            made_for = Task.from_json(self.note.get("task") or task.to_json())
+            made_for = self.task
             made_for.require_same(task, f"expert {self.expert}", "the source")
         except ArtifactError as error:
             return error.found
@@ -139,37 +141,32 @@ class ExpertFile:
 
     def require_model(self, model: str) -> None:
         """Raise ArtifactError unless it is a training of this network."""
-        if self.model not in ("", model):
-            raise ArtifactError(f"{self.path} is a {self.model}", expected=model, fix=ANEW)
+        if self.model != model:
+            raise ArtifactError(f"{self.path} is a {self.model}", expected=model, fix=_ANEW)
 
     def require(self, making: Making) -> None:
         """Raise ArtifactError, with all that differs, unless it was made like this."""
         self.require_task(making.task)
         self.require_model(making.model)
-        wanted, before = making.note(self.expert), self._training()
-        changed = differences(before, making.training.model_dump()) if before else []
-        for name in ("seed", "precision"):
-            if wanted[name] is not None and name in self.note:
-                changed += differences({name: self.note[name]}, {name: wanted[name]})
-        if not changed and self.epochs != making.training.epochs:
-            changed = [Change("epochs", self.epochs, making.training.epochs)]
+        changed = differences(self._training(), making.training.model_dump())
+        for name, wanted in making.note(self.expert).items():
+            if name in ("seed", "precision") and wanted is not None:
+                changed += differences({name: self.note.get(name)}, {name: wanted})
         if changed:
             raise ArtifactError(
                 f"{self.path} was made with other settings:\n" + _lines(changed),
                 expected="the same, to go on with it",
-                fix=ANEW,
+                fix=_ANEW,
             )
 
     def _training(self) -> dict[str, Any]:
-        """All settings of its training, as far as it says; those that came later as they are by default."""
-        if "training" not in self.note:
-            return {}
+        """All settings of its training; those that came later as they are by default."""
         try:
             return TrainSection(**self.note["training"]).model_dump()
         except ValueError as error:
             raise ArtifactError(
                 f"{self.path} has settings that this version does not know: {error}",
-                fix="use the version that wrote it, or " + ANEW,
+                fix="use the version that wrote it, or " + _ANEW,
             ) from error
 
 
@@ -204,6 +201,8 @@ def read_expert(path: Path) -> ExpertFile:
             note = parse_notes(file.metadata(), finite=False)
             num_rows, num_parameters = file.get_slice(PARAMETERS).get_shape()
             number = int(path.stem.removeprefix("expert-"))
+        if missing := {"model", "task", "training"} - note.keys():
+            raise ValueError(f"it does not say its {' and '.join(sorted(missing))}")
     except (OSError, safetensors.SafetensorError, ValueError) as error:
         raise ArtifactError(
             f"{path} cannot be read as an expert: {error}",

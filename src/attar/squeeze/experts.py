@@ -36,8 +36,8 @@ from attar.squeeze.stacking import Member, fit_stack, why_not
 from attar.task import Task
 from attar.training.loop import TrainSettings, fit
 
-CHECKPOINT = "checkpoint.safetensors"
-CHOICE = "at-once.json"
+_CHECKPOINT = "checkpoint.safetensors"
+_CHOICE = "at-once.json"
 SIZES = (1, 2, 5, 10)
 """Sizes of a stack that are tried; 10, 50 and 100 experts are whole stacks of each."""
 GAIN = 1.1
@@ -146,7 +146,7 @@ class _Work:
                     fix="--set squeeze.experts_at_once=1",
                 )
             return asked
-        choice = self.folder / CHOICE
+        choice = self.folder / _CHOICE
         if self.engine.leads and not choice.exists():
             write_json(choice, self._choose(settings.num_experts))
         self.engine.barrier()
@@ -172,7 +172,7 @@ class _Work:
             events=self.events,
             item=self._item(expert),
             stage="squeeze",
-            checkpoint=parts / CHECKPOINT,
+            checkpoint=parts / _CHECKPOINT,
             after_epoch=keep,
         )
         write_expert(path, self._rows(parts, PARAMETERS), self.making, expert, 1, fitted.losses)
@@ -195,7 +195,7 @@ class _Work:
             events=self.events,
             name=parts.name,
             stage="squeeze",
-            checkpoint=parts / CHECKPOINT,
+            checkpoint=parts / _CHECKPOINT,
             after_epoch=keep,
         )
         for expert in missing:
@@ -240,7 +240,7 @@ class _Work:
 
 def _clear(parts: Path) -> None:
     """Delete what a training kept: the checkpoint first, for without one it would be begun anew."""
-    (parts / CHECKPOINT).unlink(missing_ok=True)
+    (parts / _CHECKPOINT).unlink(missing_ok=True)
     shutil.rmtree(parts)
 
 

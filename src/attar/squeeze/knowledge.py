@@ -1,11 +1,12 @@
 """The contract of a kind of knowledge: its settings, how it is made, opened and rehearsed, and who labels by it.
 
-A kind is one object in a file of its own, found by the name that methods need it by (`kinds.py`). Whoever runs the
+A kind is one object in a file of its own, found by the name that methods need it by (`KINDS`). Whoever runs the
 stages asks the object and knows no kind by name.
 """
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from attar.config import Config, dump
 from attar.data.sources import Source
 from attar.marks import Mark, is_marked
+from attar.registry import Registry, classes_in, require_class
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.squeeze.rehearsal import Estimate, Rehearsal
@@ -105,3 +107,31 @@ def decisive(settings: Config) -> dict[str, Any]:
     """What of the settings decides the knowledge, plain; the rest says how it is made."""
     fields = type(settings).model_fields
     return {name: value for name, value in dump(settings).items() if not is_marked(fields[name], Mark.HOW)}
+
+
+Kind = Knowledge[Any, Any]
+
+
+def _accepted(thing: Any, name: str) -> Kind:
+    kind = thing if inspect.isclass(thing) else type(thing)
+    made: Kind = require_class(kind, Knowledge, "kind of knowledge", ("name", "Settings"))()
+    return made
+
+
+KINDS: Registry[Kind] = Registry(
+    "attar.knowledge",
+    "kind of knowledge",
+    lambda: [kind() for kind in classes_in("attar.squeeze", Knowledge)],
+    _accepted,
+)
+"""Every kind by the name that methods need it by."""
+
+
+def kinds() -> dict[str, Kind]:
+    """Every kind of knowledge by its name, those first that are asked first what settings are meant for."""
+    return dict(sorted(KINDS.all().items(), key=lambda item: (item[1].turn, item[0])))
+
+
+def knowledge(name: str) -> Kind:
+    """The kind of this name, or ConfigError with the nearest names."""
+    return KINDS.find(name)

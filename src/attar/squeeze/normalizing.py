@@ -41,11 +41,11 @@ BATCH = 50
 SMALL_PX = 64
 """Up to this size the constants of small data sets are tried, and shifted images. Larger ones are mostly trained on as
 crops of any size, under which R was no smaller than on whole ones."""
-SHIFTED_WITHIN = 2.5
+_SHIFTED_WITHIN = 2.5
 """Normalisations further away than the nearest times this are not tried on shifted images."""
-AHEAD_OF_LIBRARY, AHEAD_OF_SOURCE = 0.5, 0.9
+_AHEAD_OF_LIBRARY, _AHEAD_OF_SOURCE = 0.5, 0.9
 """Part of the distance under the library's normalisation, or the source's, below which another one is taken."""
-LEAST_GAIN = 0.02
+_LEAST_GAIN = 0.02
 """Cross-entropy that another normalisation must gain at least."""
 
 By = Literal["stated", "known", "statistics", "loss", "library", "assumed"]
@@ -124,8 +124,8 @@ def find_normalization(
     if first not in fits:
         return Found(tried[first], first, "library" if first == "library" else "assumed")
     best = min(fits, key=lambda name: fits[name])
-    ahead = AHEAD_OF_LIBRARY if first == "library" else AHEAD_OF_SOURCE
-    enough = fits[best] < ahead * fits[first] and (by == "statistics" or fits[first] - fits[best] > LEAST_GAIN)
+    ahead = _AHEAD_OF_LIBRARY if first == "library" else _AHEAD_OF_SOURCE
+    enough = fits[best] < ahead * fits[first] and (by == "statistics" or fits[first] - fits[best] > _LEAST_GAIN)
     name = best if enough else first
     return Found(tried[name], name, by, fits)
 
@@ -183,7 +183,7 @@ def _distances(network: nn.Module, tried: Mapping[str, Normalization], pixels: T
     fits = {name: distance(network, under(one, pixels)) for name, one in tried.items()}
     if max(pixels.shape[-2:]) > SMALL_PX:
         return fits
-    crop, near = Crop(), SHIFTED_WITHIN * min(fits.values())
+    crop, near = Crop(), _SHIFTED_WITHIN * min(fits.values())
     num, *shape = pixels.shape
     shift = crop.draw(generator(seed, "normalization", "shift"), num, (shape[0], shape[1], shape[2]))
     black = crop.apply(pixels, shift)

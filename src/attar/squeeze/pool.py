@@ -47,7 +47,7 @@ from attar.task import Task
 from attar.training.loop import TrainSettings, fit
 from attar.training.section import TrainSection
 
-ENDING = ".safetensors"
+_ENDING = ".safetensors"
 
 
 class PoolSettings(TeacherSettings, PoolKind):
@@ -159,7 +159,7 @@ def make_pool(
     work.measure(engine.share(places))
     engine.barrier()
     files = [statistics_paths(folder, place.name) for place in places]
-    return [*(place.name + ENDING for place in places), *(path.name for pair in files for path in pair)]
+    return [*(place.name + _ENDING for place in places), *(path.name for pair in files for path in pair)]
 
 
 class TrainedPool:
@@ -175,7 +175,7 @@ class TrainedPool:
     def __init__(self, folder: Path, task: Task, settings: PoolSettings, engine: Engine) -> None:
         self._folder, self._task, self._engine = folder, task, engine
         self._names = [place.name for place in members(settings)]
-        self.paths = [folder / f"{name}{ENDING}" for name in self._names]
+        self.paths = [folder / f"{name}{_ENDING}" for name in self._names]
         """Files of the members, the weakest first."""
         if missing := [path for path in self.paths if not path.is_file()]:
             raise ArtifactError(f"{missing[0]} is missing", fix="run the command that makes it again")
@@ -313,12 +313,12 @@ class _Work:
         if self.settings.pool == "prior":
             self._train_prior(k, model_name, missing)
         elif k == 0 and self.settings.weights:
-            self.making.adopt(whole[0].name + ENDING, model_name)
+            self.making.adopt(whole[0].name + _ENDING, model_name)
         else:
-            self.making.train(whole[0].name + ENDING, model_name, k)
+            self.making.train(whole[0].name + _ENDING, model_name, k)
 
     def _train_prior(self, k: int, model_name: str, missing: Mapping[int | None, Place]) -> None:
-        name = f"training-{k:02d}{ENDING}"
+        name = f"training-{k:02d}{_ENDING}"
         checkpoint = self.making.checkpoint(name)
         wanted = [epoch for epoch in missing if epoch is not None]
         if checkpoint.exists() and int(read_note(checkpoint)["epoch"]) >= min(wanted):
@@ -327,7 +327,7 @@ class _Work:
         def keep(model: nn.Module, epoch: int) -> None:
             if epoch in missing and not self._path(missing[epoch]).exists():
                 note = {"weights": None, "epoch": epoch}
-                self.making.write(missing[epoch].name + ENDING, model_name, model, self.making.accuracy(model), note)
+                self.making.write(missing[epoch].name + _ENDING, model_name, model, self.making.accuracy(model), note)
 
         self.making.fit(name, model_name, k, keep)
         checkpoint.unlink(missing_ok=True)
@@ -341,7 +341,7 @@ class _Work:
         opened = open_network(self._path(Place(place.network, ratio=0.0)), making.task)
         model = prune(opened.whole, place.ratio, making.task)
         network = model if opened.whole is opened.network else list(model.children())[-1]
-        file, model_name = place.name + ENDING, self.settings.models[place.network]
+        file, model_name = place.name + _ENDING, self.settings.models[place.network]
         if self.settings.tune_epochs:
             fit(
                 model,
@@ -381,7 +381,7 @@ class _Work:
         if not names:
             return
         models = {
-            name: open_network(making.folder / f"{name}{ENDING}", making.task).whole.to(making.engine.device)
+            name: open_network(making.folder / f"{name}{_ENDING}", making.task).whole.to(making.engine.device)
             for name in names
         }
         measure(
@@ -396,4 +396,4 @@ class _Work:
         )
 
     def _path(self, place: Place) -> Path:
-        return self.making.folder / f"{place.name}{ENDING}"
+        return self.making.folder / f"{place.name}{_ENDING}"

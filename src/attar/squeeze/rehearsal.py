@@ -27,7 +27,7 @@ from attar.training.strategies import num_batches
 MEASURE_S, MOST = 0.5, 200
 BRIEF_S = 0.1
 """A brief rehearsal measures a unit that takes longer once."""
-LONG_S = 2.0
+_LONG_S = 2.0
 """A unit that takes longer is measured over one more, not three."""
 
 
@@ -77,7 +77,7 @@ class Rehearsal:
         one_s = _timed(work, 1)
         if self.brief and one_s > BRIEF_S:
             return one_s
-        fewest = 3 if one_s < LONG_S else 1
+        fewest = 3 if one_s < _LONG_S else 1
         more = min(most - 1, MOST, max(fewest, math.ceil(MEASURE_S / one_s)))
         all_s = _timed(work, 1 + more)
         return max((all_s - one_s) / more, all_s / (10 * (1 + more)))

@@ -22,12 +22,12 @@ from torch import Tensor
 
 from attar.data.loading import RealSet, batches, plainly
 from attar.errors import ArtifactError, ConfigError
-from attar.models.checkpoints import read_tensors_alone
 from attar.models.convnet import ConvNet
 from attar.models.factory import build
 from attar.models.flat import FlatModel
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
+from attar.runtime.torchfile import read_torch
 from attar.squeeze.class_order import require_class_order, weak
 from attar.squeeze.expert_files import ExpertSettings, Making, expert_path, read_expert, write_expert
 from attar.task import Task
@@ -133,15 +133,7 @@ def _trajectories(files: Sequence[Path], num: int) -> list[Trajectory]:
 
 
 def _read(file: Path) -> list[Any]:
-    try:
-        loaded = read_tensors_alone(file, mapped=True)
-    except Exception as error:  # a broken or hostile file may raise anything
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ArtifactError(
-            f"{file} cannot be read as experts, and nothing in it was run: {reason[0]}",
-            expected="lists of tensors, written by torch.save",
-            fix="fetch it again",
-        ) from error
+    loaded = read_torch(file, "experts", mapped=True)
     if not isinstance(loaded, list) or not all(map(_is_trajectory, loaded)):
         raise ArtifactError(
             f"{file} holds no experts",

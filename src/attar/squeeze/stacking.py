@@ -25,16 +25,16 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
 from attar.augment.operations import Augmentation
-from attar.config import differences, dump
+from attar.config import dump
 from attar.data.loading import TensorSet, TrainingSet, batches, plainly
-from attar.errors import ArtifactError, DivergedError
+from attar.errors import DivergedError
 from attar.items import Item
-from attar.runtime.checkpoint import read_tensors, write_tensors
+from attar.runtime.checkpoint import prefixed, read_tensors, unprefixed, write_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.memory import enough_memory
 from attar.runtime.seeding import generator
-from attar.training.loop import CHECKPOINT_EVERY_S, MAX_EVENTS, TrainSettings
+from attar.training.loop import CHECKPOINT_EVERY_S, MAX_EVENTS, TrainSettings, require_made_by
 from attar.training.optimizers import give_state, make_optimizer, take_state
 from attar.training.section import TrainSection
 from attar.training.settings import learning_rate
@@ -62,7 +62,7 @@ HANDLED = frozenset(
 )
 """Settings of a training that a stack heeds, or that mean nothing for classes as labels; others must be as they are by
 default."""
-ELEMENTWISE = ("sgd", "adam", "adamw")
+_ELEMENTWISE = ("sgd", "adam", "adamw")
 """Optimisers that step value by value; others may look at whole layers, and would see those of all networks as one."""
 
 
@@ -77,7 +77,7 @@ class Member:
 
 def unheeded(settings: TrainSettings) -> str | None:
     """The first setting that a stack would not heed, as `name=value`; None where there is none."""
-    if settings.optimizer not in ELEMENTWISE:
+    if settings.optimizer not in _ELEMENTWISE:
         return f"optimizer={settings.optimizer}"
     for name, field in TrainSection.model_fields.items():
         value = getattr(settings, name)
@@ -273,9 +273,8 @@ class _Stack:
     def _save(self) -> None:
         if self.checkpoint is None:
             return
-        tensors = {f"model.{name}": value for name, value in self.networks.parameters.items()}
         moments, counted = take_state(self.optimizer)
-        tensors |= {f"optimizer.{name}": value for name, value in moments.items()}
+        tensors = prefixed("model.", self.networks.parameters) | prefixed("optimizer.", moments)
         note = {"made_by": self._made_by(), "epoch": self.epoch, "losses": self.losses, "optimizer": counted}
         write_tensors(self.checkpoint, tensors, note)
 
@@ -283,18 +282,11 @@ class _Stack:
         if self.checkpoint is None or not self.checkpoint.exists():
             return
         tensors, note = read_tensors(self.checkpoint)
-        if changed := differences(note.get("made_by", {}), self._made_by()):
-            raise ArtifactError(
-                f"{self.checkpoint} is the checkpoint of another training:\n"
-                + "\n".join(f"  - {change}" for change in changed),
-                expected="the settings, seeds and number of images that it was made with",
-                fix="delete it, or start over with --fresh",
-            )
+        require_made_by(self.checkpoint, note, self._made_by())
         with torch.no_grad():
             for name, value in self.networks.parameters.items():
                 value.copy_(tensors[f"model.{name}"])
-        moments = {name.removeprefix("optimizer."): v for name, v in tensors.items() if name.startswith("optimizer.")}
-        give_state(self.optimizer, moments, note["optimizer"])
+        give_state(self.optimizer, unprefixed(tensors, "optimizer."), note["optimizer"])
         self.epoch, self.losses = int(note["epoch"]), [list(losses) for losses in note["losses"]]
 
     def _made_by(self) -> dict[str, Any]:

@@ -112,11 +112,6 @@ class TrainedTeacher:
         return [file_name(k) for k in range(len(self.paths))]
 
 
-def load_teacher(paths: Sequence[Path], task: Task, engine: Engine) -> TrainedTeacher:
-    """Open a teacher from its files alone, such as those that a distilled dataset carries; see TrainedTeacher."""
-    return TrainedTeacher(paths, task, engine)
-
-
 @dataclass(frozen=True)
 class OpenNetwork:
     """A network read from its file: `whole`, frozen and in evaluation mode, takes images of the task.

@@ -30,7 +30,7 @@ from attar.config import Config
 from attar.errors import ArtifactError, ConfigError, DivergedError
 from attar.items import chunk_item
 from attar.methods.base import KnowledgeT, Method, Optimised, RealImages, Selector, Synthetic
-from attar.runtime.checkpoint import read_tensors, write_tensors
+from attar.runtime.checkpoint import prefixed, read_tensors, unprefixed, write_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events, Progress
 from attar.runtime.seeding import generator
@@ -39,7 +39,7 @@ from attar.task import Task
 from attar.training.averaging import Average
 
 CHECKPOINT_EVERY_S = 10.0
-CHECK_EVERY = 20
+_CHECK_EVERY = 20
 """On a GPU, steps between two looks at whether all is finite: looking waits for the device."""
 DOUBT_AFTER = 50
 """Steps in a row that a method has doubts about before a person is told."""
@@ -117,7 +117,7 @@ def recover(
             state = _begin(method, parts[k], real, knowledge, seed, engine)
             if not isinstance(method, Optimised):
                 if k == 0 and settings.num_snapshots:
-                    write_snapshot(folder, 0, state.variables["images"], state.labels, method.task)
+                    _write_snapshot(folder, 0, state.variables["images"], state.labels, method.task)
                 write_chunk(folder / names[k], method.finish(state, knowledge))
                 continue
             loop = _Loop(method, state, real, knowledge, settings, seed, k, len(parts), folder, engine, events, members)
@@ -227,7 +227,7 @@ class _Loop(Generic[KnowledgeT]):
             step, waiting = step + 1, waiting + 1
             due = time.monotonic() - saved_s > CHECKPOINT_EVERY_S
             report = step % self.event_every == 0 or step == total
-            if self.careful or due or report or step % CHECK_EVERY == 0:
+            if self.careful or due or report or step % _CHECK_EVERY == 0:
                 read = {name: float(value) for name, value in metrics.items()}
                 if not self.careful:
                     self._require_finite(step, gradients, read)
@@ -267,11 +267,11 @@ class _Loop(Generic[KnowledgeT]):
 
         def packed(k: int) -> dict[str, Tensor]:
             gradients, metrics = self._draw(step, k)
-            named = {f"gradient.{name}": value for name, value in gradients.items()}
-            return named | {f"metric.{name}": torch.as_tensor(value).float() for name, value in metrics.items()}
+            scalars = {name: torch.as_tensor(value).float() for name, value in metrics.items()}
+            return prefixed("gradient.", gradients) | prefixed("metric.", scalars)
 
         found = self.team.mean(packed, self.settings.draws_per_step)
-        return _with_prefix(found, "gradient."), _with_prefix(found, "metric.")
+        return unprefixed(found, "gradient."), unprefixed(found, "metric.")
 
     def _draw(self, step: int, k: int) -> tuple[dict[str, Tensor], Mapping[str, float | Tensor]]:
         picked = torch.arange(len(self.synthetic.labels), device=self.synthetic.labels.device)
@@ -334,8 +334,7 @@ class _Loop(Generic[KnowledgeT]):
 
     def _state(self) -> dict[str, Tensor]:
         """All that a resumed run needs to know, by name; the tensors are those in use."""
-        tensors = {f"variable.{name}": value for name, value in self.synthetic.variables.items()}
-        tensors |= {f"average.{name}": value for name, value in self.average.state().items()}
+        tensors = prefixed("variable.", self.synthetic.variables) | prefixed("average.", self.average.state())
         for name, value in self.synthetic.variables.items():
             for key, state in self.optimizer.state.get(value, {}).items():
                 if state is not None:
@@ -358,13 +357,13 @@ class _Loop(Generic[KnowledgeT]):
                     fix="start over with --fresh",
                 )
             value.copy_(saved)
-            if state := _with_prefix(tensors, f"optimizer.{name}."):
+            if state := unprefixed(tensors, f"optimizer.{name}."):
                 self.optimizer.state[value] = {
                     key: t if key == "step" else t.to(value.device) for key, t in state.items()
                 }
         step = int(note["step"])
         if self.average.state():
-            self.average.restore(_with_prefix(tensors, "average."), step)
+            self.average.restore(unprefixed(tensors, "average."), step)
         self.events.say(f"recover: going on at step {step} of {self.settings.iterations}")
         return step
 
@@ -372,22 +371,17 @@ class _Loop(Generic[KnowledgeT]):
         if step in self.snapshots and self.leads:
             with torch.no_grad():
                 images = self.method.decode(self.result())
-            write_snapshot(self.folder, step, images, self.synthetic.labels, self.method.task)
+            _write_snapshot(self.folder, step, images, self.synthetic.labels, self.method.task)
         if step in self.states and self.leads:
             write_chunk(self.folder / state_name(step), self.method.finish(self.result(), self.knowledge))
 
 
-def write_snapshot(folder: Path, step: int, images: Tensor, labels: Tensor, task: Task) -> None:
+def _write_snapshot(folder: Path, step: int, images: Tensor, labels: Tensor, task: Task) -> None:
     """Keep up to 100 of the images (n, c, h, w), as uint8 pixels (k, h, w, c), the first of every class first."""
     shown = images[:SNAPSHOT_IMAGES].detach().float().cpu()
     pixels = task.normalization.pixels(shown).clamp(0, 1).mul(255).round().byte()
     note = {"step": step, "labels": labels[:SNAPSHOT_IMAGES].tolist()}
     write_tensors(folder / _snapshot_name(step), {"pixels": pixels.permute(0, 2, 3, 1)}, note)
-
-
-def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin so, by the rest of their names."""
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _snapshot_name(step: int) -> str:

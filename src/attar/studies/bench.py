@@ -41,7 +41,7 @@ from attar.evaluation.trials import Subject, Trials, distilled_subject, draw_ran
 from attar.methods import method as method_named
 from attar.options import Compared, Effort, Until
 from attar.registry import known_outside
-from attar.report.bench import write_bench_report
+from attar.report.bench import RESULT, Row, write_bench_report
 from attar.report.formats import roughly
 from attar.results.records import ACCURACY, Labels, Record
 from attar.results.significance import Contrast, contrasts
@@ -57,36 +57,13 @@ from attar.training.section import TrainSection
 from attar.training.soft import Teacher
 
 INTERRUPTED = 130
-RESULT, MEASURED, LABELLER, RANDOM, FULL = "bench.json", "measured.json", "labels", "random", "full"
+MEASURED, LABELLER, RANDOM, FULL = "measured.json", "labels", "random", "full"
 PROTOCOL: Mapping[str, Any] = {"epochs": 300, "batch_size": 50, "learning_rate": 0.01, "augment_per": "batch"}
 """How every set is trained on, where no setting of `train` says otherwise."""
 VIEWS: Mapping[str, Any] = {"min_scale": 0.5, "mix": "none"}
 """What soft labels are of: mild crops, which do better at low resolution than those of SRe2L (docs/LOG.md)."""
 Key = tuple[str, int, Labels]
 """Method, images per class (0: all there are), and labels."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table; `seconds` and `memory_bytes` are of making the set, None where nothing was made or seen.
-
-    `points`, `low` and `high` are the difference to random real images with the same labels and its 95 % interval by
-    Welch; `beats_random` says in words what that shows, corrected for the number of comparisons (Holm).
-    """
-
-    method: str
-    ipc: int
-    labels: Labels
-    mean: float
-    std: float
-    n: int
-    bytes: int
-    seconds: float | None
-    memory_bytes: int | None
-    points: float | None
-    low: float | None
-    high: float | None
-    beats_random: str
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from attar.runtime.files import write_json, write_text
 from attar.studies.grid import Cell, images_seen, showings
 from attar.studies.trainings import Study, Training
 
-RESULT, TABLE = "study.json", "study.csv"
+RESULT, _TABLE = "study.json", "study.csv"
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def write(result: StudyResult, study: Study) -> None:
         "settings": settings.model_dump(mode="json", exclude_unset=True),
     }
     write_json(result.path / RESULT, values)
-    write_text(result.path / TABLE, _csv(result.records))
+    write_text(result.path / _TABLE, _csv(result.records))
 
 
 def held_equal(study: Study) -> str:

@@ -128,8 +128,8 @@ def _train(study: Study, missing: list[int], machine: Machine) -> dict[str, Dive
             bar.advance(**shown)
 
         if machine.jobs > 1 and mine:
-            options = {"device": machine.device, "precision": machine.precision, "threads": machine.workers or 1}
-            train_in_jobs(mine, machine.jobs, study.settings, study.folder, options, ended)
+            engine = machine.device, machine.precision
+            train_in_jobs(mine, machine.jobs, study.settings, study.folder, engine, machine.workers or 1, ended)
         else:
             train_here(study, mine, ended)
     return diverged

@@ -29,7 +29,7 @@ from attar.training.strategies.base import Batch, Part, Strategy, split_batches
 if TYPE_CHECKING:
     from attar.training.settings import TrainSettings
 
-RUNNING = ("running_mean", "running_var")
+_RUNNING = ("running_mean", "running_var")
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 """Those that `sync_batch_norm` can replace."""
 
@@ -164,7 +164,7 @@ def synchronize_norms(trained: nn.Module, settings: TrainSettings, engine: Engin
 
 def average_statistics(states: Iterable[Mapping[str, Tensor]], team: Team) -> None:
     """Put the mean over all processes in the place of BatchNorm's running statistics among these tensors by name."""
-    found = [value for state in states for name, value in state.items() if name.endswith(RUNNING)]
+    found = [value for state in states for name, value in state.items() if name.endswith(_RUNNING)]
     if team.num == 1 or not found:
         return
     flat = team.total(torch.cat([value.reshape(-1) for value in found])) / team.num

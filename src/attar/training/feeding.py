@@ -1,4 +1,4 @@
-"""Batches for a training, on its device.
+"""Batches for a training, on its device, and what a training may do with views that are replayed.
 
 Real images that fit are kept on a GPU as uint8, and are gathered and normalised there; other images are read, decoded
 where need be, and normalised on the processor, ahead in a thread. The same bits either way.
@@ -14,10 +14,12 @@ from torch import Tensor
 
 from attar.augment.replayed import ReplayedSet
 from attar.data.loading import MemorySplit, RealSet, TensorSet, TrainingSet, batches, plainly
+from attar.errors import ConfigError
 from attar.runtime.engine import Engine
 from attar.task import Normalization
+from attar.training.strategies import Strategy
 
-PART_OF_MEMORY = 0.25
+_PART_OF_MEMORY = 0.25
 """Of a GPU's free memory that pixels may take."""
 
 
@@ -97,6 +99,34 @@ def _resident(data: TrainingSet, device: torch.device) -> ResidentPixels | None:
     if data.normalization.whitening is not None:
         return None
     first = data.split.pixels(torch.tensor([0]))
-    if first.numel() * len(data) > PART_OF_MEMORY * torch.cuda.mem_get_info(device)[0]:
+    if first.numel() * len(data) > _PART_OF_MEMORY * torch.cuda.mem_get_info(device)[0]:
         return None
     return ResidentPixels(data.split.pixels(torch.arange(len(data))).to(device), data.normalization)
+
+
+def view_epochs(data: TrainingSet, strategy: Strategy, epoch: int, order: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The epochs whose views the images of every batch of an epoch show; none where no views are replayed."""
+    return strategy.view_epochs(epoch, order, _mixed(data)) if isinstance(data, ReplayedSet) else ()
+
+
+def require_replayable(data: TrainingSet, strategy: Strategy, name: str) -> None:
+    """Raise ConfigError where views are replayed and the strategy `name` cannot do what it says with them."""
+    if not isinstance(data, ReplayedSet):
+        return
+    if strategy.views > 1:
+        raise ConfigError(
+            f"the strategy {name} compares {strategy.views} views of an image, and these images have soft labels for "
+            "one view an epoch: all of them would be the same",
+            expected="images with hard labels, or one soft label each",
+            fix="another strategy, such as dlb, or relabel.labels=teacher",
+        )
+    if strategy.remembers_images and _mixed(data):
+        raise ConfigError(
+            f"the strategy {name} remembers predictions by image, and these views are mixtures of images",
+            expected="views of one image each (relabel.mix=none)",
+            fix="another strategy, such as dlb, or relabel without a mix",
+        )
+
+
+def _mixed(data: ReplayedSet) -> bool:
+    return data.views.settings.mix != "none"

@@ -26,7 +26,7 @@ from attar.config import differences, dump
 from attar.data.loading import TrainingSet
 from attar.errors import ArtifactError, DataError
 from attar.items import Item
-from attar.runtime.checkpoint import read_tensors, write_tensors
+from attar.runtime.checkpoint import prefixed, read_tensors, unprefixed, write_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.files import sha256
@@ -42,11 +42,10 @@ from attar.training.distributed import (
     synchronize_norms,
     unused_parameters,
 )
-from attar.training.feeding import Feed
+from attar.training.feeding import Feed, require_replayable, view_epochs
 from attar.training.label_noise import wrong_labels
 from attar.training.losses import Losses, diverged
 from attar.training.optimizers import give_state, take_state
-from attar.training.replaying import require_replayable, view_epochs
 from attar.training.settings import TrainSettings, learning_rate, make_optimizer
 from attar.training.strategies import Batch, Part, Teaches, make_strategy
 
@@ -340,12 +339,11 @@ class _Training:
         remembered = self._remembered()
         if not self.team.leads:
             return
-        tensors = {f"model.{key}": value for key, value in self.model.state_dict().items()} | remembered
-        tensors |= {f"average.{key}": value for key, value in self.average.state().items()}
-        if self.strategy.extra is not None:
-            tensors |= {f"extra.{key}": value for key, value in self.strategy.extra.state_dict().items()}
         moments, numbers = take_state(self.optimizer)
-        tensors |= {f"optimizer.{key}": value for key, value in moments.items()}
+        tensors = prefixed("model.", self.model.state_dict()) | remembered | prefixed("optimizer.", moments)
+        tensors |= prefixed("average.", self.average.state())
+        if self.strategy.extra is not None:
+            tensors |= prefixed("extra.", self.strategy.extra.state_dict())
         note = {"made_by": self._made_by(), "epoch": self.epoch, "losses": self.losses.means}
         note |= {"scaler": self.scaler.state_dict(), "averaged_steps": self.average.num_steps}
         note |= {"optimizer": numbers} if numbers else {}
@@ -353,9 +351,9 @@ class _Training:
 
     def _remembered(self) -> dict[str, Tensor]:
         """What the strategies of all processes remember, by their names in the checkpoint."""
-        found = {f"strategy.{key}": value for key, value in self.strategy.common().items()}
+        found = prefixed("strategy.", self.strategy.common())
         for rank, memory in enumerate(self.team.collect(self.strategy.memory())):
-            found |= {f"{self._own_memory(rank)}{key}": value for key, value in memory.items()}
+            found |= prefixed(self._own_memory(rank), memory)
         return found
 
     def _own_memory(self, rank: int) -> str:
@@ -369,26 +367,19 @@ class _Training:
 
     def _take_up(self, checkpoint: Path) -> None:
         tensors, note = read_tensors(checkpoint)
-        changed = differences(note.get("made_by", {}), self._made_by())
-        if changed:
-            raise ArtifactError(
-                f"{checkpoint} is the checkpoint of another training:\n"
-                + "\n".join(f"  - {change}" for change in changed),
-                expected="the settings, seed, number of images and of processes that it was made with",
-                fix="delete it, or start over with --fresh",
-            )
+        require_made_by(checkpoint, note, self._made_by())
         try:
-            self.model.load_state_dict(_part(tensors, "model."))
+            self.model.load_state_dict(unprefixed(tensors, "model."))
         except RuntimeError as error:
             raise ArtifactError(
                 f"{checkpoint} holds the weights of another network",
                 fix="delete it, or start over with --fresh",
             ) from error
         if self.strategy.extra is not None:
-            self.strategy.extra.load_state_dict(_part(tensors, "extra."))
-        give_state(self.optimizer, _part(tensors, "optimizer."), note.get("optimizer", {}))
-        self.strategy.restore(_part(tensors, "strategy.") | _part(tensors, self._own_memory(self.team.rank)))
-        self.average.restore(_part(tensors, "average."), int(note["averaged_steps"]))
+            self.strategy.extra.load_state_dict(unprefixed(tensors, "extra."))
+        give_state(self.optimizer, unprefixed(tensors, "optimizer."), note.get("optimizer", {}))
+        self.strategy.restore(unprefixed(tensors, "strategy.") | unprefixed(tensors, self._own_memory(self.team.rank)))
+        self.average.restore(unprefixed(tensors, "average."), int(note["averaged_steps"]))
         self.scaler.load_state_dict(note["scaler"])
         self.epoch = int(note["epoch"])
         self.losses.means = [float(loss) for loss in note["losses"]]
@@ -400,8 +391,14 @@ class _Training:
         return made_by | ({"processes": self.team.num} if self.team.num > 1 else {})
 
 
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+def require_made_by(checkpoint: Path, note: Mapping[str, Any], made_by: dict[str, Any]) -> None:
+    """Raise ArtifactError where a checkpoint's note says that another training made it."""
+    if changed := differences(note.get("made_by", {}), made_by):
+        raise ArtifactError(
+            f"{checkpoint} is the checkpoint of another training:\n" + "\n".join(f"  - {change}" for change in changed),
+            expected="the settings, seeds, number of images and of processes that it was made with",
+            fix="delete it, or start over with --fresh",
+        )
 
 
 def _memory_format(asked: str, model: nn.Module, engine: Engine) -> torch.memory_format:

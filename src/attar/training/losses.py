@@ -13,8 +13,8 @@ from attar.runtime.events import Progress
 from attar.runtime.team import Team
 from attar.training.settings import TrainSettings
 
-READ_EVERY_S = 0.1
-READ_EVERY_STEPS = 10
+_READ_EVERY_S = 0.1
+_READ_EVERY_STEPS = 10
 """Of several processes, which must read at the same step: so a loss that is not finite stops all of them there."""
 
 
@@ -42,8 +42,8 @@ class Losses:
     def add(self, epoch: int, step: int, num: int, loss: Tensor) -> None:
         """Take the mean loss of `num` images, a scalar on any device; of several processes, a summand of their mean."""
         self._waiting.append((epoch, step, num, loss))
-        late = time.monotonic() - self._read_s >= READ_EVERY_S
-        if late if self._team.num == 1 else len(self._waiting) >= READ_EVERY_STEPS:
+        late = time.monotonic() - self._read_s >= _READ_EVERY_S
+        if late if self._team.num == 1 else len(self._waiting) >= _READ_EVERY_STEPS:
             self.read()
 
     def read(self) -> None:

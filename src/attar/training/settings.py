@@ -14,8 +14,8 @@ from attar.training.optimizers import make_optimizer, problem_with
 
 __all__ = ["TrainSettings", "learning_rate", "make_optimizer"]
 
-STEP_FACTOR = 0.1
-CYCLE_RISE, CYCLE_START, CYCLE_END = 0.3, 1 / 25, 1e-4 / 25
+_STEP_FACTOR = 0.1
+_CYCLE_RISE, _CYCLE_START, _CYCLE_END = 0.3, 1 / 25, 1e-4 / 25
 """One-cycle: part of the epochs in which the rate rises, and its start and end as parts of the highest."""
 
 
@@ -160,7 +160,7 @@ def learning_rate(settings: TrainSettings, epoch: float) -> float:
         case "constant":
             factor = 1.0
         case "step":
-            factor = STEP_FACTOR ** sum(epoch >= _milestone(settings, place) for place in settings.milestones)
+            factor = _STEP_FACTOR ** sum(epoch >= _milestone(settings, place) for place in settings.milestones)
         case "cosine":
             done = (epoch - settings.warmup_epochs) / (settings.epochs - settings.warmup_epochs)
             factor = (1 + math.cos(math.pi * done * settings.cosine_part)) / 2
@@ -175,7 +175,7 @@ def _milestone(settings: TrainSettings, place: float) -> float:
 
 def _one_cycle(done: float) -> float:
     """Part of the highest rate after this part of training: up and down along half a cosine each (Smith 2018)."""
-    if done < CYCLE_RISE:
-        return CYCLE_START + (1 - CYCLE_START) * (1 - math.cos(math.pi * done / CYCLE_RISE)) / 2
-    falling = (done - CYCLE_RISE) / (1 - CYCLE_RISE)
-    return CYCLE_END + (1 - CYCLE_END) * (1 + math.cos(math.pi * falling)) / 2
+    if done < _CYCLE_RISE:
+        return _CYCLE_START + (1 - _CYCLE_START) * (1 - math.cos(math.pi * done / _CYCLE_RISE)) / 2
+    falling = (done - _CYCLE_RISE) / (1 - _CYCLE_RISE)
+    return _CYCLE_END + (1 - _CYCLE_END) * (1 + math.cos(math.pi * falling)) / 2

@@ -20,7 +20,7 @@ from attar.methods.base import Labeller
 
 Teacher: TypeAlias = Labeller
 """Who labels images, as whoever trains on them calls it."""
-ASKED_BYTES = 64 << 20
+_ASKED_BYTES = 64 << 20
 """Of float images that a teacher is asked about together, where each gets one label."""
 
 
@@ -54,7 +54,7 @@ def soft_set(distilled: Distilled, teacher: Teacher | None, device: torch.device
     return distilled.training_set()
 
 
-class Relabelled:
+class _Relabelled:
     """The images of a set with a soft label each.
 
     Args:
@@ -83,7 +83,7 @@ def labelled_by(
 ) -> TrainingSet:
     """Other images labelled as the distilled ones were: the same views, or one soft label each."""
     if views is None:
-        return Relabelled(data, one_label_each(teacher, data.images, len(data)))
+        return _Relabelled(data, one_label_each(teacher, data.images, len(data)))
     like = Views.from_json(views)
     own = Views(like.settings, like.seed, len(data), like.shape)
     return ReplayedSet(data.images, data.labels, own, teacher.logits, device)
@@ -91,7 +91,7 @@ def labelled_by(
 
 def one_label_each(teacher: Teacher, images: Callable[[Tensor], Tensor], num: int) -> Tensor:
     """Probabilities (num, classes) on the CPU, for normalised images (b, c, h, w) of indices (b,)."""
-    size = max(1, ASKED_BYTES // (4 * images(torch.tensor([0])).numel()))
+    size = max(1, _ASKED_BYTES // (4 * images(torch.tensor([0])).numel()))
     return torch.cat([teacher.soft_labels(images(indices)).cpu() for indices in torch.arange(num).split(size)])
 
 

@@ -27,7 +27,7 @@ from attar.config import Config
 from attar.training.strategies.base import Batch, Strategy
 from attar.training.strategies.targets import mixed, probabilities
 
-ROWS_AT_ONCE = 1 << 16
+_ROWS_AT_ONCE = 1 << 16
 """Predictions that processes send each other at a time."""
 
 
@@ -73,7 +73,7 @@ class ProgressiveTargets(Strategy):
         if self.team.num == 1:
             return
         last, owner = torch.stack([found["when"] for found in self.team.collect({"when": self._when})]).max(0)
-        for rows in last.nonzero().squeeze(1).split(ROWS_AT_ONCE):
+        for rows in last.nonzero().squeeze(1).split(_ROWS_AT_ONCE):
             mine = (owner[rows] == self.team.rank).unsqueeze(1).to(self._past.device)
             self._past[rows.to(mine.device)] = self.team.total(self._past[rows.to(mine.device)] * mine)
         self._when.zero_()
