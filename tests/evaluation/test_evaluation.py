@@ -22,10 +22,11 @@ from attar.evaluation.evaluate import EvaluateSettings, Evaluation, evaluate
 from attar.evaluation.subjects import Subjects
 from attar.items import Item
 from attar.methods.coreset import Herding
+from attar.results.by_class import BY_CLASS, read_by_class
 from attar.results.ddranking import ARS, HLR, IOR, LRS
 from attar.results.records import Record
 from attar.runtime.engine import Engine
-from attar.runtime.events import Events
+from attar.runtime.events import Events, read_events
 from attar.task import Normalization, Task
 from attar.training.section import TrainSection
 
@@ -391,3 +392,46 @@ def test_what_was_judged_is_written_for_whoever_compares(tmp_path: Path) -> None
     judged = json.loads((tmp_path / "evaluation.json").read_text())["judged"]
     assert (judged["ipc"], judged["classes"], judged["source"], judged["num_train_images"]) == (2, 3, "f", 30)
     assert judged["sizes"]["total"] == 432
+
+
+def test_classes_are_counted_one_by_one_and_add_up_to_the_accuracy(tmp_path: Path) -> None:
+    result = judge(tmp_path)
+    assert [one.group for one in result.by_class] == ["distilled", "random", "full"]
+    for counted, record in zip(result.by_class, result.records, strict=True):
+        assert counted.is_of(record)
+        assert counted.num == (8, 8, 8), "4 images of each class, judged by 2 networks"
+        assert 100 * sum(counted.right) / 24 == pytest.approx(record.mean)
+        assert sum(count for *_, count in counted.confused) == 24 - sum(counted.right)
+    assert read_by_class(tmp_path, json.loads((tmp_path / BY_CLASS).read_text())) == result.by_class
+    assert judge(tmp_path).by_class == result.by_class, "finished trials are counted again from their files"
+
+
+def test_trials_that_were_not_counted_leave_their_records_without(tmp_path: Path) -> None:
+    judge(tmp_path)
+    for path in (tmp_path / "evaluation").glob("*random*.json"):
+        values = json.loads(path.read_text())
+        del values["confusion"]
+        path.write_text(json.dumps(values))
+    assert [one.group for one in judge(tmp_path).by_class] == ["distilled", "full"]
+
+
+def test_students_are_looked_at_on_the_way_and_end_as_they_would_have(tmp_path: Path) -> None:
+    watched, unwatched = tmp_path / "watched", tmp_path / "unwatched"
+    training = TRAINING.model_copy(update={"epochs": 5})
+    kinds = {"training": training, "seeds": 1, "baselines": ["random"]}
+    found = judge(watched, events=Events(watched / "events.jsonl", quiet=True), curve_points=3, **kinds)
+    other = judge(unwatched, events=Events(unwatched / "events.jsonl", quiet=True), curve_points=0, **kinds)
+    assert found.records == other.records
+    seen = [event for event in read_events(watched / "events.jsonl") if event["event"] == "watched"]
+    assert [(event["about"]["group"], event["step"]) for event in seen] == [
+        (group, step) for group in ("distilled", "random") for step in (2, 4, 5)
+    ]
+    assert all(0 <= event["validation_accuracy"] <= 100 for event in seen)
+    assert "watched" not in {event["event"] for event in read_events(unwatched / "events.jsonl")}
+
+
+def test_no_images_held_back_are_no_curve(tmp_path: Path) -> None:
+    source = make_source()
+    source.validation = make_split(0, 1)
+    judge(tmp_path, None, source, seeds=1, baselines=[], events=Events(tmp_path / "events.jsonl", quiet=True))
+    assert "watched" not in {event["event"] for event in read_events(tmp_path / "events.jsonl")}

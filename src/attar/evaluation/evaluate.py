@@ -7,6 +7,7 @@ fewer students than processes, several train one together.
 
     evaluation/        finished trials
     evaluation.json    records, verdict, scores, what was judged, hardware
+    by_class.json      accuracy class by class, and what was confused with what
 """
 
 from __future__ import annotations
@@ -16,26 +17,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import torch
 from pydantic import Field, field_validator
 
 from attar.artifacts.distilled import Distilled
 from attar.config import dump
 from attar.data.centred import CentredSplit
-from attar.data.loading import RealSet, few
+from attar.data.loading import RealSet, few, kept
 from attar.errors import ConfigError, DataError
 from attar.evaluation.best_over_run import best_epochs, best_state, states_of
 from attar.evaluation.subjects import Subjects
-from attar.evaluation.trials import Source, Subject, Trials, distilled_subject
+from attar.evaluation.trials import Source, Subject, Trials, Watch, distilled_subject
+from attar.marks import Mark
 from attar.models.factory import build
 from attar.options import Judging, LabelKind
+from attar.results.by_class import BY_CLASS, ByClass, to_text
 from attar.results.ddranking import Scores, scores
 from attar.results.records import ACCURACY, Labels, Record, Split
 from attar.results.verdict import Words, verdict
 from attar.runtime.engine import Engine, hardware
 from attar.runtime.events import Events
-from attar.runtime.files import digest, write_json
+from attar.runtime.files import digest, write_json, write_text
 from attar.runtime.team import Team, share_out
 from attar.task import Task
 from attar.training.loop import TrainSettings
@@ -43,6 +47,8 @@ from attar.training.soft import Teacher
 
 RESULT = "evaluation.json"
 TRIALS = "evaluation"
+WATCHED = 256
+"""Images of the validation split that curves over epochs are of: each point within some 3 percent points."""
 
 
 class EvaluateSettings(Judging):
@@ -69,6 +75,10 @@ class EvaluateSettings(Judging):
     """Enlarge the images that judge to this many pixels, their shorter side, and cut their centre out at the size that
     networks take; none: as they are. Published with crops in training: 256 at 224 px, and 72 at 64 px by RDED."""
 
+    curve_points: Annotated[int, Mark.HOW] = Field(default=12, ge=0)
+    """Look at students so often on the way, with some images of the validation split, for the page's curves of accuracy
+    over epochs; nothing is chosen by them. 0: not at all."""
+
     @field_validator("models", "baselines", "labels")
     @classmethod
     def _once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -94,6 +104,8 @@ class Evaluation:
     scores: tuple[Scores, ...] = ()
     report: Path | None = None
     """The page about it, where one was drawn."""
+    by_class: tuple[ByClass, ...] = ()
+    """Accuracies class by class, of every record but a best over the run."""
 
 
 def evaluate(
@@ -127,7 +139,8 @@ def evaluate(
     """
     source.task.require_same(distilled.task, "the source", "the distilled dataset")
     settings = settings.complete()
-    trials = Trials(distilled.task, source, engine, events, folder / TRIALS)
+    watch = _watch(distilled, source, settings)
+    trials = Trials(distilled.task, source, engine, events, folder / TRIALS, watch=watch)
     judge = judging_set(distilled, source, settings.split, settings.test_resize_px)
     judged_by = settings.split + (f" at {settings.test_resize_px} px" if settings.test_resize_px else "")
     subjects = _subjects(distilled, source, settings, training, engine, events, teacher)
@@ -169,6 +182,11 @@ def evaluate(
         )
 
     records = [record(model, subject) for model, subject in product(settings.models, subjects)]
+    by_class = []
+    for made, (model, subject) in zip(records, product(settings.models, subjects), strict=True):
+        found = (trials.cells(model, subject, seed, judge, judged_by) for seed in seeds)
+        if len(counted := [cells for cells in found if cells is not None]) == len(seeds):
+            by_class.append(ByClass.of(made, distilled.task.num_classes, counted))
     for last, (model, subject) in zip(tuple(records), product(settings.models, subjects), strict=True):
         if states and subject is subjects[0]:
             records.append(best_state(last, {step: record(model, state) for step, state in states.items()}))
@@ -176,9 +194,9 @@ def evaluate(
             tested = [trials.tested(model, subject, one, judge, judged_by) for one in seeds]
             records += [best_epochs(last, tested)] if len(tested[0]) > 1 else []
     own: Labels = "hard" if distilled.label_kind == "hard" else "soft"
-    evaluation = Evaluation(tuple(records), verdict(records), scores(records, own))
+    evaluation = Evaluation(tuple(records), verdict(records), scores(records, own), by_class=tuple(by_class))
     if engine.leads:
-        _write(folder / RESULT, evaluation, _judged(distilled, source), engine)
+        _write(folder, evaluation, _judged(distilled, source), engine)
         trials.tidy()
     return evaluation
 
@@ -204,6 +222,16 @@ def judging_set(distilled: Distilled, source: Source, split: Split, resize_px: i
     require_judges(len(images), split)
     require_resize(resize_px, distilled.task)
     return RealSet(CentredSplit(images, resize_px) if resize_px else images, distilled.task.normalization)
+
+
+def _watch(distilled: Distilled, source: Source, settings: EvaluateSettings) -> Watch | None:
+    """Up to WATCHED images of the validation split, the classes in proportion; None where it has none."""
+    real = RealSet(source.validation, distilled.task.normalization)
+    if not settings.curve_points or not len(real):
+        return None
+    by_class = real.labels.argsort(stable=True)
+    places = torch.arange(min(WATCHED, len(real))) * len(real) // min(WATCHED, len(real))
+    return Watch(kept(real, by_class[places].sort().values), "validation", settings.curve_points)
 
 
 def require_resize(px: int | None, task: Task) -> None:
@@ -315,7 +343,8 @@ def _judged(distilled: Distilled, source: Source) -> dict[str, Any]:
     }
 
 
-def _write(path: Path, evaluation: Evaluation, judged: dict[str, Any], engine: Engine) -> None:
+def _write(folder: Path, evaluation: Evaluation, judged: dict[str, Any], engine: Engine) -> None:
+    write_text(folder / BY_CLASS, to_text(evaluation.by_class))
     values = {
         "records": [record.to_json() for record in evaluation.records],
         "verdict": evaluation.verdict.to_json(),
@@ -323,4 +352,4 @@ def _write(path: Path, evaluation: Evaluation, judged: dict[str, Any], engine: E
         "judged": judged,
         "hardware": hardware(engine.device),
     }
-    write_json(path, values)
+    write_json(folder / RESULT, values)

@@ -3,7 +3,8 @@
 A subject is a set to train on: the distilled images, or what they are compared with. A finished trial is one small
 file, so that an interrupted evaluation goes on where it was, and one with more seeds builds on what is there.
 
-    NAME.json           accuracy after the last epoch, and after those on the way that were tested too
+    NAME.json           accuracy after the last epoch, and after those on the way that were tested too; and how many
+                        images of each class were taken for which
     NAME.safetensors    checkpoint of one that runs, and NAME.tested.json its accuracies on the way
 """
 
@@ -28,6 +29,7 @@ from attar.errors import DataError
 from attar.items import Item
 from attar.methods.base import Images
 from attar.models.factory import build
+from attar.results.by_class import Cells, cells_of, rows_of
 from attar.results.records import Labels
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
@@ -36,7 +38,7 @@ from attar.runtime.seeding import generator
 from attar.runtime.team import Team
 from attar.task import Task
 from attar.training.distributed import most_processes
-from attar.training.loop import TrainSettings, accuracy, fit
+from attar.training.loop import TrainSettings, accuracy, confusion, fit
 from attar.training.soft import Teacher, labelled_by, soft_set
 from attar.training.strategies import Teaches, make_strategy
 
@@ -184,6 +186,22 @@ def full_subject(distilled: Distilled, source: Source, settings: TrainSettings) 
     )
 
 
+@dataclass(frozen=True)
+class Watch:
+    """Some real images that every training is looked at with on the way, for curves; nothing is chosen by them.
+
+    `name` is that of their split; `points` how often, evenly over the epochs, the last one among them.
+    """
+
+    images: TrainingSet
+    name: str
+    points: int
+
+    def at(self, epoch: int, epochs: int) -> bool:
+        """Whether to look after this epoch, from 1, of so many."""
+        return epoch * self.points // epochs > (epoch - 1) * self.points // epochs
+
+
 class Trials:
     """Trains and tests, and keeps what is finished in a folder.
 
@@ -194,12 +212,21 @@ class Trials:
         events: log and progress.
         folder: of the finished trials, and of the checkpoint of the one that runs.
         stage: of the events: who trains.
+        watch: whom networks are looked at with on the way; None: not before the last epoch.
     """
 
     def __init__(
-        self, task: Task, source: Source, engine: Engine, events: Events, folder: Path, stage: str = "evaluate"
+        self,
+        task: Task,
+        source: Source,
+        engine: Engine,
+        events: Events,
+        folder: Path,
+        stage: str = "evaluate",
+        watch: Watch | None = None,
     ) -> None:
         self.task, self.engine, self.events, self.folder, self.stage = task, engine, events, folder, stage
+        self.watch = watch
         self._made_from = source.fingerprint
 
     def accuracy(
@@ -234,8 +261,11 @@ class Trials:
         network = build(model, self.task, seed=seed)
         tested = read_json(on_the_way) if on_the_way.exists() and checkpoint.exists() else {}
 
-        def test(epoch: int) -> None:
-            if epoch % subject.test_every == 0 and epoch < subject.settings.epochs:
+        def look(epoch: int) -> None:
+            if self.watch and self.watch.at(epoch, subject.settings.epochs):
+                seen = {f"{self.watch.name}_accuracy": accuracy(network, self.watch.images, self.engine, team=team)}
+                events.emit(self.stage, "watched", **item.fields(), step=epoch, **seen)
+            if subject.test_every and epoch % subject.test_every == 0 and epoch < subject.settings.epochs:
                 tested[str(epoch)] = accuracy(network, judge, self.engine, team=team)
                 if team.leads:
                     write_json(on_the_way, tested)  # before a checkpoint can hold this epoch
@@ -251,12 +281,15 @@ class Trials:
             stage=self.stage,
             checkpoint=checkpoint,
             teacher=subject.teacher,
-            after_epoch=test if subject.test_every else None,
+            after_epoch=look if subject.test_every or self.watch else None,
             team=team,
         )
-        reached = accuracy(network, judge, self.engine, events=events, name=f"test {item.name}", team=team)
+        testing: dict[str, Any] = {"events": events, "name": f"test {item.name}", "team": team}
+        counts = confusion(network, judge, self.task.num_classes, self.engine, **testing)
+        reached = 100 * int(counts.trace()) / len(judge)
         if team.leads:
             results = {"accuracy": reached, "train_loss": fitted.losses[-1], "made_by": identity}
+            results["confusion"] = rows_of(counts.tolist())
             write_json(finished, results | ({"tested": tested} if subject.test_every else {}))
             checkpoint.unlink(missing_ok=True)
             on_the_way.unlink(missing_ok=True)
@@ -267,6 +300,11 @@ class Trials:
         found = read_json(self._path(model, subject, seed, judge, judged_by)[0])
         on_the_way = {int(epoch): float(reached) for epoch, reached in found.get("tested", {}).items()}
         return {**on_the_way, subject.settings.epochs: float(found["accuracy"])}
+
+    def cells(self, model: str, subject: Subject, seed: int, judge: TrainingSet, judged_by: str) -> Cells | None:
+        """How many images of each class a finished training takes for which; None where that was not counted."""
+        found = read_json(self._path(model, subject, seed, judge, judged_by)[0]).get("confusion")
+        return None if found is None else cells_of(found)
 
     def most_processes(self, model: str, subject: Subject) -> int:
         """How many processes may share this training, so that it is that of one to rounding."""

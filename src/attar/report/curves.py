@@ -14,6 +14,8 @@ from attar.results.records import Record
 
 STAGES = ("squeeze", "recover", "relabel", "train", "evaluate")
 NOT_METRICS = ("step", "time_s")
+UNITS = {"step": "step", "epoch": "epoch", "watched": "epoch"}
+"""What a step is, by the event: an epoch may have been trained, or looked at with images that are held back."""
 Events = Sequence[tuple[Item, Mapping[str, Any]]]
 """Events, each with what it is of."""
 
@@ -42,8 +44,8 @@ def curves(events: Events) -> tuple[Curve, ...]:
     """Sort the numbers of step and epoch events into curves, stages in the order of the work."""
     found: dict[tuple[str, str, str], dict[Item, dict[float, float]]] = defaultdict(lambda: defaultdict(dict))
     for item, event in events:
-        unit, step = str(event.get("event")), event.get("step")
-        if unit not in ("step", "epoch") or not is_number(step):
+        unit, step = UNITS.get(str(event.get("event"))), event.get("step")
+        if unit is None or not is_number(step):
             continue
         for metric, value in event.items():
             if metric not in NOT_METRICS and is_number(value):

@@ -49,7 +49,7 @@ from attar.training.optimizers import give_state, take_state
 from attar.training.settings import TrainSettings, learning_rate, make_optimizer
 from attar.training.strategies import Batch, Part, Teaches, make_strategy
 
-__all__ = ["FitResult", "TrainSettings", "TrainingSet", "accuracy", "check", "fit"]
+__all__ = ["FitResult", "TrainSettings", "TrainingSet", "accuracy", "check", "confusion", "fit"]
 
 CHECKPOINT_EVERY_S = 20.0
 MAX_EVENTS = 100
@@ -137,10 +137,55 @@ def accuracy(
 
     The processes of a team share the images, and all get the same number.
     """
+    right = torch.zeros((), dtype=torch.int64, device=engine.device)
+
+    def look(labels: Tensor, predicted: Tensor) -> None:
+        right.add_((predicted == labels).sum())
+
+    _look_through(model, data, engine, batch_size, look, events, name, team)
+    return 100 * int((team or Team()).total(right)) / len(data)
+
+
+def confusion(
+    model: nn.Module,
+    data: TrainingSet,
+    num_classes: int,
+    engine: Engine,
+    batch_size: int = 512,
+    *,
+    events: Events | None = None,
+    name: str = "test",
+    team: Team | None = None,
+) -> Tensor:
+    """How many images of each class were taken for which: int64 (classes, classes), the true class first, on the CPU.
+
+    Its trace over its sum is the accuracy. The network has `num_classes` logits and is left in eval mode; the processes
+    of a team share the images, and all get the same counts.
+    """
+    counts = torch.zeros(num_classes**2, dtype=torch.int64, device=engine.device)
+
+    def look(labels: Tensor, predicted: Tensor) -> None:
+        cells = labels * num_classes + predicted
+        counts.index_add_(0, cells, torch.ones_like(cells))
+
+    _look_through(model, data, engine, batch_size, look, events, name, team)
+    return (team or Team()).total(counts).cpu().view(num_classes, num_classes)
+
+
+def _look_through(
+    model: nn.Module,
+    data: TrainingSet,
+    engine: Engine,
+    batch_size: int,
+    look: Callable[[Tensor, Tensor], None],
+    events: Events | None,
+    name: str,
+    team: Team | None,
+) -> None:
+    """Call `look` with the classes of each batch of this process, int64 (b,), and what the network takes them for."""
     if not len(data):
         raise DataError("there are no images to measure accuracy on", expected="at least one image")
     model.to(engine.device).eval()
-    right = torch.zeros((), dtype=torch.int64, device=engine.device)
     team = team or Team()
     parts = torch.split(torch.arange(len(data)), batch_size)[team.rank :: team.num]
     quiet = events is None or len(parts) < 8
@@ -153,9 +198,8 @@ def accuracy(
         for indices, images, _ in Feed(data, engine, replay=False).batches(0, parts):
             with engine.autocast():
                 predicted = model(images.contiguous(memory_format=_memory_format("auto", model, engine))).argmax(1)
-            right += (predicted == data.labels[indices].to(engine.device)).sum()
+            look(data.labels[indices].to(engine.device), predicted)
             bar.advance()
-    return 100 * int(team.total(right)) / len(data)
 
 
 def check(
