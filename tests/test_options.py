@@ -152,3 +152,11 @@ def test_options_need_no_torch() -> None:
 
 def test_every_function_of_the_package_is_one_of_the_api() -> None:
     assert {name for name in attar.__all__ if name != "__version__"} <= set(api.__all__)
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - OTHERS))
+def test_out_is_a_folder_to_write_to_and_says_what_is_written(command: str) -> None:
+    info = fields_of(options_of(command)).get("out")
+    if info is not None:
+        what, _, written = (info.description or "").partition(": ")
+        assert (what, bool(written)) == ("Folder to write to", True)

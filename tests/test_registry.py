@@ -152,7 +152,7 @@ def test_a_class_a_function_and_a_network_are_taken_in_place_of_names(tmp_path: 
     assert run.records[0].n == 1
     judged = attar.evaluate(run.path, "digits", models=[tiny, nn.Sequential(nn.Flatten(), nn.Linear(64, 10))], seeds=1)
     assert {record.model.partition("-")[0] for record in judged.records} == {"tiny", "Sequential"}
-    trained = attar.train("digits", tiny, strategy=Quiet, settings={"epochs": 1})
+    trained = attar.train("digits", tiny, strategy=Quiet, settings={"epochs": 1}, keep=False)
     assert 0 <= trained.accuracies["validation"] <= 100
 
 

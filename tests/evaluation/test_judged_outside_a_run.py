@@ -88,8 +88,8 @@ def run(*words: str) -> None:
 
 def test_report_takes_the_set_or_the_folder_of_its_evaluation(theirs: Path, tmp_path: Path) -> None:
     for number, path in enumerate((theirs, theirs.with_name("theirs-evaluation"))):
-        run("report", str(path), "--out", str(tmp_path / f"{number}.html"))
-    assert (tmp_path / "0.html").read_bytes() == (tmp_path / "1.html").read_bytes()
+        run("report", str(path), "--out", str(tmp_path / f"{number}"))
+    assert (tmp_path / "0" / "report.html").read_bytes() == (tmp_path / "1" / "report.html").read_bytes()
     assert find_judged(tmp_path) == tmp_path
 
 
@@ -106,3 +106,37 @@ def test_a_damaged_note_is_told(theirs: Path, tmp_path: Path) -> None:
     (tmp_path / "copy" / PICTURES).write_bytes(b"nothing")
     with pytest.raises(ArtifactError, match=r"what was judged in .* cannot be read"):
         collect(tmp_path / "copy")
+
+
+def test_out_leaves_the_set_and_its_card_alone_and_the_page_says_where_all_is(ours: Path, tmp_path: Path) -> None:
+    run = ours.with_name("run")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    few = {"models": ["convnet-d1-w8"], "seeds": 1, "baselines": ["random"], "settings": TOY}
+    for judged, out in ((run, tmp_path / "of-run"), (ours, tmp_path / "of-set")):
+        card = (attar.load(judged).path / "README.md").read_bytes()
+        result = attar.evaluate(judged, "digits", out=out, **few)
+        assert result.report == out / "report.html"
+        assert (attar.load(judged).path / "README.md").read_bytes() == card
+        assert not (out / "config.yaml").exists()
+        told = {command.purpose: command.line for command in commands(collect(out))}
+        assert told["Evaluate"].split()[:7] == [
+            *("attar", "evaluate", str(attar.load(judged).path), "--source", "digits", "--out", str(out))
+        ]
+        assert told["Draw this page"] == f"attar report {out}"
+        assert told["Distill"].startswith("attar distill digits --method random --ipc 2")
+        page = re.sub(r"</?span>", "", (out / "report.html").read_text("utf-8"))
+        assert f"load_dataset(&#39;{attar.load(judged).path}&#39;)" in page
+        assert "<bdi>2 images per class</bdi>" in page
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    with_own = attar.evaluate(run, "digits", out=run, **few)
+    assert with_own.report == run / "report.html"
+    assert "Not measured yet" not in (run / "distilled" / "README.md").read_text("utf-8")
+
+
+def test_what_is_judged_is_not_told_among_other_things(ours: Path, tmp_path: Path) -> None:
+    shutil.copytree(ours.with_name("run"), tmp_path / "run")
+    for out, what in ((tmp_path / "run", "the run folder of another set"), (ours, "a distilled dataset")):
+        before = sorted(path.name for path in out.iterdir())
+        with pytest.raises(ArtifactError, match=what):
+            attar.evaluate(ours, "digits", out=out)
+        assert sorted(path.name for path in out.iterdir()) == before

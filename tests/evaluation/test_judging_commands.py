@@ -68,11 +68,18 @@ def test_continual_learning_draws_the_page_of_its_run_again(run: Distilled) -> N
 
 
 def test_runs_are_compared_and_a_page_is_written(run: Distilled, tmp_path: Path) -> None:
-    (group,) = attar.compare([run(1), run(2) / "distilled"], tmp_path / "page.html")
+    (group,) = attar.compare([run(1), run(2) / "distilled"], tmp_path)
     assert [one.ipc for one in group.members] == [1, 2]
-    text = (tmp_path / "page.html").read_text("utf-8")
+    text = (tmp_path / "comparison.html").read_text("utf-8")
     assert "2 runs compared" in text
     assert "Accuracy by images per class" in text
+
+
+def test_a_page_is_no_folder_to_write_to(run: Distilled, tmp_path: Path) -> None:
+    for call in (lambda out: attar.compare([run(1), run(2)], out), lambda out: attar.write_report(run(1), out)):
+        with pytest.raises(ConfigError, match="--out names a folder"):
+            call(tmp_path / "page.html")
+    assert attar.write_report(run(1), tmp_path / "elsewhere") == tmp_path / "elsewhere" / "report.html"
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_every_command_that_trains_says_it(
     run = Path(shutil.copytree(images, tmp_path / "run"))
     slow = {"precision": "bf16-mixed", "quiet": False}
     if command == "train":
-        attar.train(run / "distilled", "convnet-d1-w4", settings={"epochs": 1}, **slow)
+        attar.train(run / "distilled", "convnet-d1-w4", settings={"epochs": 1}, keep=False, **slow)
     elif command == "evaluate":
         attar.evaluate(run, "digits", baselines=[], **slow)
     elif command == "continual":

@@ -62,6 +62,7 @@ def test_records_are_of_the_trainings_and_beside_the_baseline(study_file: Callab
             seed=seed,
             settings={"source.train_per_class": 6, **{key: ce.protocol[key] for key in ("epochs", "batch_size")}}
             | {"learning_rate": 0.05, "augment": "none"},
+            keep=False,
         )
         assert alone.accuracies["validation"] == value
     with (tmp_path / "out" / "study.csv").open() as file:

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import attar
 from attar import catalogue
 from attar.cli import app
-from attar.errors import ConfigError
+from attar.errors import ArtifactError, ConfigError
 from attar.runtime.checkpoint import read_tensors
 from attar.runtime.events import read_events
 from attar.training.strategies import STRATEGIES
@@ -45,7 +46,7 @@ def test_a_network_teaches_another_under_wrong_labels(tmp_path: Path) -> None:
         ({"strategy": "dlb", "teacher": "nowhere.safetensors"}, "no use for it"),
         ({"strategy": "dbl"}, "did you mean dlb"),
         ({"model": "convnet-d3"}, "unknown model"),
-        ({"loggers": ["tensorboard"]}, "nowhere to write"),
+        ({"loggers": ["tensorboard"], "keep": False}, "nowhere to write"),
         ({"label_noise": 1.2}, "label_noise"),
         ({"settings": {"dlb.taw": 3}}, r"train\.dlb\.taw: no such field; .*did you mean tau"),
         ({"settings": {"optimizer": "sdg"}}, "did you mean sgd"),
@@ -57,20 +58,60 @@ def test_what_cannot_be_is_told_before_the_source_is_opened(given: dict[str, Any
 
 
 def test_randaugment_is_for_pixels(tmp_path: Path) -> None:
-    trained = attar.train("digits", MODEL, settings=SMALL | {"randaugment": 2, "randaugment_magnitude": 5})
+    how = SMALL | {"randaugment": 2, "randaugment_magnitude": 5}
+    trained = attar.train("digits", MODEL, settings=how, keep=False)
     assert trained.losses[0] > 0
     with pytest.raises(ConfigError, match="changes pixels"):
-        attar.train("digits", MODEL, settings=SMALL | {"randaugment": 2, "source.zca": True})
+        attar.train("digits", MODEL, settings=SMALL | {"randaugment": 2, "source.zca": True}, keep=False)
 
 
 def test_the_command_line_trains_with_wrong_labels_and_says_so(tmp_path: Path) -> None:
-    command = ["train", "digits", "--model", MODEL, "--strategy", "dlb", "--label-noise", "0.2", "-q"]
+    command = ["train", "digits", "--model", MODEL, "--strategy", "dlb", "--label-noise", "0.2", "-q", "--no-keep"]
     command += [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
     told = CliRunner().invoke(app, command)
     assert told.exit_code == 0, told.output
     assert "wrong labels 10 of 50 (symmetric, digest" in told.output
     found = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
     assert found["label_noise"]["flipped"] == 10
+
+
+def test_what_is_trained_is_kept_under_runs_and_not_trained_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = attar.train("digits", MODEL, settings=SMALL)
+    assert first.path is not None
+    assert first.path.parent == Path("runs")
+    assert first.path.name.startswith(f"train-digits-{MODEL}-ce-")
+    written = (first.path / "model.safetensors").read_bytes()
+    again = attar.train("digits", MODEL, settings=SMALL, quiet=False)
+    assert "trained with these settings before" in " ".join(capsys.readouterr().err.split())
+    assert (again.path, again.losses, again.accuracies) == (first.path, first.losses, first.accuracies)
+    images = torch.rand(4, 1, 8, 8)
+    assert torch.equal(again.model(images), first.model(images))
+    assert (first.path / "model.safetensors").read_bytes() == written
+    other = attar.train("digits", MODEL, seed=1, settings=SMALL)
+    assert other.path not in (None, first.path)
+    assert len(list(Path("runs").iterdir())) == 2
+
+
+def test_nothing_is_written_where_nothing_is_to_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert attar.train("digits", MODEL, settings=SMALL, keep=False).path is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_network_in_the_folder_is_told_by_what_differs(tmp_path: Path) -> None:
+    attar.train("digits", MODEL, out=tmp_path, settings=SMALL)
+    with pytest.raises(ArtifactError, match=r"trained otherwise:\n  - train\.epochs"):
+        attar.train("digits", MODEL, out=tmp_path, settings=SMALL | {"epochs": 2})
+
+
+def test_a_run_folder_is_no_place_for_a_network(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(ArtifactError, match="is a run folder"):
+        attar.train("digits", MODEL, out=tmp_path, settings=SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
 @pytest.mark.parametrize("name", list(STRATEGIES.all()))

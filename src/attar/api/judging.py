@@ -11,10 +11,13 @@ import torch
 
 from attar.api.arguments import sections, takes
 from attar.api.options import CompareOptions, ContinualOptions, EvaluateOptions, JudgedOptions
+from attar.api.sharing import page_folder
+from attar.artifacts.description import NAME
 from attar.artifacts.distilled import Distilled, load_distilled
 from attar.artifacts.run import CONFIG
 from attar.config import Config, build, merge
 from attar.data.sources import Source, SourceSettings, open_source
+from attar.errors import ArtifactError
 from attar.evaluation.evaluate import EvaluateSettings, Evaluation, at_learnt_rate
 from attar.evaluation.evaluate import evaluate as evaluate_set
 from attar.options import given
@@ -25,6 +28,8 @@ from attar.runtime.events import Events
 from attar.runtime.processes import launched
 from attar.training.loop import TrainSettings
 from attar.training.section import TrainSection
+
+STUDY = "study.yaml"
 
 if TYPE_CHECKING:
     from attar.interop.opening import Opened
@@ -60,7 +65,7 @@ def evaluate(asked: EvaluateOptions) -> Evaluation:
         )
         if not engine.leads:
             return evaluation
-    if judged.ours:
+    if judged.ours and judged.at_home:
         update_card(judged.distilled.path, evaluation.records, evaluation.verdict)
     return replace(evaluation, report=judged.write_report())
 
@@ -110,12 +115,13 @@ def compare(asked: CompareOptions) -> tuple[Group, ...]:
 
     Raises ConfigError for fewer than two, ArtifactError where one was not evaluated.
     """
-    from attar.report.compare import write_comparison
+    from attar.report.compare import PAGE, write_comparison
     from attar.report.several import grouped, read_judged
 
+    out = page_folder(asked.out, PAGE)
     judged = read_judged([Path(run) for run in asked.runs], TrainSection().model_dump(mode="json"))
-    if asked.out is not None:
-        write_comparison(judged, Path(asked.out))
+    if out is not None:
+        write_comparison(judged, out / PAGE)
     return grouped(judged)
 
 
@@ -130,6 +136,8 @@ class _Judged:
     ours: bool
     sections: Mapping[str, Config]
     folder: Path
+    at_home: bool
+    """Whether its folder is that of its run, or the one beside it, and no other."""
     events: Events
 
     def made_with(self, section: str) -> dict[str, Any]:
@@ -153,7 +161,8 @@ class _Judged:
             reading = self.sections["source"]
             assert isinstance(reading, SourceSettings)
             where = str(reading.data_dir) if reading.data_dir else None
-            outside = Outside(*self.named, where, self.ours, self._description())
+            out = None if self.at_home else str(self.folder)
+            outside = Outside(*self.named, where, self.ours, self._description(), out)
             keep_judged(self.folder, outside, chosen_pictures(pixels.permute(0, 2, 3, 1).numpy(), chosen, labels))
         return write_report(self.folder)
 
@@ -174,13 +183,15 @@ def _open(asked: JudgedOptions, kinds: Mapping[str, type[Config]]) -> _Judged:
     opened = foreign.distilled if foreign else load_distilled(Path(asked.distilled))
     defaults = merge({name: _made_with(opened, name) for name in kinds}, flags)
     settled = sections(kinds, foreign.assignments if foreign else asked.assigned, defaults)
-    folder = Path(asked.out) if asked.out else _judged_in(opened)
+    home = _judged_in(opened)
+    folder = _require_own(Path(asked.out), home) if asked.out else home
     events = Events(folder / "events.jsonl", quiet=asked.quiet or launched().rank > 0)
     how = settled["source"]
     assert isinstance(how, SourceSettings)
     real = foreign.source if foreign else open_source(str(asked.source), how, events=events)
-    named = (str(asked.distilled), str(asked.source), asked.assigned)
-    return _Judged(named, opened, real, foreign is None, settled, folder, events)
+    named = (str(opened.path if foreign is None else asked.distilled), str(asked.source), asked.assigned)
+    at_home = folder.resolve() == home.resolve()
+    return _Judged(named, opened, real, foreign is None, settled, folder, at_home, events)
 
 
 def _foreign(asked: JudgedOptions, reading: Mapping[str, Any]) -> Opened | None:
@@ -197,6 +208,20 @@ def _foreign(asked: JudgedOptions, reading: Mapping[str, Any]) -> Opened | None:
 
 def _made_with(distilled: Distilled, section: str) -> dict[str, Any]:
     return dict(distilled.info.get("settings", {}).get(section, {}))
+
+
+def _require_own(folder: Path, home: Path) -> Path:
+    """The folder, if what is judged may be told there; raises ArtifactError where something else is kept in it."""
+    if folder.resolve() == home.resolve():
+        return folder
+    for name, what in ((CONFIG, "the run folder of another set"), (NAME, "a distilled dataset"), (STUDY, "a study")):
+        if (folder / name).exists():
+            raise ArtifactError(
+                f"{folder} is {what}",
+                expected="a folder of its own, or none: by default it is that of the run, or one beside the set",
+                fix="choose another --out",
+            )
+    return folder
 
 
 def _judged_in(distilled: Distilled) -> Path:

@@ -39,6 +39,8 @@ from attar.options import (
     Weights,
 )
 
+HOME = "the run folder, or one beside the dataset"
+
 
 class PlanOptions(Quiet, Machine, Reading, Seeded, Assigned, Effort, Budget, PoolKind, Weights, Network, Wanted):
     """What a run is made of."""
@@ -52,7 +54,8 @@ class DistillOptions(PlanOptions):
     """What a run is made of, and where it is kept."""
 
     out: Annotated[PathLike | None, Flag(default="one under runs/")] = None
-    """Run folder; an interrupted run in it goes on, and what is complete is skipped."""
+    """Folder to write to: config.yaml, events.jsonl, a folder for each stage, distilled/, evaluation.json and
+    report.html; an interrupted run in it goes on, and what is complete is skipped."""
     fresh: bool = False
     """Start over: delete what an earlier run left in the folder."""
     redo: Redo | None = None
@@ -90,8 +93,11 @@ class TrainOptions(Quiet, Machine, Reading, Seeded, Assigned, LabelNoise, GivenT
     """A name from `attar list models`; auto: a ConvNet for the resolution."""
     source: Annotated[MaybeSource, Flag(completes="datasets")] = None
     """For distilled data, the real images whose validation split judges the network."""
-    out: PathLike | None = None
-    """Folder for model.safetensors; a training that was interrupted in it goes on."""
+    out: Annotated[PathLike | None, Flag(default="one under runs/")] = None
+    """Folder to write to: model.safetensors and events.jsonl; a training that was interrupted in it goes on, and one
+    that has ended is not done again."""
+    keep: bool = True
+    """Write what is trained to a folder."""
     loggers: Annotated[Several[Literal["tensorboard", "wandb"]], Flag("--logger", repeated=True)] = ()
     """tensorboard or wandb, which need packages of their own; they write into the output folder."""
 
@@ -104,16 +110,23 @@ class JudgedOptions(Quiet, Machine, Reading, Seeded, Assigned):
     program left: a folder of images, .pt tensors, shards (`attar show foreign`)."""
     source: Annotated[SourceLike, Flag("--source", completes="datasets")] = Field(kw_only=False)
     """The real images that it was made from; their test split judges."""
-    out: Annotated[PathLike | None, Flag(default="the run folder, or one beside the dataset")] = None
-    """Folder for the records and the report."""
+    out: Annotated[PathLike | None, Flag(default=HOME)] = None
+    """Folder to write to: records, and report.html."""
 
 
 class EvaluateOptions(JudgedOptions, Judging):
     """What is judged, and what it is compared with."""
 
+    out: Annotated[PathLike | None, Flag(default=HOME)] = None
+    """Folder to write to: evaluation.json, by_class.json, evaluation/ with the finished trainings, and report.html; the
+    dataset's card has the new numbers too, unless another folder than that of its run is given."""
+
 
 class ContinualOptions(JudgedOptions, Arriving):
     """What is judged, and how its classes arrive."""
+
+    out: Annotated[PathLike | None, Flag(default=HOME)] = None
+    """Folder to write to: continual.json, evaluation/ with the finished trainings, and report.html."""
 
 
 class PlanStudyOptions(Quiet, Machine, Reading, Assigned):
@@ -122,7 +135,8 @@ class PlanStudyOptions(Quiet, Machine, Reading, Assigned):
     file: Annotated[PathLike, Flag(completes="studies")] = Field(kw_only=False)
     """A name from `attar list studies`, or a YAML file; `attar show study` lists its fields."""
     out: Annotated[PathLike | None, Flag(default="one under runs/")] = None
-    """Folder of the study; what has been trained in it is kept, and trained again only where its settings change."""
+    """Folder to write to: study.yaml, study.json, study.csv, the finished trainings and report.html; what has been
+    trained in it is kept, and trained again only where its settings change."""
 
 
 class StudyOptions(PlanStudyOptions):
@@ -138,7 +152,8 @@ class BenchOptions(Quiet, Machine, Reading, Seeded, Assigned, Effort, Compared):
     source: Annotated[SourceLike, Flag(completes="datasets")] = Field(kw_only=False)
     """The real images, as `attar distill` takes them."""
     out: Annotated[PathLike | None, Flag(default="one under runs/")] = None
-    """Folder of the bench; what has been made and trained in it is kept."""
+    """Folder to write to: bench.json, report.html, and a folder for each set; what has been made and trained in it is
+    kept."""
 
 
 class CompareOptions(Config):
@@ -146,8 +161,8 @@ class CompareOptions(Config):
 
     runs: Several[PathLike] = Field(kw_only=False)
     """Run folders, or evaluated distilled datasets that are in none; two or more."""
-    out: PathLike | None = Field(default=None, kw_only=False)
-    """A page to write about them, such as page.html."""
+    out: Annotated[PathLike | None, Flag(default="no page")] = Field(default=None, kw_only=False)
+    """Folder to write to: comparison.html, a page about them."""
 
 
 class ReportOptions(Config):
@@ -155,8 +170,8 @@ class ReportOptions(Config):
 
     path: Annotated[PathLike, Flag(metavar="RUN")] = Field(kw_only=False)
     """A run folder, a study's folder, or another distilled dataset that was judged."""
-    out: Annotated[PathLike | None, Flag(default="report.html in the folder")] = Field(default=None, kw_only=False)
-    """The page to write."""
+    out: Annotated[PathLike | None, Flag(default="the folder itself")] = Field(default=None, kw_only=False)
+    """Folder to write to: report.html."""
 
 
 class VerifyOptions(Config):
@@ -172,7 +187,7 @@ class ExportOptions(Config):
     distilled: PathLike = Field(kw_only=False)
     """A distilled dataset, or a run folder that holds one."""
     out: Annotated[PathLike, Flag("--out")] = Field(kw_only=False)
-    """Folder to write to; it must be new or empty, unless an export in it is to be replaced."""
+    """Folder to write to: images and a loader; it must be new or empty, unless an export in it is to be replaced."""
     to: str = Field(default="imagefolder", kw_only=False)
     """The format: imagefolder, tensors or webdataset."""
     overwrite: bool = False
@@ -200,7 +215,7 @@ class ImportOptions(Quiet, Reading, Assigned):
     path: PathLike = Field(kw_only=False)
     """A folder of images, .pt tensors or shards; or one such file."""
     out: Annotated[PathLike, Flag("--out")] = Field(kw_only=False)
-    """Folder for the distilled dataset; it must be new or empty, unless one in it is to be replaced."""
+    """Folder to write to: the distilled dataset; it must be new or empty, unless one in it is to be replaced."""
     kind: Annotated[str, Flag("--from")] = Field(default="auto", kw_only=False)
     """The format that it has: auto, imagefolder, tensors or webdataset."""
     source: Annotated[MaybeSource, Flag(completes="datasets")] = None

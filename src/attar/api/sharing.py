@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from attar.api.arguments import takes
 from attar.api.options import ExportOptions, ImportOptions, PushOptions, ReportOptions, VerifyOptions
-from attar.errors import unknown
+from attar.errors import ConfigError, unknown
 from attar.options import HasPath, PathLike, given, path_of
 from attar.runtime.events import Events
 
@@ -46,9 +46,10 @@ def write_report(asked: ReportOptions) -> Path:
     from attar.report.bench import RESULT, write_bench_report
     from attar.report.outside import JUDGED, find_judged
     from attar.report.page import write_report as draw
-    from attar.report.study import write_study_report
+    from attar.report.study import PAGE, write_study_report
 
-    folder, page = find_judged(Path(asked.path)), Path(asked.out) if asked.out else None
+    folder, out = find_judged(Path(asked.path)), page_folder(asked.out, PAGE)
+    page = out / PAGE if out else None
     if (Path(asked.path) / RESULT).is_file():
         return write_bench_report(Path(asked.path), page)
     if (Path(asked.path) / "study.json").is_file():
@@ -92,6 +93,17 @@ def push(asked: PushOptions) -> Push:
     from attar.interop.hub import push as upload
 
     return upload(Path(asked.distilled), asked.repository, private=asked.private, dry_run=asked.dry_run)
+
+
+def page_folder(out: PathLike | None, page: str) -> Path | None:
+    """The folder that a page goes to, by its name there; raises ConfigError for what looks like a page itself."""
+    if out is not None and Path(out).suffix.lower() in (".html", ".htm"):
+        raise ConfigError(
+            f"--out names a folder, and {out} looks like a page",
+            expected=f"a folder, into which {page} is written",
+            fix=f"--out {Path(out).with_suffix('')}",
+        )
+    return Path(out) if out is not None else None
 
 
 def is_distilled(data: PathLike) -> bool:

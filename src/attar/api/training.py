@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,11 @@ from torch import nn
 from attar.api.arguments import sections, takes
 from attar.api.options import TrainOptions
 from attar.api.sharing import is_distilled
+from attar.artifacts.card import README
+from attar.artifacts.checksums import read_sums
 from attar.artifacts.distilled import load_distilled
-from attar.config import Config, dump
+from attar.artifacts.run import CONFIG
+from attar.config import Config, differences, dump
 from attar.data.loading import RealSet, TrainingSet
 from attar.data.sources import SourceSettings, open_source, whitened
 from attar.data.whitening import measure_whitening
@@ -23,12 +27,16 @@ from attar.items import Item
 from attar.options import PathLike, given
 from attar.run.pipeline import sharing_engine, teacher_of
 from attar.run.settings import default_model, source_name
+from attar.runtime.checkpoint import read_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
+from attar.runtime.files import digest, sha256
 from attar.squeeze.teacher_files import TrainedTeacher
 from attar.training.loop import TrainSettings
 from attar.training.section import TrainSection
 from attar.training.soft import soft_set
+
+MODEL = "model.safetensors"
 
 if TYPE_CHECKING:
     from attar.data.sources import Source
@@ -54,8 +62,9 @@ class Training:
 def train(asked: TrainOptions) -> Training:
     """Train one network on a source or on a distilled dataset.
 
-    Accuracy is that of the last epoch on the validation split; the test split is left to `evaluate`. Several processes
-    started by torchrun share every batch; the first one writes. Settings are those of the section `train`, such as
+    Accuracy is that of the last epoch on the validation split; the test split is left to `evaluate`. The network is
+    kept in a folder, from which the same call again reads it. Several processes started by torchrun share every batch;
+    the first one writes. Settings are those of the section `train`, such as
     `{"epochs": 200, "cutmix": 0.5, "dlb.tau": 4}`, and of `source`.
     """
     from attar.models.factory import require_known
@@ -70,13 +79,9 @@ def train(asked: TrainOptions) -> Training:
     taught_by = teacher_file(training)
     if asked.model != "auto":
         require_known(asked.model)
-    out = Path(asked.out) if asked.out else None
-    if out and (out / "model.safetensors").exists():
-        raise ArtifactError(
-            f"{out} holds a trained network already", fix="choose another --out, or delete it to train again"
-        )
+    out = _folder(asked, training, opening)
     if asked.loggers and out is None:
-        raise ConfigError("loggers have nowhere to write to", expected="a folder", fix="--out FOLDER")
+        raise ConfigError("loggers have nowhere to write to", expected="a folder", fix="leave out --no-keep")
     with sharing_engine(asked.device, asked.precision, asked.workers) as engine:
         events = Events(out / "events.jsonl" if out and engine.leads else None, quiet=asked.quiet or not engine.leads)
         engine.warn(events.say)
@@ -96,13 +101,27 @@ def _train(
     events: Events,
 ) -> Training:
     from attar.models.factory import build as build_model
-    from attar.runtime.team import team
+    from attar.runtime.team import Team, team
     from attar.training.loop import accuracy, fit
 
     together = team(engine.processes, engine.processes.num, engine.device)
-    task, images, real, training = _training_images(asked.data, asked.source, training, opening, engine, events)
+    task, images, real, training, fingerprint = _training_images(
+        asked.data, asked.source, training, opening, engine, events
+    )
     name = default_model(task) if asked.model == "auto" else asked.model
     network = build_model(name, task, seed=asked.seed)
+    made_by = {
+        "images": fingerprint,
+        "judge": real.fingerprint if real else None,
+        "model": name,
+        "network": digest(str(network)),
+        "teacher": sha256(taught_by) if taught_by else None,
+        "train": dump(training),
+        "seed": asked.seed,
+        "precision": engine.precision,
+    }
+    if out and (together or Team()).tell((out / MODEL).exists()):
+        return _finished(network, out, made_by, events)
     fitted = fit(
         network,
         images,
@@ -122,7 +141,8 @@ def _train(
     events.emit("train", "accuracy", **Item(name).fields(), step=training.epochs, **accuracies)
     made = Training(network, tuple(fitted.losses), accuracies, out, fitted.label_noise)
     if out and engine.leads:
-        _store(made, out, {"model": name, "task": task.to_json(), "seed": asked.seed}, task)
+        note = {"model": name, "task": task.to_json(), "seed": asked.seed, "losses": made.losses}
+        _store(made, out, note | {"made_by": made_by}, task)
     engine.barrier()
     return made
 
@@ -134,8 +154,8 @@ def _training_images(
     opening: SourceSettings,
     engine: Engine,
     events: Events,
-) -> tuple[Task, TrainingSet, Source | None, TrainSettings]:
-    """What is trained on, the source whose validation split judges, where there is one, and how it is trained.
+) -> tuple[Task, TrainingSet, Source | None, TrainSettings, str]:
+    """What is trained on, the source whose validation split judges, where there is one, how it is trained, and a hash.
 
     A distilled dataset that carries a learnt rate is trained on at it, unless another was given.
     """
@@ -147,11 +167,47 @@ def _training_images(
         real = open_source(str(source), opening, events=events) if source else None
         if real:
             real.task.require_same(distilled.task, "the source", "the distilled dataset")
-        return distilled.task, images, real, training
+        return distilled.task, images, real, training, digest(_data_sums(distilled.path))
     real = open_source(str(data), opening, events=events)
     if opening.zca:
         real = whitened(real, measure_whitening(real.train, real.task.shape, opening.zca_epsilon, events))
-    return real.task, RealSet(real.train, real.task.normalization), real, training
+    return real.task, RealSet(real.train, real.task.normalization), real, training, real.fingerprint
+
+
+def _data_sums(folder: Path) -> dict[str, str]:
+    """Sums of a distilled dataset's files but of the card, which has measured numbers in it."""
+    return {name: found for name, found in read_sums(folder).items() if name != README}
+
+
+def _folder(asked: TrainOptions, training: TrainSettings, opening: SourceSettings) -> Path | None:
+    """Where the network is kept: a folder of its own for these settings, unless one is named; None: nowhere."""
+    if asked.out is not None:
+        out = Path(asked.out)
+        if (out / CONFIG).exists():
+            raise ArtifactError(
+                f"{out} is a run folder", expected="a folder of its own", fix="choose another --out, or leave it out"
+            )
+        return out if asked.keep else None
+    if not asked.keep:
+        return None
+    what = [str(asked.data), str(asked.source), asked.model, asked.seed, asked.precision]
+    own = digest([*what, dump(training), dump(opening)])[:8]
+    words = ("train", source_name(str(asked.data)), asked.model, training.strategy, own)
+    return Path("runs") / re.sub(r"[^\w.]+", "-", "-".join(words))
+
+
+def _finished(network: nn.Module, out: Path, made_by: Mapping[str, Any], events: Events) -> Training:
+    """The network that was trained in this folder before; raises ArtifactError where it was otherwise."""
+    state, note = read_tensors(out / MODEL)
+    before = note.get("made_by")
+    if changed := differences(before if isinstance(before, dict) else {}, made_by):
+        raise ArtifactError(
+            f"{out} holds a network that was trained otherwise:\n" + "\n".join(f"  - {one}" for one in changed),
+            fix="choose another --out, or delete it to train again",
+        )
+    network.load_state_dict(state)
+    events.say(f"{out / MODEL} was trained with these settings before")
+    return Training(network.eval(), tuple(note["losses"]), note["accuracies"], out, note.get("label_noise"))
 
 
 def _store(made: Training, out: Path, note: dict[str, Any], task: Task) -> None:
@@ -160,7 +216,7 @@ def _store(made: Training, out: Path, note: dict[str, Any], task: Task) -> None:
     from attar.runtime.checkpoint import write_tensors
 
     note |= {"accuracies": made.accuracies} | ({"label_noise": made.label_noise} if made.label_noise else {})
-    write_tensors(out / "model.safetensors", made.model.state_dict(), note)
+    write_tensors(out / MODEL, made.model.state_dict(), note)
     if task.normalization.whitening:
         write_whitening(out, task.normalization.whitening)
     (out / "checkpoint.safetensors").unlink(missing_ok=True)

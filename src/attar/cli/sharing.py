@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -27,8 +28,10 @@ def compare(given: dict[str, Any], as_json: bool) -> None:
     """Put RUNS side by side: accuracy, bytes and cost. What was not measured alike stands apart, with the reasons."""
     from attar import api
     from attar.cli.comparisons import comparison_json, print_comparison
+    from attar.report.compare import PAGE
 
-    groups, page = api.compare(**given), given.get("out")
+    groups, out = api.compare(**given), given.get("out")
+    page = str(Path(out) / PAGE) if out else None
     if as_json:
         print_json({"groups": comparison_json(groups), "page": page})
         return

@@ -21,7 +21,8 @@ class Command:
 
 def commands(data: ReportData) -> list[Command]:
     """Distill, where a run did; evaluate where there is something to evaluate, and draw the page."""
-    made = [] if data.outside else [Command("Distill", _distill_command(data))]
+    unknown = data.outside and not data.description.get("command")
+    made = [] if unknown else [Command("Distill", _distill_command(data))]
     if data.description:
         made.append(Command("Evaluate", evaluate_command(data)))
     return [*made, Command("Draw this page", shlex.join(["attar", "report", data.run]))]

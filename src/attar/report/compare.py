@@ -15,6 +15,8 @@ from attar.report.several import Group, Judged, Row, grouped, rows
 from attar.results.records import Labels
 from attar.runtime.files import write_text
 
+PAGE = "comparison.html"
+
 
 @dataclass(frozen=True)
 class RowView:
@@ -66,7 +68,7 @@ def write_comparison(judged: Sequence[Judged], out: Path) -> Path:
     return out
 
 
-def render_comparison(judged: Sequence[Judged], out: Path = Path("comparison.html")) -> str:
+def render_comparison(judged: Sequence[Judged], out: Path = Path(PAGE)) -> str:
     """Draw the page; the same evaluations give the same text."""
     groups = [group_view(group) for group in grouped(judged)]
     methods = dict.fromkeys(one.method for one in judged)
@@ -77,7 +79,7 @@ def render_comparison(judged: Sequence[Judged], out: Path = Path("comparison.htm
         "subtitle": [part for part in (", ".join(sources), ", ".join(methods)) if part],
         "groups": groups,
         "runs": [_run(one) for one in judged],
-        "draw": shlex.join(["attar", "compare", *(str(one.path) for one in judged), "--out", str(out)]),
+        "draw": shlex.join(["attar", "compare", *(str(one.path) for one in judged), "--out", str(out.parent)]),
     }
     return draw("compare.html", view)
 

@@ -28,9 +28,10 @@ FOREIGN = "another program"
 
 @dataclass(frozen=True)
 class Outside:
-    """A set that is in no run, as the person who judged it named it and its source."""
+    """What was judged apart from its run, as the person who judged it named it and its source."""
 
     path: str
+    """Where the images are."""
     source: str
     settings: tuple[str, ...] = ()
     """Assignments of the command, `foreign.pixels=zca` and the like."""
@@ -39,18 +40,21 @@ class Outside:
     """Whether it is a distilled dataset of attar's."""
     description: Mapping[str, Any] = field(default_factory=dict)
     """Fields of attar.json."""
+    out: str | None = None
+    """The folder that was named for the records; None: the one beside the set."""
 
     def problem(self) -> str:
         """Which field is of a wrong type, in words; empty where none is."""
-        kinds = {"path": str, "source": str, "data_dir": str | None, "ours": bool, "description": Mapping}
+        texts = dict.fromkeys(("data_dir", "out"), str | None)
+        kinds = {"path": str, "source": str, "ours": bool, "description": Mapping, **texts}
         odd = [name for name, kind in kinds.items() if not isinstance(getattr(self, name), kind)]
         odd += [] if all(isinstance(text, str) for text in self.settings) else ["settings"]
         return f"{odd[0]} is of a wrong type" if odd else ""
 
     def arguments(self) -> list[str]:
         """Words of the command line that name it and its source."""
-        given = ["--data-dir", self.data_dir] if self.data_dir else []
-        return [self.path, "--source", self.source, *given]
+        named = {"--data-dir": self.data_dir, "--out": self.out}
+        return [self.path, "--source", self.source, *(w for flag, to in named.items() if to for w in (flag, to))]
 
 
 def keep_judged(folder: Path, outside: Outside, gallery: Gallery) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from attar.plain import is_number
 from attar.report.charts import TONES, Chart, chart
 from attar.report.collect import ReportData, collect
 from attar.report.commands import commands, evaluate_command
@@ -155,6 +156,8 @@ def _dataset_line(data: ReportData) -> str:
 
 def _subtitle(data: ReportData) -> list[str]:
     run, gallery = data.settings.get("run", {}), data.gallery
+    if data.outside:
+        run = {name: value for name in ("ipc", "seed") if is_number(value := data.description.get(name))}
     parts = [f"{data.description.get('method') or run.get('method') or ''}"]
     if data.outside and not data.outside.ours:
         parts = [f"{Path(data.outside.path).name}, of {FOREIGN}"]
