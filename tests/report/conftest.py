@@ -18,7 +18,9 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from attar.items import Item, chunk_item
-from attar.results.records import Arrival, Record
+from attar.report.strips import write_strips
+from attar.results.by_class import BY_CLASS, ByClass, to_text
+from attar.results.records import Arrival, Record, read_records
 from attar.results.verdict import verdict
 
 MakeRun = Callable[..., Path]
@@ -52,7 +54,11 @@ def write_run(
     chunks: int = 0,
     networks: tuple[str, ...] = (),
     continual: int = 0,
+    by_class: bool = False,
+    strips: int = 0,
+    watched: bool = False,
 ) -> Path:
+    """`by_class`, `strips` real images of each class and `watched` students are what an evaluation leaves beside."""
     labels = [label for _ in range(ipc) for label in range(len(class_names))]
     if class_order:
         labels.sort()
@@ -79,6 +85,13 @@ def write_run(
         _distilled(run, pixels, labels, class_names)
     if evaluated:
         _json(run / "evaluation.json", two_kinds_of_labels(networks) if networks else evaluation(len(labels)))
+    if by_class:
+        _by_class(run, len(class_names))
+    if strips:
+        real = [label for label in range(len(class_names)) for _ in range(strips)]
+        write_strips(run, list(_noise(4, (len(real), *pixels.shape[1:]))), real, "made of")
+    if watched:
+        _watched(run)
     if continual:
         _json(run / "continual.json", continual_learning(continual))
     return run
@@ -106,6 +119,27 @@ def evaluation(num_images: int) -> dict[str, Any]:
     ]
     said = "The distilled images beat random real images of the same count by 22.5 points, 14 times the spread."
     return {"records": records, "verdict": {"sentences": [said], "points": []}}
+
+
+def _by_class(run: Path, num_classes: int) -> None:
+    """Counts for the records that evaluation.json holds: distilled images right 9 times of 10, random ones 7 times."""
+    found = []
+    for record in read_records(run, json.loads((run / "evaluation.json").read_text("utf-8"))):
+        right = {"distilled": 9, "random": 7}.get(record.group, 10)
+        cells = [(label, label, right) for label in range(num_classes)]
+        cells += [(label, int(not label), 10 - right) for label in range(num_classes) if right < 10]
+        found.append(ByClass.of(record, num_classes, [cells] * record.n))
+    (run / BY_CLASS).write_text(to_text(found), "utf-8")
+
+
+def _watched(run: Path) -> None:
+    with (run / "events.jsonl").open("a", encoding="utf-8") as file:
+        for group in ("distilled", "random"):
+            for seed in range(3):
+                item = Item(f"{group}/seed {seed}", "student", group, network="convnet-d3-w128", group=group, seed=seed)
+                for epoch in (100, 200, 300):
+                    told = {"stage": "evaluate", "event": "watched", **item.fields(), "step": epoch}
+                    file.write("\n" + json.dumps(told | {"validation_accuracy": epoch / 4 + seed}))
 
 
 def two_kinds_of_labels(networks: tuple[str, ...]) -> dict[str, Any]:

@@ -41,7 +41,8 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def page_file(make_run: Callable[..., Path]) -> Path:
     names = tuple(f"a class with quite a long name, number {i}" for i in range(10))
-    return write_report(make_run(class_names=names, source="w" * 90, ipc=10, num_frames=30, experts=40))
+    beside = {"by_class": True, "strips": 5, "watched": True}
+    return write_report(make_run(class_names=names, source="w" * 90, ipc=10, num_frames=30, experts=40, **beside))
 
 
 @pytest.fixture
@@ -111,6 +112,50 @@ def test_a_comparison_fits_too(
     assert page.locator(".chart").count() == 4, "by bytes, for two networks and two kinds of labels"
     (dot,) = page.locator(".chart").first.locator(".line.dot").all()[:1]
     assert dot.evaluate("(path) => getComputedStyle(path).strokeLinecap") == "round"
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(320, "light"), (1280, "dark")])
+def test_without_a_script_all_is_there_and_nothing_that_needs_one(
+    visit: Callable[..., Any], page_file: Path, tmp_path: Path, width: int, scheme: str
+) -> None:
+    text = page_file.read_text("utf-8").replace('data-film="', 'data-other="')  # nothing will make the player ready
+    (tmp_path / "page.html").write_text(text, "utf-8")
+    page = visit(tmp_path / "page.html", width=width, java_script_enabled=False, color_scheme=scheme)
+    assert page.locator(".copy").count() > 2
+    assert page.locator(".copy:visible").count() == 0
+    assert page.locator(".contents a:visible").count() > 8
+    assert page.locator("#settings table").first.is_hidden()
+    page.locator("#settings summary").click()
+    assert page.locator("#settings table").first.is_visible()
+    assert page.locator("#classes .matrix").first.is_visible()
+    with page.expect_download() as saved:
+        page.locator("#measurements .download a").click()
+    assert saved.value.suggested_filename.endswith("-measurements.csv")
+    assert Path(saved.value.path()).read_text("utf-8").startswith("trained on,group,labels")
+
+
+def test_a_link_of_the_contents_unfolds_what_it_leads_to(visit: Callable[..., Any]) -> None:
+    page = visit()
+    assert page.locator("#settings table").first.is_hidden()
+    page.locator('.contents a[href="#settings"]').click()
+    page.locator("#settings table").first.wait_for(state="visible")
+    assert page.evaluate("document.getElementById('settings').getBoundingClientRect().top") < 900
+
+
+def test_a_command_is_copied(visit: Callable[..., Any]) -> None:
+    page = visit(permissions=["clipboard-read", "clipboard-write"])
+    command = page.locator("#again .command").first
+    command.locator(".copy").click()
+    assert command.locator(".copy").inner_text() == "Copied"
+    assert page.evaluate("navigator.clipboard.readText()") == command.locator("code").text_content()
+
+
+def test_wide_tables_say_that_they_scroll(visit: Callable[..., Any]) -> None:
+    hint = "(box) => getComputedStyle(box, '::after').content"
+    narrow, wide = (visit(width=width).locator("#measurements .scroll").first for width in (390, 1280))
+    assert "scroll sideways" in narrow.evaluate(hint)
+    assert narrow.evaluate("(box) => box.scrollWidth > box.clientWidth")
+    assert wide.evaluate(hint) == "none"
 
 
 def test_the_scrubber_changes_the_shown_frame(visit: Callable[..., Any]) -> None:

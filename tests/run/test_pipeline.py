@@ -14,6 +14,7 @@ import attar
 from attar.data import loading
 from attar.errors import ArtifactError, AttarError, ConfigError, DataError, DivergedError
 from attar.methods.tesla import Tesla
+from attar.report.strips import STRIPS, read_strips
 from attar.run.settings import resolve
 from attar.stages.recover import _Loop
 
@@ -258,13 +259,55 @@ def test_training_without_validation_images_still_gives_the_network(tmp_path):
     assert list(trained.accuracies) == ["train"]
 
 
-def test_a_left_out_image_stands_in_the_event_log(tmp_path):
+def test_a_left_out_image_stands_in_log_dataset_card_and_page(tmp_path):
     make_classes(tmp_path / "images", per_class=6)
     (tmp_path / "images" / "red" / "0.png").write_bytes(b"no image")
     done = distil_folder(tmp_path / "images", tmp_path / "run", skip_corrupt=True)
     events = [json.loads(line) for line in (done.path / "events.jsonl").read_text("utf-8").splitlines()]
     (skipped,) = [event["images"] for event in events if event["event"] == "skipped"]
     assert [Path(name).name for name in skipped] == ["0.png"]
+    assert done.load().info["source"]["left_out"] == {"num": 1, "names": ["red/0.png"]}, "no folder of this machine"
+    card = (done.distilled / "README.md").read_text("utf-8")
+    assert "1 image of the source could not be read and stayed out: red/0.png" in card
+    judged = json.loads((done.path / "evaluation.json").read_text("utf-8"))["judged"]
+    assert judged["left_out"] == {"num": 1, "names": ["red/0.png"]}
+    page = done.report.read_text("utf-8")
+    assert "Images left out" in page
+    assert "<bdi>red/0.png</bdi>" in page
+    assert attar.verify(done.distilled).problems == []
+
+
+def test_a_test_image_that_is_left_out_is_told_by_who_judges_alone(tmp_path):
+    for split in ("train", "test"):
+        make_classes(tmp_path / "images" / split, per_class=6)
+    (tmp_path / "images" / "test" / "red" / "0.png").write_bytes(b"no image")
+    done = distil_folder(tmp_path / "images", tmp_path / "run", skip_corrupt=True)
+    assert "left_out" not in done.load().info["source"]
+    assert json.loads((done.path / "evaluation.json").read_text("utf-8"))["judged"]["left_out"]["num"] == 1
+    assert "test/red/0.png" in done.report.read_text("utf-8")
+
+
+def test_a_run_keeps_a_few_real_images_beside_what_it_distils(tmp_path):
+    make_classes(tmp_path / "images", per_class=9)
+    done = distil_folder(tmp_path / "images", tmp_path / "run")
+    strips = read_strips(done.path)
+    assert strips.pixels.shape == (10, 8, 8, 3)
+    assert [*strips.labels] == [0] * 5 + [1] * 5
+    name_of = done.load().task.class_names
+    colours = strips.pixels[:, 0, 0, [0, 2]].tolist()
+    shown = {(name_of[own], *colour) for own, colour in zip(strips.labels, colours, strict=True)}
+    assert shown == {("red", 200, 0), ("blue", 0, 200)}
+    assert "red, real image 5" in done.report.read_text("utf-8")
+    sizes = done.load().sizes
+    stamp = (done.path / STRIPS).stat().st_mtime_ns
+    assert distil_folder(tmp_path / "images", done.path).load().sizes == sizes
+    assert (done.path / STRIPS).stat().st_mtime_ns == stamp, "what is there stays"
+    attar.evaluate(done.path, tmp_path / "images", out=tmp_path / "elsewhere", seeds=1, baselines=[])
+    assert (tmp_path / "elsewhere" / STRIPS).read_bytes() == (done.path / STRIPS).read_bytes()
+    quiet = {"source.strip": 0, "train.epochs": 1}
+    attar.evaluate(done.path, tmp_path / "images", out=tmp_path / "elsewhere", seeds=1, baselines=[], settings=quiet)
+    assert not (tmp_path / "elsewhere" / STRIPS).exists()
+    assert "real image" not in (tmp_path / "elsewhere" / "report.html").read_text("utf-8").replace("real images", "")
 
 
 def make_classes(folder: Path, per_class: int) -> None:

@@ -24,6 +24,7 @@ from attar.options import given
 from attar.results.records import Record
 from attar.run.pipeline import sharing_engine, teacher_of
 from attar.run.settings import default_model
+from attar.run.strips import keep_strips
 from attar.runtime.events import Events
 from attar.runtime.processes import launched
 from attar.training.loop import TrainSettings
@@ -154,12 +155,13 @@ class _Judged:
         from attar.report.page import write_report
         from attar.report.pictures import choose_images
 
+        reading = self.sections["source"]
+        assert isinstance(reading, SourceSettings)
+        keep_strips(self.folder, self.real, reading.strip)
         if not (self.folder / CONFIG).is_file():
             labels: list[int] = self.distilled.labels.tolist()
             chosen = choose_images(labels)
             pixels = self.distilled.pixels(torch.tensor(chosen)).clamp(0, 1).mul(255).round().byte()
-            reading = self.sections["source"]
-            assert isinstance(reading, SourceSettings)
             where = str(reading.data_dir) if reading.data_dir else None
             out = None if self.at_home else str(self.folder)
             outside = Outside(*self.named, where, self.ours, self._description(), out)

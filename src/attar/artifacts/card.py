@@ -294,6 +294,10 @@ def _limits(d: Description) -> Iterator[str]:
     yield "- Distilled images favour the architecture that they were made with; others may gain less."
     yield "- For training only: a score on these images measures nothing, and the eye is no judge of them."
     yield "- What is wrong or skewed in the source is so here too, and so small a set misses rare cases."
+    if left_out := d.source.left_out:
+        names = ", ".join(_text(name) for name in left_out.names[:_MOST_NAMES])
+        more = f" and {left_out.num - _MOST_NAMES:,} more" if left_out.num > _MOST_NAMES else ""
+        yield f"- {_images(left_out.num).capitalize()} of the source could not be read and stayed out: {names}{more}."
 
 
 def _rights(d: Description) -> Iterator[str]:

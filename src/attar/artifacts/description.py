@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -32,6 +32,7 @@ FORMAT_VERSION = 4
 WHITENING: Literal["whitening.safetensors"] = "whitening.safetensors"
 """The file of the matrix that images are whitened by."""
 
+MOST_LEFT_OUT = 1000
 IMAGE_LIMIT = 1e4
 """Normalised values lie within a few units of 0; an image that reaches this has diverged."""
 
@@ -176,6 +177,20 @@ class Files(Lean):
         return (*self.images, *self.pixels, *self.soft_labels, *self.labels, *self.teacher, *whitening)
 
 
+class LeftOut(Part):
+    """Images of the source that could not be read and were left out, as `skip_corrupt` lets them be."""
+
+    num: Count
+    names: tuple[str, ...]
+    """Below the source's folder; the first MOST_LEFT_OUT."""
+
+    @classmethod
+    def of(cls, names: Sequence[str], *roots: str) -> LeftOut | None:
+        """These names, without the folders of a machine that they begin with; None for no names."""
+        shown = tuple(_below(_as_text(name), roots) for name in names[:MOST_LEFT_OUT])
+        return cls(num=len(names), names=shown) if names else None
+
+
 class Source(Part):
     """The real dataset that it was made from."""
 
@@ -185,6 +200,13 @@ class Source(Part):
     fingerprint: str = ""
     licence: str | None = None
     num_train_images: Count | None = None
+    left_out: LeftOut | None = None
+    """Of the training and validation images."""
+
+    @model_serializer(mode="wrap")
+    def _used(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = write(self)
+        return {name: value for name, value in values.items() if name != "left_out" or value}
 
 
 class Provenance(Part):
@@ -265,6 +287,19 @@ class Description(Provenance):
         values = self.model_dump(mode="json")
         made = {name: value for name, value in values.items() if name not in _OWN and value is not None}
         return {**{name: values[name] for name in _OWN}, **made}
+
+
+def _below(name: str, roots: Sequence[str]) -> str:
+    """A name without the root that it begins with; of an absolute one that is below none, the last three parts."""
+    root = next((root.rstrip("/") for root in roots if root and name.startswith(root.rstrip("/") + "/")), None)
+    if root is not None:
+        return name.removeprefix(root).lstrip("/")
+    return "/".join(name.split("/")[-3:]) if name.startswith("/") else name
+
+
+def _as_text(name: str) -> str:
+    """A file's name as text that can be written, whatever its bytes are."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _version(stored: StoredLabels | None, whitened: bool) -> int:

@@ -34,7 +34,7 @@ CONFIG = "config.yaml"
 _EVENTS = "events.jsonl"
 MANIFEST = "manifest.json"
 STAGES = ("squeeze", "recover", "relabel", "distilled", "evaluation")
-_PRODUCTS = ("evaluation.json", "by_class.json", "continual.json", "report.html")
+_PRODUCTS = ("evaluation.json", "by_class.json", "real.safetensors", "continual.json", "report.html")
 
 
 class RunFolder:

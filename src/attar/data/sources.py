@@ -54,6 +54,9 @@ class SourceSettings(Reading):
     """Use only so many training images of each class, drawn at random; None uses all."""
     memory_gib: Annotated[float, Mark.HOW] = Field(default=2.0, ge=0)
     """Keep a split's pixels in memory up to this size (3 bytes per pixel), decode on demand above it."""
+    strip: Annotated[int, Mark.HOW] = Field(default=5, ge=0, le=10)
+    """Real images of each class that a run keeps as small pictures, for its page to show beside the synthetic ones; 0:
+    none, for images that must not be shown elsewhere. They are no part of the distilled dataset."""
     zca: bool = False
     """Whiten all images by ZCA, measured on the training split: networks are trained, images distilled and students
     judged in whitened space, pictures show pixels. As MTT and TESLA do for CIFAR; for images of up to 4,096 values. The
@@ -89,6 +92,7 @@ class Source:
         description: one line for a person.
         open_test: decodes the test split.
         how: the settings by which it was read.
+        skipped_test: those of the skipped images that are of the test split.
     """
 
     name: str
@@ -102,11 +106,17 @@ class Source:
     description: str
     open_test: Callable[[], Split] = field(repr=False)
     how: SourceSettings = field(default_factory=SourceSettings, repr=False)
+    skipped_test: list[str] = field(default_factory=list)
 
     @cached_property
     def test(self) -> Split:
         """The test split, decoded when first asked for: `evaluate` is the only one to ask."""
         return self.open_test()
+
+    @property
+    def skipped_training(self) -> list[str]:
+        """Images of the training and validation splits that couldn't be read."""
+        return self.skipped[: len(self.skipped) - len(self.skipped_test)]
 
     @property
     def size_bytes(self) -> int:
@@ -136,6 +146,7 @@ def open_source(
     check(found, name)
     parts = _parts(found, settings, seed)
     skipped: list[str] = []
+    skipped_test: list[str] = []
     resolution = settings.resolution or found.resolution
     form = choose_form(parts["train"].examples, parts["train"].indices, resolution)
     if form.span is not None:
@@ -145,7 +156,9 @@ def open_source(
 
     def read(part: _Part, form: Form, split: str) -> Decoded:
         title = f"reading {split} images of {name}"
-        return _decode(part, form, found.normalization, settings, events, title, skipped)
+        decoded = _decode(part, form, found.normalization, settings, events, title, skipped)
+        skipped_test.extend(decoded.skipped if split == "test" else [])
+        return decoded
 
     train = read(parts["train"], form, "train")
     _require_classes(train.split.labels, found.class_names, name)
@@ -168,6 +181,7 @@ def open_source(
         description=_describe(task, len(train.split), len(validation.split), len(test.indices)),
         open_test=lambda: read(test, train.form, "test").split,
         how=settings,
+        skipped_test=skipped_test,
     )
 
 

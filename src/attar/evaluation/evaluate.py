@@ -22,6 +22,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field, field_validator
 
+from attar.artifacts.description import LeftOut
 from attar.artifacts.distilled import Distilled
 from attar.config import dump
 from attar.data.centred import CentredSplit
@@ -330,6 +331,7 @@ def at_learnt_rate(distilled: Distilled, training: TrainSettings, events: Events
 def _judged(distilled: Distilled, source: Source) -> dict[str, Any]:
     """What was judged and by which real images, for whoever compares evaluations."""
     task, info = distilled.task, distilled.info
+    left_out = LeftOut.of(getattr(source, "skipped", []), str(getattr(source, "name", "")))
     return {
         "method": info.get("method"),
         "ipc": round(len(distilled) / task.num_classes, 2),
@@ -340,6 +342,7 @@ def _judged(distilled: Distilled, source: Source) -> dict[str, Any]:
         "shape": list(task.shape),
         "source": source.fingerprint,
         "num_train_images": len(source.train),
+        **({"left_out": left_out.model_dump(mode="json")} if left_out else {}),
     }
 
 

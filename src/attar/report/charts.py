@@ -30,6 +30,7 @@ TITLES = {
     "classification": "classification loss",
     "statistics": "BatchNorm statistics loss",
     "confidence": "teacher’s confidence",
+    "validation_accuracy": "validation accuracy, percent",
 }
 Points = list[tuple[float, float]]
 T = TypeVar("T")
@@ -60,6 +61,8 @@ class Chart:
     readout: str
     note: str = ""
     """What the lines are, where that is true of all of them."""
+    metric: str = ""
+    """What was measured, by its name."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ def chart(curve: Curve) -> Chart:
         summary=summary_of(title, curve.unit, mains),
         readout=_readout(curve.unit, mains, x),
         note=f"means of {alike}" if alike else "",
+        metric=curve.metric,
     )
 
 

@@ -16,6 +16,8 @@ from attar.plain import is_number
 from attar.report.curves import STAGES, Curve, curves, of_these_records, with_items
 from attar.report.outside import Outside, read_outside
 from attar.report.pictures import Film, Gallery, last_frame, read_film, read_gallery
+from attar.report.strips import Strips, read_strips
+from attar.results.by_class import BY_CLASS, ByClass, read_by_class
 from attar.results.records import Record, read_records
 from attar.results.verdict import Words
 from attar.runtime.events import read_events
@@ -32,6 +34,14 @@ class Stage:
     wall_s: float | None
     hardware: Mapping[str, Any]
     versions: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Images of the source that could not be read: how many, and the names of the first ones."""
+
+    num: int
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +68,12 @@ class ReportData:
     """What was judged, where that is in no run."""
     judged_on: Mapping[str, Any] = field(default_factory=dict)
     """Hardware of the evaluation."""
+    by_class: tuple[ByClass, ...] = ()
+    """Accuracy class by class."""
+    strips: Strips | None = None
+    """Real images."""
+    left_out: LeftOut | None = None
+    """Real images that could not be read."""
 
     def class_name(self, label: int) -> str:
         """Name of a class, or its number where the names aren't known."""
@@ -100,7 +116,22 @@ def collect(run: Path) -> ReportData:
         description=description,
         outside=outside,
         judged_on=mapping(evaluation.get("hardware")),
+        by_class=_by_class(run / BY_CLASS),
+        strips=read_strips(run),
+        left_out=_left_out(evaluation.get("judged")) or _left_out(description.get("source")),
     )
+
+
+def _by_class(path: Path) -> tuple[ByClass, ...]:
+    return read_by_class(path, read_json(path)) if path.exists() else ()
+
+
+def _left_out(told: Any) -> LeftOut | None:
+    """What the evaluation, or attar.json, says of images that were left out; None where it says nothing of it."""
+    left_out = mapping(mapping(told).get("left_out"))
+    names = tuple(name for name in listed(left_out.get("names")) if isinstance(name, str))
+    num = left_out.get("num")
+    return LeftOut(num, names) if is_number(num) and isinstance(num, int) and num > 0 and names else None
 
 
 def _words(path: Path, evaluation: Mapping[str, Any]) -> Words:

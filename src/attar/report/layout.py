@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from attar.report.collect import ReportData
 from attar.report.figures import SMALL_PX, data_uris, keeps_bits, sheet_columns, sheet_uri
-from attar.report.formats import count
+from attar.report.formats import count, size
 from attar.report.pictures import Film, Gallery, round_by_class
 
 BOUQUET_PX = 112
@@ -21,6 +21,8 @@ class ClassRow:
 
     name: str
     images: tuple[str, ...]
+    real: tuple[str, ...] = ()
+    """Real images of the class."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,9 @@ def gallery_view(data: ReportData) -> GalleryView | None:
     rows: dict[int, list[str]] = {}
     for label, uri in zip(gallery.labels, data_uris(gallery.pixels), strict=True):
         rows.setdefault(label, []).append(uri)
+    real = _real(data)
     return GalleryView(
-        rows=tuple(ClassRow(data.class_name(label), tuple(images)) for label, images in rows.items()),
+        rows=tuple(ClassRow(data.class_name(at), tuple(images), real.get(at, ())) for at, images in rows.items()),
         note=_note(data, gallery),
         size=_size_class(gallery),
         layout=f"{_size_class(gallery)} {_arrangement(gallery)}",
@@ -79,7 +82,29 @@ def film_view(data: ReportData) -> FilmView | None:
     )
 
 
+def _real(data: ReportData) -> dict[int, tuple[str, ...]]:
+    """Real images by class, as data URIs."""
+    if data.strips is None:
+        return {}
+    found: dict[int, list[str]] = {}
+    for label, uri in zip(data.strips.labels, data_uris(data.strips.pixels, SMALL_PX), strict=True):
+        found.setdefault(label, []).append(uri)
+    return {label: tuple(uris) for label, uris in found.items()}
+
+
+def real_note(data: ReportData) -> str:
+    """What the real images on the page weigh; empty where there are none."""
+    if data.strips is None:
+        return ""
+    kept = f"{count(len(data.strips.labels))} real images ({size(data.strips.num_bytes)})"
+    return f"For this page the run also keeps {kept}; training needs none of them, and no size counts them."
+
+
 def _note(data: ReportData, gallery: Gallery) -> str:
+    return _which(data, gallery) + (" Small, below them: real training images of the class." if data.strips else "")
+
+
+def _which(data: ReportData, gallery: Gallery) -> str:
     shown, classes = len(gallery.labels), len(set(gallery.labels))
     if shown == gallery.num_images:
         what = f"All {count(shown)} images" if shown > 1 else "The one image"

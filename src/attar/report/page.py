@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -19,23 +20,30 @@ from markupsafe import Markup
 
 from attar.plain import is_number
 from attar.report.charts import TONES, Chart, chart
-from attar.report.collect import ReportData, collect
+from attar.report.classes import classes_view
+from attar.report.collect import ReportData, collect, mapping
 from attar.report.commands import commands, evaluate_command
 from attar.report.continual import continual_view
 from attar.report.curves import STAGES, Curve, by_network
 from attar.report.formats import count, duration, setting, size
 from attar.report.headline import accuracies, comparisons, facts, protocol, unbroken, unbroken_words, unlabelled
 from attar.report.labels import label_story
-from attar.report.layout import film_view, gallery_view
+from attar.report.layout import film_view, gallery_view, real_note
 from attar.report.outside import FOREIGN
 from attar.report.recovery import terms
 from attar.report.scores import scores_view
+from attar.report.tables import page_tables
 from attar.results.verdict import best_lines
 from attar.runtime.files import write_text
 from attar.version import __version__
 
 SIZES = {"images": "Images", "labels": "Labels", "teacher": "Teacher", "whitening": "Whitening", "total": "Total"}
 MOST_DASHES = 2
+CONTENTS = "<!--contents-->"
+"""Where a template wants the table of contents; text of a page can't hold it, as it is escaped."""
+SECTION = re.compile(
+    r'<section id="([\w-]+)"[^>]*>(?:\s*<(?:details|summary)\b[^>]*>)*\s*<h2[^>]*>(?:<bdi>)?(.*?)(?:</bdi>)?</h2>'
+)
 STAGE_TITLES = {
     "squeeze": "What was learnt from the real images",
     "relabel": "Labelling the synthetic images",
@@ -61,9 +69,16 @@ def render(data: ReportData) -> str:
     named = len({record.model for record in data.records}) != 1
     charts = [chart(part) for curve in data.curves if _tells(curve) for part in by_network(curve, named=named)]
     measured = accuracies(data.records)
+    title, by_class, last, scored = _title(data), classes_view(data), terms(data), scores_view(data)
+    arriving, sizes = continual_view(data), _sizes(data)
+    tables = page_tables(
+        title, data, classes_of=by_class, terms=last, scores_of=scored, continual=arriving, parts=sizes
+    )
     view = {
         "data": data,
-        "title": _title(data),
+        "title": title,
+        "downloads": tables,
+        "classes": by_class,
         "kind": "dataset distillation report",
         "subtitle": _subtitle(data),
         "verdict": unbroken_words(data.verdict),
@@ -74,12 +89,15 @@ def render(data: ReportData) -> str:
         "gallery": gallery_view(data),
         "film": film_view(data),
         "film_charts": [made for made in charts if made.stage == "recover"],
-        "stage_charts": _by_stage(charts),
-        "terms": terms(data),
-        "scores": scores_view(data),
-        "continual": continual_view(data),
+        "accuracy_charts": [made for made in charts if _is_watched(made)],
+        "stage_charts": _by_stage([made for made in charts if not _is_watched(made)]),
+        "terms": last,
+        "scores": scored,
+        "continual": arriving,
         "labels": label_story(data),
-        "sizes": _sizes(data),
+        "sizes": sizes,
+        "real_note": real_note(data),
+        "settings": _settings(data),
         "whole": next((record for record in measured if record.group == "full"), None),
         "metrics": list(dict.fromkeys(record.metric_name for record in data.records)),
         "split": measured[0].split if measured else "",
@@ -103,7 +121,15 @@ def draw(template: str, view: Mapping[str, Any]) -> str:
         "version": __version__,
     }
     text = _environment().get_template(template).render({**view, **frame})
+    text = text.replace(CONTENTS, _contents(text), 1)
     return text.encode("utf-8", errors="replace").decode()  # names of files need not be text
+
+
+def _contents(page: str) -> str:
+    """Links to the sections of a page that have a name and a heading; none where there are few."""
+    found = SECTION.findall(page)
+    links = "".join(f'<li><a href="#{name}">{heading}</a></li>' for name, heading in found)
+    return f'<nav class="contents" aria-label="On this page"><ul>{links}</ul></nav>' if len(found) > 2 else ""
 
 
 @cache
@@ -179,6 +205,17 @@ def _tells(curve: Curve) -> bool:
     if curve.stage == "evaluate" and curve.metric == "learning_rate":
         return False
     return len({value for series in curve.series for value in series.values}) > 1
+
+
+def _is_watched(made: Chart) -> bool:
+    """Whether a chart is of the students' accuracy over epochs."""
+    return made.stage == "evaluate" and made.metric.endswith("_accuracy")
+
+
+def _settings(data: ReportData) -> Mapping[str, Mapping[str, Any]]:
+    """Settings of the run, or those that a set of ours that was judged elsewhere was made with."""
+    told = data.settings or mapping(data.description.get("settings"))
+    return {str(name): values for name, values in told.items() if isinstance(values, Mapping)}
 
 
 def _tone(number: int) -> str:

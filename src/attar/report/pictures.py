@@ -119,10 +119,14 @@ def choose_images(labels: Sequence[int]) -> list[int]:
     by_class: dict[int, list[int]] = defaultdict(list)
     for index, label in enumerate(labels):
         by_class[label].append(index)
-    classes = sorted(by_class)
-    shown = [classes[i] for i in _evenly(len(classes), MOST_CLASSES)]
+    shown = shown_classes(sorted(by_class))
     each = min(MOST_PER_CLASS, max(1, MOST_IMAGES // max(1, len(shown))))
     return [index for label in shown for index in by_class[label][:each]]
+
+
+def shown_classes(classes: Sequence[int]) -> list[int]:
+    """At most MOST_CLASSES of these classes, evenly spaced."""
+    return [classes[place] for place in _evenly(len(classes), MOST_CLASSES)]
 
 
 def round_by_class(labels: Sequence[int]) -> list[int]:

@@ -87,12 +87,36 @@ for (const chart of document.querySelectorAll("[data-readout]")) {
   });
 }
 
+const copied = async (text) => {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const area = document.createElement("textarea");
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+};
 for (const button of document.querySelectorAll(".copy")) {
-  if (!navigator.clipboard) continue;
   button.hidden = false;
   button.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(button.parentElement.querySelector("code").textContent);
+    await copied(button.parentElement.querySelector("code").textContent);
     button.textContent = "Copied";
     setTimeout(() => (button.textContent = "Copy"), 1500);
   });
 }
+
+const boxes = [...document.querySelectorAll(".scroll")];
+const measure = () => boxes.forEach((box) => box.classList.toggle("wider", box.scrollWidth > box.clientWidth + 4));
+document.addEventListener("toggle", measure, true);
+addEventListener("resize", measure);
+measure();
+
+const unfold = () => {
+  const section = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
+  const folded = section && section.querySelector(":scope > details");
+  if (folded) folded.open = true;
+};
+addEventListener("hashchange", unfold);
+for (const link of document.querySelectorAll(".contents a")) link.addEventListener("click", () => setTimeout(unfold));
+unfold();
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((folded) => (folded.open = true)));

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from attar.artifacts.description import WHITENING
+from attar.artifacts.description import WHITENING, LeftOut
 from attar.artifacts.distilled import Distilled, load_distilled, write_distilled
 from attar.artifacts.recovered import read_chunks
 from attar.artifacts.run import CONFIG, MANIFEST, RunFolder, Stage, versions
@@ -42,6 +42,7 @@ from attar.run.settings import (
     source_name,
     with_models,
 )
+from attar.run.strips import keep_strips
 from attar.runtime.engine import Engine, device_named, hardware
 from attar.runtime.events import Events
 from attar.runtime.memory import enough_memory
@@ -81,6 +82,8 @@ class Run:
     def advance(self, until: Until = "evaluate") -> Evaluation | None:
         """Do every stage up to `until` that is not complete."""
         wanted = ORDER[: ORDER.index(until) + 1]
+        if self.engine.leads:
+            keep_strips(self.folder.path, self.source, self.settings.source.strip)
         squeezed = self._squeeze()
         if "recover" not in wanted:
             return None
@@ -235,6 +238,8 @@ class Run:
         if weights := settings["squeeze"].get("weights"):
             settings["squeeze"]["weights"] = without_place(weights)
         run, source = self.settings.run, self.source
+        roots = str(run.source), str(self.settings.source.data_dir or "")
+        left_out = LeftOut.of(source.skipped_training, *roots)
         return {
             "method": run.method,
             "summary": self.settings.method.summary,
@@ -244,6 +249,7 @@ class Run:
                 "fingerprint": source.fingerprint,
                 "licence": source.licence,
                 "num_train_images": len(source.train),
+                **({"left_out": left_out.model_dump(mode="json")} if left_out else {}),
             },
             "ipc": run.ipc,
             "seed": run.seed,
