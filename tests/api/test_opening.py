@@ -197,7 +197,7 @@ def test_a_run_from_memory_goes_on_with_the_same_images(pixels: Any, labels: Any
         out=tmp_path / "e",
     )
     assert evaluation.records[0].mean == first.records[0].mean
-    training = attar.train(first, "convnet-d1-w4", source=(pixels, labels), settings={"train.epochs": 1})
+    training = attar.train(first, "convnet-d1-w4", source=(pixels, labels), settings={"train.epochs": 1}, keep=False)
     assert "validation" in training.accuracies
     with pytest.raises(ArtifactError, match="source"):
         attar.distill((255 - pixels, labels), "random", 1, out=tmp_path / "run", settings=QUICK)
