@@ -146,7 +146,7 @@ def test_a_command_is_copied(visit: Callable[..., Any]) -> None:
     page = visit(permissions=["clipboard-read", "clipboard-write"])
     command = page.locator("#again .command").first
     command.locator(".copy").click()
-    assert command.locator(".copy").inner_text() == "Copied"
+    command.get_by_text("Copied").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == command.locator("code").text_content()
 
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
+import numpy as np
 import pytest
 
 from attar.cli.comparisons import comparison_json, print_comparison
 from attar.errors import ArtifactError, ConfigError
 from attar.report.charts import TONES
 from attar.report.compare import group_view, render_comparison, write_comparison
-from attar.report.scaling import LEVEL, scaling_charts, series_names
-from attar.report.several import Judged, grouped, read_judged, rows
+from attar.report.lineup import Shown, pictures, read_shown
+from attar.report.outside import Outside, keep_judged
+from attar.report.pictures import Gallery
+from attar.report.scaling import LEVEL, STRIDE, scaling_charts, series_names
+from attar.report.several import Group, Judged, grouped, read_judged, rows
 from attar.results.records import Record
 
 EVIL = "<script>alert(1)</script>"
@@ -171,10 +179,15 @@ def test_figures_over_images_and_bytes_for_each_network_and_kind_of_labels(tmp_p
     tones = {name: tone for tone, name in soft.legend}
     assert tones["random real images, labelled as rded"] == tones["rded"] + TONES
     assert [name for _, name in hard.legend][2:3] == ["random real images"], "hard labels are the same for all"
-    dots = [line for line in soft.lines if line.kind == "dot" and line.tone == tones["tesla"]]
-    places = re.findall(r"M([\d.]+) ([\d.]+)h0", dots[0].path)
-    assert [float(at) for at, _ in places] == pytest.approx([10 * soft.x.place(ipc) for ipc in (1, 10, 50)], abs=0.1)
-    assert [float(y) for _, y in places] == pytest.approx([1000 - 10 * soft.y.place(m) for m in (21, 30, 70)], abs=0.1)
+    for method, side in (("tesla", -1), ("rded", 1)):  # which reach the same, and would hide each other
+        dots = [line for line in soft.lines if line.kind == "dot" and line.tone == tones[method]]
+        places = re.findall(r"M([\d.]+) ([\d.]+)h0", dots[0].path)
+        moved = [10 * soft.x.place(ipc) + side * 10 * STRIDE / 2 for ipc in (1, 10, 50)]
+        assert [float(at) for at, _ in places] == pytest.approx(moved, abs=0.1)
+        assert [float(y) for _, y in places] == pytest.approx(
+            [1000 - 10 * soft.y.place(m) for m in (21, 30, 70)], abs=0.1
+        )
+    assert soft.note == "points that coincide stand side by side"
     assert {line.tone for line in soft.lines} == set(tones.values())
     assert LEVEL in tones.values()
 
@@ -185,6 +198,75 @@ def test_sets_of_one_method_and_count_are_lines_of_their_own(tmp_path: Path) -> 
     assert series_names(made) == {"a": "a", "b": "b"}
     assert [chart.title for chart in scaling_charts(made)] == ["Accuracy by bytes"], "images per class do not differ"
     assert scaling_charts(made[:1]) == ()
+
+
+def test_what_differs_at_one_place_is_not_averaged_away(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / method, method=method, mean=mean) for method, mean in (("a", 50), ("b", 70))]
+    charts = scaling_charts(rows(grouped(read(*folders))[0]))
+    by_bytes = next(chart for chart in charts if chart.title == "Accuracy by bytes")
+    (tone,) = [tone for tone, name in by_bytes.legend if name == "random real images"]
+    (dots,) = [line.path for line in by_bytes.lines if line.kind == "dot" and line.tone == tone]
+    assert dots.count("M") == 2, "40 and 60 % are two measurements, of as many images and bytes"
+    assert by_bytes.note == ""
+
+
+def test_images_stand_side_by_side_class_by_class(tmp_path: Path, make_run: Callable[..., Path]) -> None:
+    folders = []
+    for number, strips in enumerate((0, 2)):
+        folders.append(make_run(class_names=(EVIL, "b", "c"), strips=strips))
+        write_run(tmp_path / f"{number}", judged={"shape": [1, 8, 8], "classes": 3})
+        shutil.copy(tmp_path / f"{number}" / "evaluation.json", folders[-1])
+    judged = read(*folders)
+    shown = read_shown(judged)
+    (group,) = grouped(judged)
+    found = pictures(group, shown)
+    assert found is not None
+    assert found.classes == (EVIL, "b", "c")
+    assert [(line.name, line.real, len(line.images)) for line in found.lines] == [
+        (judged[0].name, False, 3), (judged[1].name, False, 3), ("Real images", True, 3),
+    ]  # fmt: skip
+    assert all(str(image).startswith("data:image/webp") for line in found.lines for image in line.images)
+    text = write_comparison(judged, tmp_path / "page.html").read_text("utf-8")
+    assert "An image of each class" in text
+    assert text.count("<img") == 9
+    assert EVIL not in text
+    assert pictures(group, {}) is None
+    assert "An image of each class" not in render_comparison(judged)
+
+
+def test_of_many_classes_ten_are_shown() -> None:
+    pixels = np.zeros((30, 4, 4, 1), np.uint8)
+    gallery = Gallery(pixels, tuple(range(0, 60, 2)), 30, 30)
+    one = Judged("one", Path(), "m", 1, "", {}, None, "", "", ())
+    found = pictures(Group((one,), ()), {"one": Shown(gallery, None)})
+    assert found is not None
+    assert found.classes == tuple(f"class {label}" for label in range(0, 60, 6))
+
+
+def test_the_table_is_a_file_with_numbers_in_full(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / f"{mean}", mean=mean) for mean in (51.25, 60)]
+    text = render_comparison(read(*folders))
+    name, uri = re.findall(r'href="(data:text/csv[^"]*)" download="(comparison-accuracies-1.csv)"', text)[0][::-1]
+    first, *_ = csv.DictReader(io.StringIO(unquote(uri.split(",", 1)[1]), newline=""))
+    assert name == "comparison-accuracies-1.csv"
+    assert (first["run"], first["distilled mean"], first["random mean"], first["ahead"]) == (
+        "51.25",
+        "51.25",
+        "41.25",
+        "10.0",
+    )
+    assert (first["bytes"], first["seconds"], first["whole set n"]) == ("10000", "60.0", "2")
+
+
+def test_what_was_judged_twice_is_told_apart_by_where(tmp_path: Path) -> None:
+    run, other = write_run(tmp_path / "run"), write_run(tmp_path / "else")
+    pixels = np.zeros((1, 4, 4, 1), np.uint8)
+    outside = Outside(str(run / "distilled"), "digits", out=str(other))
+    keep_judged(other, outside, Gallery(pixels, (0,), 1, 1))
+    first, second = read(run, other)
+    assert first.name != second.name
+    assert "run" in first.name
+    assert second.name.endswith("judged in else")
 
 
 def test_the_best_of_the_same_count_is_marked(tmp_path: Path) -> None:

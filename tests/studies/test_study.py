@@ -250,8 +250,8 @@ def test_typed_it_prints_a_table_and_json(study_file: Callable[..., Path], tmp_p
     assert "Every training sees 120 images" in shown
     assert json.loads(typed("--json"))["records"] == json.loads((out / "study.json").read_text())["records"]
     assert json.loads(typed("--plan", "--json"))["num_finished"] == 4
-    page = out / "again.html"
-    done = CliRunner().invoke(app, ["report", str(out), "--out", str(page)])
+    page = out / "again" / "report.html"
+    done = CliRunner().invoke(app, ["report", str(out), "--out", str(page.parent)])
     assert done.exit_code == 0
     assert page.read_text() == (out / "report.html").read_text()
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from attar.report.charts import Chart
+from attar.report.downloads import Cell, Download, download
 from attar.report.formats import duration, size
+from attar.report.lineup import Pictures, Shown, pictures, read_shown
 from attar.report.page import draw
 from attar.report.scaling import scaling_charts
 from attar.report.several import Group, Judged, Row, grouped, rows
@@ -16,6 +18,12 @@ from attar.results.records import Labels
 from attar.runtime.files import write_text
 
 PAGE = "comparison.html"
+PARTS = ("run", "images", "labels", "teacher", "whitening", "total")
+COLUMNS = (
+    *("run", "method", "ipc", "labels", "network"),
+    *(f"{who} {what}" for who in ("distilled", "random", "whole set") for what in ("mean", "std", "n")),
+    *("ahead", "bytes", "seconds"),
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,9 @@ class GroupView:
     because: tuple[str, ...]
     rows: tuple[RowView, ...]
     charts: tuple[Chart, ...]
+    pictures: Pictures | None = None
+    file: Download | None = None
+    """The table in full."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +74,19 @@ class RunView:
 
 
 def write_comparison(judged: Sequence[Judged], out: Path) -> Path:
-    """Write the page, and return its path."""
-    write_text(out, render_comparison(judged, out))
+    """Write the page, with the images of the sets that still are where they were, and return its path."""
+    write_text(out, render_comparison(judged, out, read_shown(judged)))
     return out
 
 
-def render_comparison(judged: Sequence[Judged], out: Path = Path(PAGE)) -> str:
-    """Draw the page; the same evaluations give the same text."""
-    groups = [group_view(group) for group in grouped(judged)]
+def render_comparison(
+    judged: Sequence[Judged], out: Path = Path(PAGE), shown: Mapping[str, Shown] | None = None
+) -> str:
+    """Draw the page; the same evaluations, with the same images `shown` by their names, give the same text."""
+    groups = [
+        replace(group_view(group), pictures=pictures(group, shown or {}), file=_file(group, number))
+        for number, group in enumerate(grouped(judged), 1)
+    ]
     methods = dict.fromkeys(one.method for one in judged)
     sources = dict.fromkeys(one.source for one in judged if one.source)
     view = {
@@ -79,6 +95,7 @@ def render_comparison(judged: Sequence[Judged], out: Path = Path(PAGE)) -> str:
         "subtitle": [part for part in (", ".join(sources), ", ".join(methods)) if part],
         "groups": groups,
         "runs": [_run(one) for one in judged],
+        "runs_file": download("comparison", "runs", [*PARTS, "seconds"], map(_weight, judged)),
         "draw": shlex.join(["attar", "compare", *(str(one.path) for one in judged), "--out", str(out.parent)]),
     }
     return draw("compare.html", view)
@@ -97,6 +114,23 @@ def group_view(group: Group) -> GroupView:
         rows=tuple(_row(row, made) for row in made),
         charts=scaling_charts(made),
     )
+
+
+def _file(group: Group, number: int) -> Download:
+    return download("comparison", f"accuracies-{number}", COLUMNS, map(_cells, rows(group)))
+
+
+def _cells(row: Row) -> list[Cell]:
+    random = row.pair.random if row.pair.labelled_alike else None
+    judged, own = row.judged, row.ours
+    told: list[Cell] = [judged.name, judged.method, judged.ipc, row.pair.labels, own.model]
+    for record in (own, random, row.full):
+        told += [record.mean, record.std if record.n > 1 else None, record.n] if record else [None] * 3
+    return [*told, row.gain, own.size_bytes, judged.wall_s]
+
+
+def _weight(one: Judged) -> list[Cell]:
+    return [one.name, *(one.sizes.get(part) for part in PARTS[1:]), one.wall_s]
 
 
 def _title(group: Group) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,9 @@ from attar.report.several import Row
 from attar.results.records import Record
 
 MOST_MARKS = 6
+STRIDE, NEAR, MOST_MOVED = 2.6, 4.0, 16.0
+"""Percent of the plot: between points that are moved apart and what counts as one place, the height of a dot, and the
+width that points of one place take at most."""
 COLOURS = (0, 4, 5, 3)
 LEVEL = 2 + 2 * TONES
 """Colour and dashes of the whole training set."""
@@ -35,6 +37,7 @@ class _Series:
 
 
 Points = Mapping[_Series, Sequence[Spread]]
+Moved = Mapping[tuple[_Series, Spread], float]
 
 
 def scaling_charts(rows: Sequence[Row]) -> tuple[Chart, ...]:
@@ -91,7 +94,8 @@ def _chart(
     ends = [spread.mean + sign * spread.std for spread in every for sign in (-1, 1)]
     y = axis_of([*ends, *([level.mean] if level else [])])
     tones = _tones(points)
-    lines = [line for one, spreads in points.items() for line in _lines(spreads, tones[one], x, y)]
+    moved = _apart(points, x, y)
+    lines = [line for one, spreads in points.items() for line in _lines(one, spreads, moved, tones[one], x, y)]
     legend = [(tones[one], str(one)) for one in points]
     if level:
         lines.insert(0, Line(f"M0 {1000 - 10 * y.place(level.mean):.1f}H1000", "main", LEVEL))
@@ -108,6 +112,7 @@ def _chart(
         legend=tuple(legend),
         summary=summary_of(title, unit, means),
         readout="",
+        note="points that coincide stand side by side" if any(moved.values()) else "",
     )
 
 
@@ -147,19 +152,39 @@ def _spread(place: float, record: Record) -> Spread:
 
 
 def _merged(spreads: Iterable[Spread]) -> list[Spread]:
-    """One for each place, ascending: the mean of those that are at the same."""
-    by_place: dict[float, list[Spread]] = {}
-    for spread in spreads:
-        by_place.setdefault(spread.place, []).append(spread)
-    return [
-        Spread(at, statistics.fmean(s.mean for s in members), max(s.std for s in members))
-        for at, members in sorted(by_place.items())
-    ]
+    """Ascending, each once: what was measured twice to the same end is one point, all else stays apart."""
+    return sorted(dict.fromkeys(spreads), key=lambda spread: (spread.place, spread.mean))
 
 
-def _lines(spreads: Sequence[Spread], tone: int, x: Axis, y: Axis) -> list[Line]:
+def _apart(points: Points, x: Axis, y: Axis) -> dict[tuple[_Series, Spread], float]:
+    """How far points are moved sideways that would hide each other, in percent of the plot's width."""
+    placed = [(one, spread) for one, spreads in points.items() for spread in spreads]
+    clusters: list[list[tuple[_Series, Spread]]] = []
+    for point in placed:
+        near = [members for members in clusters if any(_coincide(point[1], other, x, y) for _, other in members)]
+        clusters = [members for members in clusters if members not in near]
+        clusters.append([*(member for members in near for member in members), point])
+    moved: dict[tuple[_Series, Spread], float] = {}
+    for members in clusters:
+        stride = min(STRIDE, MOST_MOVED / len(members))
+        moved |= {point: stride * (rank - (len(members) - 1) / 2) for rank, point in enumerate(members)}
+    return moved
+
+
+def _coincide(one: Spread, other: Spread, x: Axis, y: Axis) -> bool:
+    """Whether dots or bars of two points would lie on each other."""
+    (low, high), (other_low, other_high) = (
+        (y.place(spread.mean - spread.std) - NEAR / 2, y.place(spread.mean + spread.std) + NEAR / 2)
+        for spread in (one, other)
+    )
+    return abs(x.place(one.place) - x.place(other.place)) < STRIDE and low < other_high and other_low < high
+
+
+def _lines(one: _Series, spreads: Sequence[Spread], moved: Moved, tone: int, x: Axis, y: Axis) -> list[Line]:
     """A line through the means, a bar of one standard deviation to each side of each, and a dot on it."""
-    places = [(10 * x.place(s.place), 1000 - 10 * y.place(s.mean)) for s in spreads]
+    places = [
+        (10 * min(100.0, max(0.0, x.place(s.place) + moved[one, s])), 1000 - 10 * y.place(s.mean)) for s in spreads
+    ]
     bars = "".join(
         f"M{at:.1f} {1000 - 10 * y.place(s.mean - s.std):.1f}V{1000 - 10 * y.place(s.mean + s.std):.1f}"
         for s, (at, _) in zip(spreads, places, strict=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from attar.errors import ArtifactError, ConfigError
 from attar.plain import is_number
-from attar.report.collect import mapping, read_stage
+from attar.report.collect import listed, mapping, read_stage
 from attar.report.curves import STAGES
 from attar.report.formats import count, setting
 from attar.report.headline import accuracies, how_measured
@@ -58,6 +58,7 @@ class Judged:
     command: str
     records: tuple[Record, ...]
     conditions: Mapping[str, Condition] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
 
 
 NONE = Condition("none")
@@ -107,9 +108,8 @@ def read_judged(paths: Sequence[Path], defaults: Mapping[str, Any]) -> tuple[Jud
         raise ConfigError("one run can't be compared", expected="two runs or more", fix="attar compare RUN RUN ...")
     outside = [found[0] if (found := read_outside(folder)) else None for folder in folders]
     named = [_named(folder, one) for folder, one in zip(folders, outside, strict=True)]
-    return tuple(
-        _read(folder, name, one, defaults) for folder, name, one in zip(folders, _names(named), outside, strict=True)
-    )
+    names = _told_apart(_names(named), folders)
+    return tuple(_read(folder, name, one, defaults) for folder, name, one in zip(folders, names, outside, strict=True))
 
 
 def grouped(judged: Sequence[Judged]) -> tuple[Group, ...]:
@@ -149,8 +149,12 @@ def _evaluated(path: Path) -> Path:
 
 
 def _named(folder: Path, outside: Outside | None) -> Path:
-    """The folder of a run, or beside which a set that is in none was judged, whose name tells what was."""
-    return folder.with_name(Path(outside.path).name or folder.name) if outside else folder
+    """The folder of a run, or of the set that was judged apart from one, whose name tells what was."""
+    if outside is None:
+        return folder
+    path = Path(outside.path)
+    path = path.parent if path.name == "distilled" and path.parent.name else path
+    return folder.with_name(path.name or folder.name)
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -159,6 +163,14 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return [
         name if short.count(name) == 1 else f"{folder.parent.name}/{name}"
         for folder, name in zip(folders, short, strict=True)
+    ]
+
+
+def _told_apart(names: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """The names; what was judged several times is told apart by where."""
+    return [
+        name if names.count(name) == 1 else f"{name}, judged in {folder.name}"
+        for name, folder in zip(names, folders, strict=True)
     ]
 
 
@@ -196,6 +208,7 @@ def _read(folder: Path, name: str, outside: Outside | None, defaults: Mapping[st
         command=str(description.get("command") or ""),
         records=records,
         conditions=_conditions(judged, ours, defaults),
+        class_names=tuple(map(str, listed(mapping(description.get("task")).get("class_names")))),
     )
 
 

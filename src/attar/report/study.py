@@ -14,6 +14,7 @@ from attar.plain import is_number
 from attar.report.axes import Axis, axis_of
 from attar.report.charts import Chart, Spread, spread_chart
 from attar.report.collect import mapping
+from attar.report.downloads import Cell, download
 from attar.report.formats import count, setting
 from attar.report.headline import unbroken, unbroken_words
 from attar.report.page import draw
@@ -27,6 +28,11 @@ AXES = ("precision", "label_noise", "strategy")
 """Of a record's protocol, what stands elsewhere on the page."""
 PARTS = {"about": str, "baseline": str, "held_equal": str, "hardware": Mapping, "settings": Mapping}
 """Of study.json, what the page is drawn from, beside the records."""
+
+COLUMNS = (
+    *("strategy", "variant", "wrong labels", "network", "mean", "std", "n", "images seen"),
+    *("ahead of the baseline", "low", "high", "verdict"),
+)
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,7 @@ def render_study(values: Any, folder: Path) -> str:
     baseline = str(values["baseline"])
     compared = to_baseline(records, baseline)
     rows = lines(records, compared, baseline)
+    found = {id(contrast.record): contrast for contrast in compared}
     summary = unbroken_words(values["summary"])
     view = {
         "title": values["about"] or f"Training strategies on {_name(values)}",
@@ -126,6 +133,7 @@ def render_study(values: Any, folder: Path) -> str:
         "forests": forests(compared),
         "charts": noise_charts(records),
         "rows": rows,
+        "file": download(_name(values), "trainings", COLUMNS, (_cells(record, found) for record in records)),
         "differing": [key for key in ("variant", "noise", "model") if len({getattr(row, key) for row in rows}) > 1],
         "common": _common(records),
         "sets": _sets(values),
@@ -173,6 +181,13 @@ def lines(records: Sequence[Record], compared: Sequence[Contrast], baseline: str
 def noise_text(noise: float) -> str:
     """`40 %`, or nothing."""
     return f"{100 * noise:g}\u00a0%" if noise else "none"
+
+
+def _cells(record: Record, found: Mapping[int, Contrast]) -> list[Cell]:
+    own, contrast = cell_of(record), found.get(id(record))
+    told: list[Cell] = [own.strategy, own.variant, own.label_noise, record.model, record.mean]
+    told += [record.std if record.n > 1 else None, record.n, own.images_seen]
+    return told + ([contrast.points, contrast.low, contrast.high, contrast.verdict] if contrast else [None] * 4)
 
 
 def _group(members: Sequence[Contrast], axis: Axis) -> Group:
