@@ -1,5 +1,6 @@
 import pytest
 
+import attar
 from attar.artifacts.run import RunFolder
 from attar.errors import ArtifactError
 from attar.marks import Rules
@@ -164,3 +165,13 @@ def test_what_earlier_stages_were_made_with_stays_where_a_later_one_is_done_agai
             else:
                 folder.open(changed, redo=redo)
                 folder.open(made, redo=redo)
+
+
+def test_a_folder_of_other_files_is_refused_and_left_as_it_is(tmp_path):
+    (tmp_path / "cats").mkdir()
+    folder = RunFolder(tmp_path, RULES)
+    with pytest.raises(ArtifactError, match="not a run of attar: it holds cats"):
+        folder.require_own()
+    with pytest.raises(ArtifactError, match="not a run of attar: it holds cats"):
+        attar.distill("digits", "random", 1, out=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["cats"]

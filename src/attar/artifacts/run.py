@@ -82,12 +82,17 @@ class RunFolder:
                 self._require_same(settings, redo)
             if fresh or redo:
                 self._clear(STAGES[0] if redo is None else redo)
-        elif foreign := _foreign(self.path):
+        else:
+            self.require_own()
+        write_text(config, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+
+    def require_own(self) -> None:
+        """Raise ArtifactError where the folder is no run and holds files that attar did not make; leaves it alone."""
+        if not (self.path / CONFIG).exists() and (foreign := _foreign(self.path)):
             raise ArtifactError(
                 f"{self.path} is not empty and not a run of attar: it holds {', '.join(foreign[:5])}",
                 fix="choose another --out",
             )
-        write_text(config, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
 
     def _require_same(self, settings: Mapping[str, Any], redo: str | None) -> None:
         """Raise ArtifactError unless these made the folder, but for numbers that grow and what is done again."""

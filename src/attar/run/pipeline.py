@@ -397,6 +397,7 @@ def start(
     settings = prepared.settings
     folder = RunFolder(out or _default_folder(settings), settings.rules)
     settings = with_precision(settings, prepared.source.task, None if fresh else folder)
+    folder.require_own()  # before a lock is left in it
     with _engine(settings) as engine, _locked(folder, engine):
         if engine.leads:
             folder.open(settings.plain(), fresh=fresh, redo=redo)
