@@ -35,7 +35,9 @@ TRAJECTORIES = [
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_resolves_and_says_what_is_known_of_it(name):
     recipe = recipes()[name]
-    assert set(NOTES) - {"when"} <= set(recipe.notes), "about, published, reached and cost belong in the header"
+    assert set(NOTES) - {"when", "quick"} <= set(recipe.notes), (
+        "about, published, reached and cost belong in the header"
+    )
     settings = resolve({"run": {"source": "digits"}}, recipe=recipe)
     assert settings.run.method == recipe.sections["run"]["method"]
     assert settings.run.ipc == recipe.sections["run"]["ipc"]
