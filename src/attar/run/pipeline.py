@@ -589,8 +589,11 @@ def _engine(settings: Settings, workers: int | None = None) -> AbstractContextMa
 
 
 def _locked(folder: RunFolder, engine: Engine) -> AbstractContextManager[None]:
-    """One process holds the folder for all."""
-    return folder.locked() if engine.leads else nullcontext()
+    """One process holds the folder for all; one that holds other things is refused before anything is written there."""
+    if not engine.leads:
+        return nullcontext()
+    folder.require_free()
+    return folder.locked()
 
 
 def _data_files(folder: Path) -> list[str]:
