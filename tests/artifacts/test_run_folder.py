@@ -171,7 +171,7 @@ def test_a_folder_of_other_files_is_refused_and_left_as_it_is(tmp_path):
     (tmp_path / "cats").mkdir()
     folder = RunFolder(tmp_path, RULES)
     with pytest.raises(ArtifactError, match="not a run of attar: it holds cats"):
-        folder.require_own()
+        folder.require_free()
     with pytest.raises(ArtifactError, match="not a run of attar: it holds cats"):
         attar.distill("digits", "random", 1, out=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["cats"]

@@ -137,6 +137,15 @@ def test_shards_of_other_programs_need_a_task(tmp_path: Path, task: Task) -> Non
     assert back.exact_8bit
 
 
+def test_shards_of_samples_with_named_fields(tmp_path: Path, task: Task) -> None:
+    files = {"a.image.png": png(), "a.label.cls": b"2", "b.image.png": png(), "b.label.cls": b"0"}
+    back = import_webdataset(pack(tmp_path / "a.tar", files), tmp_path / "out", task=task)
+    assert back.labels.tolist() == [2, 0]
+    several = {"a.left.png": png(), "a.right.png": png(), "a.cls": b"0"}
+    with pytest.raises(ArtifactError, match="has no image"):
+        import_webdataset(pack(tmp_path / "b.tar", several), tmp_path / "more", task=task)
+
+
 BAD: dict[str, tuple[dict[str, bytes], str]] = {
     "no class": ({"a.png": png()}, "has no class"),
     "class": ({"a.png": png(), "a.cls": b"two"}, "has no class"),

@@ -353,3 +353,14 @@ def test_images_that_stay_on_disk_make_the_same_dataset_and_records(unbroken, tm
         name: data for name, data in expected.items() if name not in told
     }
     assert made.records == unbroken.records
+
+
+def test_a_source_given_as_out_is_refused_and_left_as_it_is(tmp_path):
+    for name in ("cats", "dogs"):
+        (tmp_path / name).mkdir()
+        for i in range(10):
+            Image.new("L", (8, 8), 10 * i).save(tmp_path / name / f"{i}.png")
+    before = bytes_of(tmp_path)
+    with pytest.raises(ArtifactError, match="is not empty and not a run of attar: it holds cats, dogs"):
+        attar.distill(tmp_path, "random", 1, recipe="none", out=tmp_path)
+    assert bytes_of(tmp_path) == before

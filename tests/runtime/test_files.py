@@ -1,4 +1,5 @@
 import errno
+import resource
 
 import pytest
 import torch
@@ -19,6 +20,19 @@ def test_a_failed_write_leaves_the_old_bytes(tmp_path, monkeypatch):
         files.write_json(path, {"a": 2})
     assert files.read_json(path) == {"a": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["value.json"]
+
+
+def test_a_limit_on_the_size_of_files_is_told_as_a_full_disk_is(tmp_path):
+    """By the system's own refusal."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+    try:
+        with pytest.raises(ResourceError, match=r"would be larger than a file may be here(.|\n)*ulimit -f") as raised:
+            files.write_bytes(tmp_path / "large", bytes(2 << 20))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert raised.value.exit_code == 6
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_is_a_file_is_told(tmp_path):

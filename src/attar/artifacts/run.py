@@ -53,6 +53,14 @@ class RunFolder:
         """The distilled dataset."""
         return self.path / "distilled"
 
+    def require_free(self) -> None:
+        """Raise ArtifactError where the folder is no run and holds files that are not of attar; writes nothing."""
+        if not (self.path / CONFIG).exists() and (foreign := _foreign(self.path)):
+            raise ArtifactError(
+                f"{self.path} is not empty and not a run of attar: it holds {', '.join(foreign[:5])}",
+                fix="choose another --out",
+            )
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process; another attar at work in it is an error."""
@@ -83,16 +91,8 @@ class RunFolder:
             if fresh or redo:
                 self._clear(STAGES[0] if redo is None else redo)
         else:
-            self.require_own()
+            self.require_free()
         write_text(config, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
-
-    def require_own(self) -> None:
-        """Raise ArtifactError where the folder is no run and holds files that attar did not make; leaves it alone."""
-        if not (self.path / CONFIG).exists() and (foreign := _foreign(self.path)):
-            raise ArtifactError(
-                f"{self.path} is not empty and not a run of attar: it holds {', '.join(foreign[:5])}",
-                fix="choose another --out",
-            )
 
     def _require_same(self, settings: Mapping[str, Any], redo: str | None) -> None:
         """Raise ArtifactError unless these made the folder, but for numbers that grow and what is done again."""

@@ -18,7 +18,7 @@ import io
 import json
 import math
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,7 @@ from attar.task import Task
 SHARD_BYTES = 200_000_000
 """A shard ends before it grows past this."""
 _MOST_MEMBER_BYTES = 1 << 28
-IMAGES = ("png", "jpg", "jpeg")
+IMAGES = ("png", "jpg", "jpeg", "webp")
 _FLOATS, SOFT = "image.npy", "soft.npy"
 
 _Sample = dict[str, bytes]
@@ -87,7 +87,7 @@ def read_webdataset(source: Path, origin: Origin | None = None, settings: Foreig
         learning_rate=note.learning_rate if note else None,
         provenance=imported(note, "webdataset"),
         image_bytes=sum(len(sample[_FLOATS if floats else _image(name, sample)]) for name, sample in samples),
-        label_bytes=sum(len(sample[SOFT if soft else "cls"]) for _, sample in samples),
+        label_bytes=sum(len(sample[SOFT if soft else _field(sample, ("cls",))]) for _, sample in samples),
     )
 
 
@@ -204,17 +204,23 @@ def _members(shard: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _class(name: str, sample: Mapping[str, bytes]) -> int:
-    text = sample.get("cls", b"").strip()
+    text = sample.get(_field(sample, ("cls",)), b"").strip()
     if not text.isdigit() or len(text) > 9:
         raise ArtifactError(f"{name} has no class", expected="a file cls with a whole number")
     return int(text)
 
 
 def _image(name: str, sample: Mapping[str, bytes]) -> str:
-    ending = next((ending for ending in IMAGES if ending in sample), None)
-    if ending is None:
+    ending = _field(sample, IMAGES)
+    if not ending:
         raise ArtifactError(f"{name} has no image", expected=f"a file {' or '.join(IMAGES)}")
     return ending
+
+
+def _field(sample: Mapping[str, bytes], endings: Sequence[str]) -> str:
+    """The file of a sample that ends so, by itself (`png`) or as the only one behind a name (`image.png`); or none."""
+    named = [field for field in sample if field.rpartition(".")[2] in endings]
+    return next((field for field in endings if field in sample), named[0] if len(named) == 1 else "")
 
 
 def _array(name: str, sample: Mapping[str, bytes], ending: str, dtype: str, shape: tuple[int, ...]) -> Array:

@@ -397,7 +397,6 @@ def start(
     settings = prepared.settings
     folder = RunFolder(out or _default_folder(settings), settings.rules)
     settings = with_precision(settings, prepared.source.task, None if fresh else folder)
-    folder.require_own()  # before a lock is left in it
     with _engine(settings) as engine, _locked(folder, engine):
         if engine.leads:
             folder.open(settings.plain(), fresh=fresh, redo=redo)
@@ -596,8 +595,11 @@ def _engine(settings: Settings, workers: int | None = None) -> AbstractContextMa
 
 
 def _locked(folder: RunFolder, engine: Engine) -> AbstractContextManager[None]:
-    """One process holds the folder for all."""
-    return folder.locked() if engine.leads else nullcontext()
+    """One process holds the folder for all; one that holds other things is refused before anything is written there."""
+    if not engine.leads:
+        return nullcontext()
+    folder.require_free()
+    return folder.locked()
 
 
 def _data_files(folder: Path) -> list[str]:

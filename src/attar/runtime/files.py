@@ -27,6 +27,12 @@ def writing(path: Path) -> Iterator[None]:
                 f"no space left while writing {path}",
                 fix="free some disk or choose another --out; what was complete is kept, run again to go on",
             ) from error
+        if error.errno == errno.EFBIG:
+            raise ResourceError(
+                f"{path} would be larger than a file may be here: {error.strerror}",
+                expected="a limit on the size of files (`ulimit -f`, the disk's own) that it fits",
+                fix="raise that limit, or choose another --out; what was complete is kept, run again to go on",
+            ) from error
         if error.errno in (
             errno.EACCES,
             errno.EPERM,
