@@ -146,7 +146,7 @@ def test_the_page_tells_the_table_and_escapes_names(made: BenchResult) -> None:
     found["rows"][1]["method"] = found["source"] = "<script>alert(1)</script>"
     hostile = render_bench(found, made.path)
     assert "<script>alert(1)" not in hostile
-    assert attar.write_report(made.path, made.path / "again.html").read_text("utf-8") == page
+    assert attar.write_report(made.path, made.path / "again").read_text("utf-8") == page
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"rows": [{"method": 1}], "protocol": {}, "asked": {}}'])
