@@ -27,6 +27,7 @@ from attar.data.loading import RealSet, TensorSet
 from attar.data.sources import Source, SourceSettings, open_source
 from attar.losses.statistics import Watched
 from attar.methods.matching import AUTO_ALPHA
+from attar.methods import matching
 from attar.methods.sre2l import Sre2l, Sre2lSettings
 from attar.models.factory import build
 from attar.runtime.engine import Engine
@@ -100,12 +101,13 @@ def recovered(
 @torch.no_grad()
 def real_statistics(watched: Watched, source: Source, num: int) -> float:
     """Weighted statistics of `num` real images under the crops of recovery, the mean of five draws."""
-    real, look = RealSet(source.train, source.task.normalization), Sre2l(Sre2lSettings(), source.task, 1)
-    look.settings = Sre2lSettings(flip=False, roll_px=ROLL_PX, crop_min_scale=MIN_SCALE)
+    real = RealSet(source.train, source.task.normalization)
+    settings = Sre2lSettings(flip=False, roll_px=ROLL_PX, crop_min_scale=MIN_SCALE)
     found = []
     for k in range(5):
         images = real.images(torch.randperm(len(real), generator=generator(k, "members"))[:num])
-        found.append(float(watched(look._look(images, generator(k, "look"), 0.0))[1]))
+        views = matching.look(settings, source.task, images, generator(k, "look"), 0.0)
+        found.append(float(watched(views)[1]))
     return statistics.fmean(found)
 
 

@@ -112,3 +112,11 @@ def test_the_shell_completes_a_command_line(tmp_path):
     words = {"_ATTAR_COMPLETE": "complete_bash", "COMP_WORDS": "attar distill digits --method te", "COMP_CWORD": "4"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **words})
     assert {"teddy", "tesla"} <= set(done.stdout.split())
+
+
+@pytest.mark.parametrize("kind", ["methods", "strategies", "recipes", "datasets", "studies"])
+def test_every_listed_name_is_shown(kind: catalogue.Kind):
+    for name, _ in catalogue.names(kind):
+        if name.isupper() or ":" in name:  # the kinds of places, in place of a name
+            continue
+        assert catalogue.describe(name)["summary"], name

@@ -42,9 +42,11 @@ LEFT_OUT = {
     "relabel": {"until", "redo"},
 }
 """Arguments that a command decides itself."""
+PROGRAM = {"callbacks"}
+"""Arguments that programs only can give."""
 OWN = {"squeeze": {"listing"}, "study": {"counting"}}
 """Flags that no function has."""
-OTHERS = {"list", "show"}
+OTHERS = {"list", "show", "doctor"}
 """Commands of their own: they print what `attar.catalogue` holds."""
 OPTIONS = [kind for _, kind in inspect.getmembers(classes, inspect.isclass) if kind.__module__ == classes.__name__]
 
@@ -62,9 +64,8 @@ def function_of(command: str) -> Any:
 @pytest.mark.parametrize("command", sorted(set(COMMANDS) - OTHERS))
 def test_a_command_takes_what_its_function_takes(command: str) -> None:
     flags = set(fields_of(options_of(command)))
-    assert flags - OWN.get(command, set()) == set(inspect.signature(function_of(command)).parameters) - LEFT_OUT.get(
-        command, set()
-    )
+    arguments = set(inspect.signature(function_of(command)).parameters)
+    assert flags - OWN.get(command, set()) == arguments - PROGRAM - LEFT_OUT.get(command, set())
 
 
 @pytest.mark.parametrize("command", sorted(set(COMMANDS) - OTHERS))
@@ -77,9 +78,10 @@ def test_a_command_spells_an_option_as_its_field(command: str) -> None:
 
 def test_plan_rehearses_with_every_option_that_makes_a_run() -> None:
     plan, distill = (inspect.signature(function).parameters for function in (attar.plan, attar.distill))
-    assert set(distill) - set(plan) == {"out", "fresh", "redo", "until"}
+    kept = {"out", "fresh", "redo", "loggers"}
+    assert set(distill) - set(plan) == kept | {"until", "callbacks"}
     assert {name: str(plan[name]) for name in plan} == {name: str(distill[name]) for name in plan}
-    assert set(fields_of(options_of("plan"))) == set(fields_of(options_of("distill"))) - {"out", "fresh", "redo"}
+    assert set(fields_of(options_of("plan"))) == set(fields_of(options_of("distill"))) - kept
 
 
 def test_every_option_is_documented_and_its_own_words_are_in_the_docstring() -> None:

@@ -16,6 +16,7 @@ from attar.version import __version__
 if TYPE_CHECKING:
     from attar.api import (
         Distillation,
+        Event,
         Training,
         bench,
         compare,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Distillation",
+    "Event",
     "Training",
     "__version__",
     "bench",

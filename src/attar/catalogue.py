@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from attar.errors import nearest, unknown
 from attar.models.names import FAMILIES, library_names
-from attar.recipes import Recipe, recipes, study_about, study_names
+from attar.recipes import Recipe, recipes, study_about, study_names, study_values
 from attar.registry import outside, summary
 
 Kind = Literal["methods", "recipes", "datasets", "models", "strategies", "studies"]
@@ -90,17 +90,25 @@ def describe(name: str) -> dict[str, Any]:
         from attar.described import strategy
 
         return strategy(name)
+    if (about := dict(names("datasets")).get(name)) is not None:
+        notes = {"use": f"attar distill {name} --ipc 1; attar doctor --data-dir DIR says what is in a folder"}
+        return {"name": name, "summary": about, "notes": notes, "sections": {}}
+    if name in study_names():
+        values = [(key, value) for key, value in study_values(name).items() if key != "about"]
+        own = [{"name": key, "type": "", "default": value, "meaning": ""} for key, value in values]
+        notes = {"use": f"attar study {name}; `attar show study` says what the fields mean"}
+        return {"name": name, "summary": study_about(name), "notes": notes, "sections": {"study": own}}
     if is_model(name):
         from attar.described import network
 
         return network(name)
     known = [row[0] for kind in ("methods", "strategies") for row in names(kind)]
-    known += [*section_names(), *found_recipes]
+    known += [*section_names(), *found_recipes, *study_names()]
     models = list(dict.fromkeys(model for model, _ in names("models")))
     if "did you mean" not in nearest(name, known) and "did you mean" in nearest(name, models):
         known = models
     fix = "`attar list methods`, or strategies, recipes or models"
-    raise unknown("method, strategy, section, recipe or model", name, known, fix=fix)
+    raise unknown("method, strategy, section, recipe, study, data set or model", name, known, fix=fix)
 
 
 def is_model(name: str) -> bool:

@@ -51,6 +51,8 @@ class Flag:
     """The default in words."""
     completes: Completes = ""
     """What shell completion offers."""
+    program: bool = False
+    """Whether it is for programs only, and no flag."""
 
 
 def is_marked(info: FieldInfo, mark: Mark) -> bool:

@@ -10,9 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from attar.config import Config
+from attar.errors import ConfigError
 from attar.marks import DecidedFor, Flag, Mark
 from attar.registry import handed_over
 from attar.runtime.machine import Device, Precision
@@ -289,6 +290,24 @@ class Assigned(Config):
     def assigned(self) -> tuple[str, ...]:
         """The settings as texts, `recover.iterations=300`."""
         return assignments(self.settings)
+
+
+class Followed(Config):
+    """Who follows what happens."""
+
+    loggers: Annotated[Several[Literal["tensorboard", "wandb"]], Flag("--logger", repeated=True)] = ()
+    """tensorboard or wandb, which need packages of their own; they write into the output folder."""
+    callbacks: Annotated[Any, Flag(program=True)] = ()
+    """Functions that are called with each `attar.Event`: stage, name, item, step and values such as the loss. An error
+    that one raises ends the work, which can be gone on with."""
+
+    @field_validator("callbacks")
+    @classmethod
+    def _callable(cls, callbacks: Any) -> tuple[Any, ...]:
+        found = tuple(callbacks) if isinstance(callbacks, list | tuple) else (callbacks,)
+        if odd := [one for one in found if not callable(one)]:
+            raise ConfigError(f"{odd[0]!r} is no callback", expected="a function of one attar.Event, or a list of such")
+        return found
 
 
 class Quiet(Config):

@@ -12,18 +12,21 @@ if TYPE_CHECKING:
     from attar.api.sharing import export, import_, is_distilled, load, push, verify, write_report
     from attar.api.studying import bench, plan_study, study
     from attar.api.training import Training, train
+    from attar.runtime.events import Event
 
 _FROM = {
-    "distilling": ("Distillation", "ListedExpert", "advance", "distill", "experts", "plan", "resume"),
-    "judging": ("compare", "continual", "evaluate"),
-    "opening": ("list_datasets", "list_methods", "list_models", "list_recipes", "list_strategies", "open"),
-    "sharing": ("export", "import_", "is_distilled", "load", "push", "verify", "write_report"),
-    "studying": ("bench", "plan_study", "study"),
-    "training": ("Training", "train"),
+    "attar.api.distilling": ("Distillation", "ListedExpert", "advance", "distill", "experts", "plan", "resume"),
+    "attar.api.judging": ("compare", "continual", "evaluate"),
+    "attar.api.opening": ("list_datasets", "list_methods", "list_models", "list_recipes", "list_strategies", "open"),
+    "attar.api.sharing": ("export", "import_", "is_distilled", "load", "push", "verify", "write_report"),
+    "attar.api.studying": ("bench", "plan_study", "study"),
+    "attar.api.training": ("Training", "train"),
+    "attar.runtime.events": ("Event",),
 }
 
 __all__ = [
     "Distillation",
+    "Event",
     "ListedExpert",
     "Training",
     "advance",
@@ -58,5 +61,5 @@ def __getattr__(name: str) -> Any:
     # so that what needs no torch, such as `verify`, does not wait for it
     for module, names in _FROM.items():
         if name in names:
-            return getattr(import_module(f"attar.api.{module}"), name)
+            return getattr(import_module(module), name)
     raise AttributeError(f"module 'attar.api' has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from attar.config import build, place
 from attar.data.sources import SourceSettings, open_source
 from attar.errors import AttarError
 from attar.methods import method as method_named
-from attar.options import Until, given
+from attar.options import Followed, Until, given
 from attar.results.records import Record
 from attar.results.verdict import Words
 from attar.run import pipeline
@@ -77,7 +78,8 @@ def distill(asked: DistillOptions) -> Distillation:
     out = Path(asked.out) if asked.out else None
     with pipeline.start(prepared, out, fresh=asked.fresh, redo=asked.redo, quiet=asked.quiet) as run:
         _tell_cost(run, asked.until, prepared.expected)
-        return advance(run, asked.until)
+        with _tracked(run, asked):
+            return advance(run, asked.until)
 
 
 @takes(ResumeOptions)
@@ -88,7 +90,7 @@ def resume(asked: ResumeOptions) -> Distillation:
     opened = pipeline.resume(
         Path(asked.run), assignments=changed, redo=asked.redo, workers=asked.workers, quiet=asked.quiet
     )
-    with opened as run:
+    with opened as run, _tracked(run, asked):
         return advance(run, asked.until)
 
 
@@ -148,6 +150,14 @@ def _prepared(asked: PlanOptions, out: Path | None, until: Until, *, fresh: bool
     """Settings and source of a run, checked; what was cut to fit a time is as the run in the folder has it."""
     how: dict[str, Any] = {"recipe": asked.recipe, "assignments": asked.assigned, "asked": asked}
     return pipeline.prepare(given(asked), **how, out=out, fresh=fresh, until=until, quiet=asked.quiet)
+
+
+def _tracked(run: pipeline.Run, asked: Followed) -> AbstractContextManager[None]:
+    """Loggers and callbacks follow the run."""
+    from attar.runtime.trackers import tracked
+
+    path = run.folder.path
+    return tracked(asked.loggers, path, path.name, run.settings.plain(), asked.callbacks)
 
 
 def _tell_cost(run: pipeline.Run, until: Until, expected: Plan | None) -> None:

@@ -15,7 +15,7 @@ from attar.api.sharing import page_folder
 from attar.artifacts.description import NAME
 from attar.artifacts.distilled import Distilled, load_distilled
 from attar.artifacts.run import CONFIG
-from attar.config import Config, build, merge
+from attar.config import Config, build, dump, merge
 from attar.data.sources import Source, SourceSettings, open_source
 from attar.errors import ArtifactError
 from attar.evaluation.evaluate import EvaluateSettings, Evaluation, at_learnt_rate
@@ -27,6 +27,7 @@ from attar.run.settings import default_model
 from attar.run.strips import keep_strips
 from attar.runtime.events import Events
 from attar.runtime.processes import launched
+from attar.runtime.trackers import tracked
 from attar.training.loop import TrainSettings
 from attar.training.section import TrainSection
 
@@ -51,7 +52,8 @@ def evaluate(asked: EvaluateOptions) -> Evaluation:
     assert isinstance(judging, EvaluateSettings)
     assert isinstance(training, TrainSettings)
     names = tuple(judged.network(name) for name in judging.models)
-    with sharing_engine(asked.device, asked.precision, asked.workers) as engine:
+    following = tracked(asked.loggers, judged.folder, judged.folder.name, dump(training), asked.callbacks)
+    with sharing_engine(asked.device, asked.precision, asked.workers) as engine, following:
         engine.warn(judged.events.say)
         evaluation = evaluate_set(
             judged.distilled,
@@ -89,7 +91,8 @@ def continual(asked: ContinualOptions) -> tuple[Record, ...]:
     arriving = {**given(asked).get("continual", {}), "model": judged.network(model)}
     settled = build({"continual": ContinualSettings}, {"continual": arriving})["continual"]
     assert isinstance(settled, ContinualSettings)
-    with sharing_engine(asked.device, asked.precision, asked.workers) as engine:
+    following = tracked(asked.loggers, judged.folder, judged.folder.name, dump(training), asked.callbacks)
+    with sharing_engine(asked.device, asked.precision, asked.workers) as engine, following:
         engine.warn(judged.events.say)
         if judged.made_with("evaluate").get("use_learned_rate", True):
             training = at_learnt_rate(judged.distilled, training, judged.events)

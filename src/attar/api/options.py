@@ -17,6 +17,7 @@ from attar.options import (
     Budget,
     Compared,
     Effort,
+    Followed,
     GivenTeacher,
     Judging,
     LabelNoise,
@@ -50,7 +51,7 @@ class PlanOptions(Quiet, Machine, Reading, Seeded, Assigned, Effort, Budget, Poo
     or a YAML file. What it sets is the default of the other options."""
 
 
-class DistillOptions(PlanOptions):
+class DistillOptions(Followed, PlanOptions):
     """What a run is made of, and where it is kept."""
 
     out: Annotated[PathLike | None, Flag(default="one under runs/")] = None
@@ -64,7 +65,7 @@ class DistillOptions(PlanOptions):
     """The last stage to do."""
 
 
-class ResumeOptions(Quiet, Threads, Assigned, Budget):
+class ResumeOptions(Followed, Quiet, Threads, Assigned, Budget):
     """How a run goes on."""
 
     run: PathLike = Field(kw_only=False)
@@ -84,7 +85,7 @@ class ExpertsOptions(Reading, Assigned):
     """Real images that they are wanted for."""
 
 
-class TrainOptions(Quiet, Machine, Reading, Seeded, Assigned, LabelNoise, GivenTeacher, Supervision):
+class TrainOptions(Followed, Quiet, Machine, Reading, Seeded, Assigned, LabelNoise, GivenTeacher, Supervision):
     """What is trained on what."""
 
     data: Annotated[SourceLike, Flag(completes="datasets")] = Field(kw_only=False)
@@ -98,8 +99,6 @@ class TrainOptions(Quiet, Machine, Reading, Seeded, Assigned, LabelNoise, GivenT
     that has ended is not done again."""
     keep: bool = True
     """Write what is trained to a folder."""
-    loggers: Annotated[Several[Literal["tensorboard", "wandb"]], Flag("--logger", repeated=True)] = ()
-    """tensorboard or wandb, which need packages of their own; they write into the output folder."""
 
 
 class JudgedOptions(Quiet, Machine, Reading, Seeded, Assigned):
@@ -114,7 +113,7 @@ class JudgedOptions(Quiet, Machine, Reading, Seeded, Assigned):
     """Folder to write to: records, and report.html."""
 
 
-class EvaluateOptions(JudgedOptions, Judging):
+class EvaluateOptions(Followed, JudgedOptions, Judging):
     """What is judged, and what it is compared with."""
 
     out: Annotated[PathLike | None, Flag(default=HOME)] = None
@@ -122,7 +121,7 @@ class EvaluateOptions(JudgedOptions, Judging):
     dataset's card has the new numbers too, unless another folder than that of its run is given."""
 
 
-class ContinualOptions(JudgedOptions, Arriving):
+class ContinualOptions(Followed, JudgedOptions, Arriving):
     """What is judged, and how its classes arrive."""
 
     out: Annotated[PathLike | None, Flag(default=HOME)] = None
@@ -139,14 +138,14 @@ class PlanStudyOptions(Quiet, Machine, Reading, Assigned):
     trained in it is kept, and trained again only where its settings change."""
 
 
-class StudyOptions(PlanStudyOptions):
+class StudyOptions(Followed, PlanStudyOptions):
     """Which study, where it is kept, and how many work on it."""
 
     jobs: int = Field(default=1, ge=1)
     """Processes that share the trainings, each with one thread unless the number of workers says otherwise."""
 
 
-class BenchOptions(Quiet, Machine, Reading, Seeded, Assigned, Effort, Compared):
+class BenchOptions(Followed, Quiet, Machine, Reading, Seeded, Assigned, Effort, Compared):
     """What is compared, on what, and where it is kept."""
 
     source: Annotated[SourceLike, Flag(completes="datasets")] = Field(kw_only=False)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from attar.api.arguments import sections, takes
 from attar.api.options import BenchOptions, PlanStudyOptions, StudyOptions
-from attar.config import Config, merge, place
+from attar.config import Config, dump, merge, place
 from attar.options import Effort, given
+from attar.runtime.trackers import tracked
 
 if TYPE_CHECKING:
     from attar.studies.bench import BenchResult
@@ -31,7 +32,8 @@ def study(asked: StudyOptions) -> StudyResult:
 
     settings, folder = _opened_study(asked)
     machine = Machine(asked.device, asked.precision, asked.jobs, asked.workers)
-    return run_study(settings, folder, machine, quiet=asked.quiet)
+    with tracked(asked.loggers, folder, folder.name, settings.model_dump(mode="json"), asked.callbacks):
+        return run_study(settings, folder, machine, quiet=asked.quiet)
 
 
 @takes(PlanStudyOptions)
@@ -81,11 +83,13 @@ def bench(asked: BenchOptions) -> BenchResult:
     placed, _ = place(kinds, asked.assigned)
     said = asked.quick or asked.thorough or asked.time is not None
     on_cpu = device_named(asked.device).type == "cpu"
-    return run_bench(
-        asked,
-        merge({"run": run, "source": reading}, {"source": placed.get("source", {})}),
-        training,
-        asked if said or not on_cpu else Effort(quick=True),
-        Path(asked.out or Path("runs") / f"bench-{slug(asked.source)}"),
-        quiet=asked.quiet,
-    )
+    folder = Path(asked.out or Path("runs") / f"bench-{slug(asked.source)}")
+    with tracked(asked.loggers, folder, folder.name, dump(training), asked.callbacks):
+        return run_bench(
+            asked,
+            merge({"run": run, "source": reading}, {"source": placed.get("source", {})}),
+            training,
+            asked if said or not on_cpu else Effort(quick=True),
+            folder,
+            quiet=asked.quiet,
+        )

@@ -21,7 +21,7 @@ from attar.config import Config, differences, dump
 from attar.data.loading import RealSet, TrainingSet
 from attar.data.sources import SourceSettings, open_source, whitened
 from attar.data.whitening import measure_whitening
-from attar.errors import ArtifactError, ConfigError
+from attar.errors import ArtifactError
 from attar.evaluation.evaluate import at_learnt_rate
 from attar.items import Item
 from attar.options import PathLike, given
@@ -80,14 +80,11 @@ def train(asked: TrainOptions) -> Training:
     if asked.model != "auto":
         require_known(asked.model)
     out = _folder(asked, training, opening)
-    if asked.loggers and out is None:
-        raise ConfigError("loggers have nowhere to write to", expected="a folder", fix="leave out --no-keep")
     with sharing_engine(asked.device, asked.precision, asked.workers) as engine:
         events = Events(out / "events.jsonl" if out and engine.leads else None, quiet=asked.quiet or not engine.leads)
         engine.warn(events.say)
         title = f"{source_name(str(asked.data))} {asked.model} {training.strategy} seed {asked.seed}"
-        followers = asked.loggers if engine.leads else ()
-        with tracked(events, followers, out or Path(), title, dump(training)):
+        with tracked(asked.loggers, out, title, dump(training), asked.callbacks):
             return _train(asked, training, taught_by, opening, out, engine, events)
 
 

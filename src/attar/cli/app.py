@@ -148,7 +148,22 @@ def _root(
 ) -> None:
     if version:
         typer.echo(f"attar {__version__}")
+        typer.echo("\n".join(_versions()))
         raise typer.Exit
+
+
+def _versions() -> list[str]:
+    """Versions that matter for a report of a bug, none of them imported."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    lines = [f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"]
+    for name in ("torch", "torchvision", "timm", "numpy", "datasets", "pyarrow", "safetensors", "pydantic", "typer"):
+        try:
+            lines.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            lines.append(f"{name} is not installed")
+    return lines
 
 
 def _complain(error: AttarError, who: str = "") -> None:

@@ -86,6 +86,26 @@ def show(
         _print_description(shown)
 
 
+@command(PANEL)
+def doctor(
+    data_dir: Annotated[str, typer.Option("--data-dir", help="A folder of data sets to look into.")] = "",
+    json_: Json = False,
+) -> None:
+    """Say what this machine has: devices, processor, threads, memory, disk, versions, data sets."""
+    from attar.api.checkup import checkup
+
+    found = checkup(data_dir)
+    if json_:
+        print_json(found)
+        return
+    width = max(map(len, found))
+    for name, told in found.items():
+        lines = told if isinstance(told, list) else [told]
+        typer.echo(f"{typer.style(name.ljust(width), bold=True)}  {lines[0] if lines else 'none'}")
+        for line in lines[1:]:
+            typer.echo(f"{'':{width}}  {line}")
+
+
 def _print_description(shown: dict[str, Any]) -> None:
     from attar.config import value_text
 

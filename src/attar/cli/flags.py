@@ -65,7 +65,9 @@ def fields_of(options: Options) -> Mapping[str, FieldInfo]:
     kinds: list[type[Config]] = [
         getattr(attar.api.options, name, None) or getattr(attar.cli.extras, name) for name in options.kinds
     ]
-    fields = {name: info for name, info in arranged(*kinds).items() if name not in options.without}
+    fields = {
+        name: info for name, info in arranged(*kinds).items() if name not in options.without and not flag(info).program
+    }
     return dict(sorted(fields.items(), key=lambda field: (not _is_argument(field[1]), not field[1].is_required())))
 
 

@@ -80,9 +80,14 @@ def study_text(name: str) -> str:
     return text
 
 
+def study_values(name: str) -> dict[str, Any]:
+    """What the file of a bundled study sets."""
+    return dict(_load_yaml(study_text(name)))
+
+
 def study_about(name: str) -> str:
     """What a bundled study asks, in a line."""
-    return " ".join(str(_load_yaml(study_text(name)).get("about", "")).split())
+    return " ".join(str(study_values(name).get("about", "")).split())
 
 
 def _load_yaml(text: str) -> Any:

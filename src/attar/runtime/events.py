@@ -12,6 +12,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,6 +46,54 @@ class Progress(Protocol):
         """Move on by `num` units and show the newest metrics."""
 
 
+@dataclass(frozen=True)
+class Event:
+    """Something that happened, as callbacks are given it.
+
+    `values` are the event's own, such as loss and learning_rate; `about` says in fields what the item is.
+    """
+
+    stage: str
+    """squeeze, recover, relabel, evaluate, train, study or bench."""
+    name: str
+    """What happened, such as epoch, step or accuracy."""
+    time_s: float
+    """Seconds since 1970."""
+    item: str | None
+    """What it happened to, where there are several: an expert, a chunk, a student."""
+    step: int | None
+    """Epoch, iteration or step, from 1, where it has one."""
+    about: Mapping[str, Any]
+    values: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, note: Mapping[str, Any]) -> Event:
+        """The event of a line of the log."""
+        known = ("stage", "event", "time_s", "item", "step", "about")
+        values = {key: value for key, value in note.items() if key not in known}
+        at = note.get("item"), note.get("step")
+        return cls(note["stage"], note["event"], note["time_s"], *at, note.get("about") or {}, values)
+
+
+Follower = Callable[[Mapping[str, Any]], None]
+_FOLLOWERS: ContextVar[tuple[Follower, ...]] = ContextVar("followers", default=())
+
+
+@contextmanager
+def followed_by(followers: Iterable[Follower]) -> Iterator[None]:
+    """Call these with every event of every log inside the block, as the log has it."""
+    token = _FOLLOWERS.set((*_FOLLOWERS.get(), *followers))
+    try:
+        yield
+    finally:
+        _FOLLOWERS.reset(token)
+
+
+def is_followed() -> bool:
+    """Whether someone follows the events."""
+    return bool(_FOLLOWERS.get())
+
+
 class Events:
     """The event log of one run folder and the progress bars on stderr.
 
@@ -55,7 +105,6 @@ class Events:
     def __init__(self, path: Path | None = None, *, quiet: bool = False) -> None:
         self.path = path
         self.quiet = quiet
-        self._followers: tuple[Callable[[Mapping[str, Any]], None], ...] = ()
         self._console = Console(stderr=True)
         self._bars: RichProgress | None = None
         if path is not None and path.exists():
@@ -66,7 +115,7 @@ class Events:
     def emit(self, stage: str, event: str, **fields: Any) -> None:
         """Append one event; `item` and `step` among the fields identify it on resume."""
         note = {"stage": stage, "event": event, "time_s": round(time.time(), 3), **fields}
-        for follow in self._followers:
+        for follow in _FOLLOWERS.get():
             follow(note)
         if self.path is None:
             return
@@ -75,15 +124,6 @@ class Events:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
-
-    @contextmanager
-    def followed_by(self, followers: Iterable[Callable[[Mapping[str, Any]], None]]) -> Iterator[None]:
-        """Call these with every event inside the block, as the log has it."""
-        before, self._followers = self._followers, (*self._followers, *followers)
-        try:
-            yield
-        finally:
-            self._followers = before
 
     def say(self, message: str) -> None:
         """Tell the person one line, above any running bar."""

@@ -13,31 +13,46 @@ from pathlib import Path
 from typing import Any
 
 from attar.errors import ConfigError, unknown
-from attar.runtime.events import Events
+from attar.runtime.events import Event, Follower, followed_by
+from attar.runtime.processes import launched
 
-Follow = Callable[[Mapping[str, Any]], None]
 _NOT_DRAWN = ("time_s", "step")
 
 
 @contextmanager
 def tracked(
-    events: Events, names: Iterable[str], folder: Path, title: str, settings: Mapping[str, Any]
+    names: Iterable[str],
+    folder: Path | None,
+    title: str,
+    settings: Mapping[str, Any],
+    callbacks: Iterable[Callable[[Event], None]] = (),
 ) -> Iterator[None]:
-    """Let trackers of these names follow the events inside the block.
+    """Let trackers and callbacks follow all that happens inside the block, in the process that leads.
 
     Args:
-        events: what they follow.
         names: of `TRACKERS`.
         folder: where they write.
         title: of the run, as they show it.
         settings: plain values shown with it.
+        callbacks: called with each event; an error that one raises ends the work, which can be gone on with.
 
-    Raises ConfigError for a name that isn't known, or whose library isn't installed, before the block.
+    Raises ConfigError for a name that isn't known, whose library isn't installed, or that has no folder, before the
+    block.
     """
+    names = list(dict.fromkeys(names))
+    if names and folder is None:
+        raise ConfigError("loggers have nowhere to write to", expected="a folder", fix="leave out --no-keep")
     with ExitStack() as stack:
-        followers = [stack.enter_context(_made(name)(folder, title, settings)) for name in dict.fromkeys(names)]
-        with events.followed_by(followers):
+        followers: list[Follower] = []
+        if launched().rank == 0:
+            followers += [stack.enter_context(_made(name)(folder or Path(), title, settings)) for name in names]
+            followers += [_called(callback) for callback in callbacks]
+        with followed_by(followers):
             yield
+
+
+def _called(callback: Callable[[Event], None]) -> Follower:
+    return lambda note: callback(Event.of(note))
 
 
 def _made(name: str) -> Callable[[Path, str, Mapping[str, Any]], Any]:
@@ -47,7 +62,7 @@ def _made(name: str) -> Callable[[Path, str, Mapping[str, Any]], Any]:
 
 
 @contextmanager
-def _tensorboard(folder: Path, title: str, settings: Mapping[str, Any]) -> Iterator[Follow]:
+def _tensorboard(folder: Path, title: str, settings: Mapping[str, Any]) -> Iterator[Follower]:
     writer = _library("torch.utils.tensorboard", "tensorboard").SummaryWriter(str(folder / "tensorboard"))
 
     def follow(event: Mapping[str, Any]) -> None:
@@ -61,7 +76,7 @@ def _tensorboard(folder: Path, title: str, settings: Mapping[str, Any]) -> Itera
 
 
 @contextmanager
-def _wandb(folder: Path, title: str, settings: Mapping[str, Any]) -> Iterator[Follow]:
+def _wandb(folder: Path, title: str, settings: Mapping[str, Any]) -> Iterator[Follower]:
     folder.mkdir(parents=True, exist_ok=True)
     run = _library("wandb", "wandb").init(project="attar", name=title, dir=str(folder), config=dict(settings))
 

@@ -49,9 +49,10 @@ from attar.run.effort import narrow_model
 from attar.run.pipeline import Prepared, open_labeller, prepare, sharing_engine, start
 from attar.run.settings import default_model, source_name
 from attar.runtime.engine import Engine, hardware
-from attar.runtime.events import Events
+from attar.runtime.events import Events, is_followed
 from attar.runtime.files import read_json, sha256, write_json, write_text
 from attar.runtime.processes import launched
+from attar.runtime.trackers import TRACKERS
 from attar.task import Task
 from attar.training.section import TrainSection
 from attar.training.soft import Teacher
@@ -188,7 +189,7 @@ def _starts_anew(one: _Run, engine: Engine) -> bool:
     """Whether another process can make the set: there is one only, and names that this program gave are not needed."""
     run = one.prepared.settings.run
     handed = run.source.startswith(MEMORY) or not known_outside("attar.methods", run.method)
-    return engine.processes.num == 1 and engine.device.type == "cpu" and not handed
+    return engine.processes.num == 1 and engine.device.type == "cpu" and not handed and not is_followed()
 
 
 def _make_apart(one: _Run, folder: Path, *, quiet: bool) -> int:
@@ -398,7 +399,7 @@ def _write(result: BenchResult, source: Source, asked: Compared, engine: Engine)
 
 def _claim(folder: Path) -> None:
     """Raise ArtifactError where the folder holds something else."""
-    ours = (RESULT, ".lock", "events.jsonl", f"{RANDOM}-ipc1")
+    ours = (RESULT, ".lock", "events.jsonl", f"{RANDOM}-ipc1", *TRACKERS)
     if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).exists() for name in ours):
         raise ArtifactError(f"{folder} is not empty and no bench", fix="choose another --out")
     if (folder / "config.yaml").exists():

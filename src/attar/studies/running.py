@@ -24,6 +24,7 @@ from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.files import write_text
 from attar.runtime.processes import launched
+from attar.runtime.trackers import TRACKERS
 from attar.studies.jobs import train_in_jobs
 from attar.studies.result import StudyResult, gather, held_equal, write
 from attar.studies.settings import StudySettings
@@ -160,7 +161,11 @@ def _require_one_way(machine: Machine) -> None:
 
 def _claim(folder: Path) -> None:
     """Raise ArtifactError where the folder holds something else."""
-    if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).exists() for name in (SETTINGS, ".lock")):
+    if (
+        folder.is_dir()
+        and any(folder.iterdir())
+        and not any((folder / name).exists() for name in (SETTINGS, ".lock", *TRACKERS))
+    ):
         raise ArtifactError(f"{folder} is not empty and not a study", fix="choose another --out")
     if (folder / "config.yaml").exists():
         raise ArtifactError(f"{folder} is a run folder of `attar distill`", fix="choose another --out")
