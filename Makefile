@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LOWEST := .cache/lowest
 
 # A process that finds no compiled modules compiles torch anew, for 4 s, and some tests start several.
 # They are kept in .venv, whatever the environment says, so that the tree stays clean.
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX := $(abspath $(VENV))/pycache
 
-.PHONY: help demo test check docs slow clean
+.PHONY: help demo test check docs slow lowest clean
 
 help:  ## what there is to do
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /	/'
@@ -34,6 +35,14 @@ docs: $(STAMP)  ## build the documentation into site/, offline; a broken link is
 
 slow: $(STAMP)  ## the tests that need minutes; those on real photographs want ATTAR_DATA
 	@$(BIN)/python -m pytest -m slow --durations 5
+
+lowest: $(STAMP)  ## the lowest versions that pyproject.toml admits: the command line, and a short run; UV_TORCH_BACKEND=cpu saves 4 GB
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
+	@$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e .
+	@$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python "pytest>=8.3" "hypothesis>=6.115"
+	@$(LOWEST)/bin/python -m pytest tests/cli -x -k "help or version or list"
+	@rm -rf $(LOWEST)/run
+	@$(LOWEST)/bin/attar distill digits --ipc 1 --time 20s --out $(LOWEST)/run
 
 clean:  ## delete the environment and the caches
 	rm -rf $(VENV) site .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -19,7 +19,7 @@ CANNOT = {
     r"^make \w+$": "it is what runs these tests; there is such a target",
     r"^python tools/docs.py": "tests/docs/test_site.py runs it",
     r"^hf auth login": "it asks for a token",
-    r"^pip install ": "it takes what is installed from the network",
+    r"^(uv )?pip install ": "it takes what is installed from the network",
     r"^(ATTAR_DATA=FOLDER )?python benchmarks/\w+\.py": "it measures for minutes; there is such a file",
     r"--weights \w+": "released weights come from the network; tests/models has the reading of them",
     r"^attar evaluate (syn|logged_files|res_)": "other people's files; tests/interop makes some like them",
