@@ -26,8 +26,8 @@ from attar.augment.views import Views, ViewSettings
 from attar.data.loading import RealSet, TensorSet
 from attar.data.sources import Source, SourceSettings, open_source
 from attar.losses.statistics import Watched
-from attar.methods.matching import AUTO_ALPHA
 from attar.methods import matching
+from attar.methods.matching import AUTO_ALPHA
 from attar.methods.sre2l import Sre2l, Sre2lSettings
 from attar.models.factory import build
 from attar.runtime.engine import Engine
