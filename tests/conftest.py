@@ -1,6 +1,7 @@
 """Shared by all tests: no network, and one thread for each process."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,3 +15,14 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_names() -> Iterator[None]:
+    """What the tests of a module hand over by name is known to no other."""
+    from attar.registry import Registry
+
+    before = {group: dict(registry._added) for group, registry in Registry._made.items()}
+    yield
+    for group, registry in Registry._made.items():
+        registry._added = before.get(group, {})

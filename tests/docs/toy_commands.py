@@ -120,6 +120,10 @@ def toy(line: str, places: Places) -> list[str]:
     if words[0] == "evaluate":
         judged = ["--models", "convnet-d2-w8", "--seeds", "1", "--resolution", "8"]
         return [*words, *judged, *_sets(OF_A_JUDGEMENT), *_out(words, places)]
+    if words[0] == "bench":
+        one = ["--methods", "random", "--ipc", "1", "--labels", "hard", "--seeds", "1", "--resolution", "8"]
+        judged = ["--model", "convnet-d2-w8", "--full-epochs", "1", *_sets(OF_A_TRAINING)]
+        return [*words, *one, *judged, *_out(words, places)]
     if words[0] == "study":
         name = words[1] if words[1] in studies() else str(places.study)
         given = [word.replace("=RUN", f"={places.run}") for word in _without_jobs(words[2:])]
