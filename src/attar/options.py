@@ -34,11 +34,13 @@ if TYPE_CHECKING:  # what callers may give is wider than what validation makes o
     # images in memory, a data set, or what attar.open gave; the name under which they are known is what is kept
     SourceLike: TypeAlias = Any
     MaybeSource: TypeAlias = Any
+    SetLike: TypeAlias = Any
 else:
     Several = tuple[T, ...]
     PathLike = Annotated[str, BeforeValidator(lambda value: path_of(value))]
     SourceLike = Annotated[str, BeforeValidator(lambda value: _source(value))]
     MaybeSource = Annotated[str | None, BeforeValidator(lambda value: _source(value))]
+    SetLike = PathLike
     Assignments = Annotated[tuple[str, ...], BeforeValidator(lambda value: assignments(value))]
     MethodLike = Annotated[str, BeforeValidator(partial(handed_over, "attar.methods"))]
     ModelLike = Annotated[str, BeforeValidator(partial(handed_over, "attar.models"))]

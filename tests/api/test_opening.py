@@ -288,3 +288,20 @@ def test_data_sets_of_hugging_faces_library(pixels: Any, labels: Any) -> None:
 
 def test_options_stay_plain() -> None:
     assert issubclass(attar.open.options, Config)  # type: ignore[attr-defined]
+
+
+def test_a_distilled_set_in_memory_is_judged_and_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pixels: Any, labels: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given: dict[str, Any] = {"models": ["convnet-d1-w4"], "seeds": 1, "baselines": [], "settings": {"train.epochs": 1}}
+    tiny = (torch.from_numpy(pixels[:2]).permute(0, 3, 1, 2), torch.from_numpy(labels[:2]))
+    first = attar.evaluate(tiny, (pixels, labels), **given)
+    again = attar.evaluate((pixels[:2].transpose(0, 3, 1, 2), labels[:2]), (pixels, labels), **given)
+    assert first.records[0].num_images == 2
+    assert first.records == again.records
+    (kept,) = (tmp_path / "runs").glob("set-*.safetensors")
+    assert list((tmp_path / "runs").glob("set-*-evaluation"))
+    with pytest.raises(DataError, match="one label for each"):
+        attar.evaluate((pixels[:3], labels[:2]), (pixels, labels), **given)
+    assert kept.stat().st_size > 2 * 3 * 64

@@ -58,9 +58,13 @@ def sections(
 def _reopened(kind: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:
     """The values, with the name of a source that `attar.open` gave in its place, to be read as it was then.
 
-    What else the caller says goes above that.
+    What else the caller says goes above that. A distilled set in memory is kept in a file, whose path stands for it.
     """
     found = dict(values)
+    if isinstance(distilled := values.get("distilled"), tuple | list):
+        from attar.interop.handed import is_handed, keep_handed
+
+        found |= {"distilled": keep_handed(distilled)} if is_handed(distilled) else {}
     for name, value in values.items():
         if not hasattr(value, "open_test"):
             continue

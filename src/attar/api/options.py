@@ -31,6 +31,7 @@ from attar.options import (
     Reading,
     Redo,
     Seeded,
+    SetLike,
     Several,
     SourceLike,
     Supervision,
@@ -104,9 +105,10 @@ class TrainOptions(Followed, Quiet, Machine, Reading, Seeded, Assigned, LabelNoi
 class JudgedOptions(Quiet, Machine, Reading, Seeded, Assigned):
     """What is judged, and by what."""
 
-    distilled: PathLike = Field(kw_only=False)
+    distilled: SetLike = Field(kw_only=False)
     """A distilled dataset, or a run folder that holds one, whose settings are then the defaults; or what another
-    program left: a folder of images, .pt tensors, shards (`attar show foreign`)."""
+    program left: a folder of images, .pt tensors, shards (`attar show foreign`). From Python also what `distill`
+    returned, or (images, labels) as arrays or tensors, which are kept in a file under `runs/`."""
     source: Annotated[SourceLike, Flag("--source", completes="datasets")] = Field(kw_only=False)
     """The real images that it was made from; their test split judges."""
     out: Annotated[PathLike | None, Flag(default=HOME)] = None
