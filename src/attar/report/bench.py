@@ -15,6 +15,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from attar.errors import ArtifactError
 from attar.plain import Count, Number, Text, exact, is_number, listed_problems
 from attar.report.compare import signed
+from attar.report.downloads import download
 from attar.report.formats import binary_size, count, duration, size
 from attar.report.page import draw
 from attar.results.records import Labels
@@ -23,6 +24,10 @@ from attar.runtime.files import read_json, write_text
 RESULT, PAGE = "bench.json", "report.html"
 PREVIEW_LIMIT_BYTES = 4 << 20
 SORTED_LAST = "full"
+COLUMNS = (
+    *("method", "ipc", "labels", "mean", "std", "n", "points", "low", "high"),
+    *("beats_random", "bytes", "seconds", "memory_bytes"),
+)
 LABELS = {"hard": "class labels", "soft": "soft labels of one teacher"}
 
 
@@ -105,7 +110,8 @@ def render_bench(found: Mapping[str, Any], folder: Path) -> str:
     whole = next((row for row in found["rows"] if row["method"] == SORTED_LAST), None)
     top = max((row["mean"] + row["std"] for row in found["rows"]), default=1.0) or 1.0
     tables = [
-        {"title": _title(key), "lines": _lines(list(members), top)} for key, members in groupby(rows, key=_condition)
+        {"title": _title(key), "name": f"ipc-{key[0]}-{key[1]}", "lines": _lines(list(members), top)}
+        for key, members in groupby(rows, key=_condition)
     ]
     protocol = found["protocol"]
     methods = list(dict.fromkeys(row["method"] for row in rows))
@@ -115,6 +121,7 @@ def render_bench(found: Mapping[str, Any], folder: Path) -> str:
         "subtitle": [str(found.get("description", ""))],
         "verdicts": _verdicts(rows),
         "tables": tables,
+        "file": download(str(found.get("source", "")), "bench", COLUMNS, (_cells(row) for row in found["rows"])),
         "whole": f"{_score(whole)} % (n = {whole['n']})" if whole else "",
         "whole_bytes": size(whole["bytes"]) if whole else "",
         "protocol": {
@@ -128,6 +135,10 @@ def render_bench(found: Mapping[str, Any], folder: Path) -> str:
         "draw": shlex.join(["attar", "report", str(folder)]),
     }
     return draw("bench.html", view)
+
+
+def _cells(row: Mapping[str, Any]) -> list[Any]:
+    return [row.get(name) for name in COLUMNS]
 
 
 def _verdicts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
