@@ -177,3 +177,12 @@ def test_words_of_another_shape_are_refused(values: Any) -> None:
 def test_a_group_says_where_it_was_not_augmented() -> None:
     found = [make_record("random", [1], augmented=augmented) for augmented in (True, False)]
     assert [group_words(record) for record in found] == ["random", "random, not augmented"]
+
+
+def test_a_coreset_is_not_called_distilled() -> None:
+    found = [make_record("distilled", [50.0, 51.0]), make_record("random", [40.0, 41.0])]
+    told = str(verdict(found, "chosen real images"))
+    assert told.count("chosen real images") == 2
+    assert "distilled" not in told
+    several = verdict([*found, *[make_record(r.group, r.values, model="other") for r in found]], "chosen real images")
+    assert several.sentences[0].startswith("With hard labels, chosen real images clearly beat")

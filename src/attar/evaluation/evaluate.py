@@ -32,6 +32,9 @@ from attar.evaluation.best_over_run import best_epochs, best_state, states_of
 from attar.evaluation.subjects import Subjects
 from attar.evaluation.trials import Source, Subject, Trials, Watch, distilled_subject
 from attar.marks import Mark
+from attar.methods import METHODS
+from attar.methods import method as method_named
+from attar.methods.base import Method
 from attar.models.factory import build
 from attar.options import Judging, LabelKind
 from attar.results.by_class import BY_CLASS, ByClass, to_text
@@ -195,11 +198,19 @@ def evaluate(
             tested = [trials.tested(model, subject, one, judge, judged_by) for one in seeds]
             records += [best_epochs(last, tested)] if len(tested[0]) > 1 else []
     own: Labels = "hard" if distilled.label_kind == "hard" else "soft"
-    evaluation = Evaluation(tuple(records), verdict(records), scores(records, own), by_class=tuple(by_class))
+    evaluation = Evaluation(
+        tuple(records), verdict(records, _called(distilled)), scores(records, own), by_class=tuple(by_class)
+    )
     if engine.leads:
         _write(folder, evaluation, _judged(distilled, source), engine)
         trials.tidy()
     return evaluation
+
+
+def _called(distilled: Distilled) -> str:
+    """What the verdict calls the images that are judged: those of a coreset are not distilled."""
+    name = distilled.info.get("method")
+    return method_named(name).makes if isinstance(name, str) and name in METHODS.own else Method.makes
 
 
 def held_bytes(settings: EvaluateSettings, num_images: int, task: Task, *, soft: bool) -> int:

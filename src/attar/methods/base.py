@@ -185,6 +185,8 @@ class Selector(ABC, Generic[SettingsT, KnowledgeT]):
     """Is `precision: auto` bf16-mixed on a processor that has bfloat16, for images of some size? It was measured."""
     typical: ClassVar[bool] = False
     """Is it the one to take where settings can only be meant for its kind of knowledge?"""
+    makes: ClassVar[str] = "distilled images"
+    """What a verdict calls the images of its sets."""
     hands_over_8bit: ClassVar[bool] = False
     """Are the images handed over whole 8-bit pixels, so that no float images are stored beside them?"""
 

@@ -50,6 +50,8 @@ class CoresetSettings(Config):
 class Coreset(Selector[SettingsT, KnowledgeT]):
     """Base of the coresets: images are real ones, so 8 bits hold them."""
 
+    makes = "chosen real images"
+
     separable = True
     hands_over_8bit = True
 

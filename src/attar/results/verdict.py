@@ -75,19 +75,22 @@ class Pair:
         return "beats" if min(self.distilled.n, self.random.n) > 1 and gain >= _CLEAR_SPREADS * spread else "ahead"
 
 
-def verdict(records: Sequence[Record]) -> Words:
+def verdict(records: Sequence[Record], called: str = "distilled images") -> Words:
     """Say for each network and kind of labels whether distilled images beat random ones, also where they don't.
 
     A sentence each. With several networks a sentence for each kind of labels counts the networks, and a point for each
     network has the differences. Where random images with other labels, or chosen ones with the same, are better than
-    distilled ones, a sentence says so, lest the comparison mislead. A best over the run has no part in it.
+    distilled ones, a sentence says so, lest the comparison mislead. A best over the run has no part in it. `called` is
+    what the images are that are judged.
     """
     found = pairs(records)
     by_model = [[p for p in found if p.distilled.model == model] for model in _models_of(found)]
     if len(by_model) < 2:
-        return Words((*(_sentence(pair, found) for pair in found), *_better_labels(found), *_chosen(records, found)))
+        return Words(
+            (*(_sentence(pair, found, called) for pair in found), *_better_labels(found), *_chosen(records, found))
+        )
     kinds = dict.fromkeys(pair.labels for pair in found)
-    counts = [_count([pair for pair in found if pair.labels == kind and pair.random]) for kind in kinds]
+    counts = [_count([pair for pair in found if pair.labels == kind and pair.random], called) for kind in kinds]
     sentences = *filter(None, counts), *_better_labels_across(by_model), *_chosen(records, found)
     return Words(sentences, tuple(_point(members) for members in by_model))
 
@@ -134,15 +137,15 @@ def pairs(records: Sequence[Record]) -> list[Pair]:
     return made
 
 
-def _sentence(pair: Pair, others: Sequence[Pair]) -> str:
+def _sentence(pair: Pair, others: Sequence[Pair], called: str) -> str:
     several = len({other.labels for other in others}) > 1
     named = pair.labels and pair.labelled_alike and (several or pair.labels == "soft")
     labels = f" and {pair.labels} labels" if named else ""
-    reached = f"With {pair.distilled.model}{labels}, distilled images reach {pair.distilled.score}"
+    reached = f"With {pair.distilled.model}{labels}, {called} reach {pair.distilled.score}"
     if pair.random is None:
         return f"{reached}; they were not compared with random real images."
     against = f"{reached} and random real images at the same count {pair.random.score}"
-    return f"{against}: {_judge(pair, pair.random)}{_label_note(pair, pair.random)}"
+    return f"{against}: {_judge(pair, pair.random, called)}{_label_note(pair, pair.random, called)}"
 
 
 def _point(found: Sequence[Pair]) -> str:
@@ -175,38 +178,38 @@ def _chosen(records: Sequence[Record], found: Sequence[Pair]) -> list[str]:
     return [f"Real images that were chosen are ahead of distilled ones: {', '.join(ahead)}."] if ahead else []
 
 
-def _judge(pair: Pair, random: Record) -> str:
+def _judge(pair: Pair, random: Record, called: str) -> str:
     gain, spread = _gain(pair.distilled, random), _spread(pair.distilled, random)
     if pair.outcome == "not ahead":
         behind = f"{-gain:.1f} points behind" if gain else "no difference"
-        return f"distilled images do not beat random ones ({behind})."
+        return f"{called} do not beat random ones ({behind})."
     if min(pair.distilled.n, random.n) < 2:
-        return f"distilled images are {gain:.1f} points ahead, but one training of each is no proof."
+        return f"{called} are {gain:.1f} points ahead, but one training of each is no proof."
     if pair.outcome == "ahead":
-        return f"distilled images are {gain:.1f} points ahead, which is within the spread and no clear win."
+        return f"{called} are {gain:.1f} points ahead, which is within the spread and no clear win."
     times = f", {gain / spread:.0f} times the spread" if spread else ""
-    return f"distilled images beat random ones by {gain:.1f} points{times}."
+    return f"{called} beat random ones by {gain:.1f} points{times}."
 
 
-def _label_note(pair: Pair, random: Record) -> str:
+def _label_note(pair: Pair, random: Record, called: str) -> str:
     if pair.labelled_alike:
         return ""
     return (
-        f" The distilled images had {pair.labels} labels, the random ones {random.labels}: "
+        f" The {called} had {pair.labels} labels, the random ones {random.labels}: "
         "part of the difference is the labels'."
     )
 
 
-def _count(compared: Sequence[Pair]) -> str:
+def _count(compared: Sequence[Pair], called: str) -> str:
     """One kind of labels over all networks."""
     if not compared:
         return ""
     outcomes = [pair.outcome for pair in compared]
-    labels = f"With {compared[0].labels} labels, distilled" if compared[0].labels else "Distilled"
+    who = f"With {compared[0].labels} labels, {called}" if compared[0].labels else f"{called[:1].upper()}{called[1:]}"
     clear, ahead = outcomes.count("beats"), outcomes.count("ahead")
     more = f", and are ahead but not clearly on {ahead}{' more' if clear else ''}" if ahead else ""
     on = _share(clear, len(compared))
-    return f"{labels} images clearly beat random real images at the same count on {on} networks{more}."
+    return f"{who} clearly beat random real images at the same count on {on} networks{more}."
 
 
 def _better_labels(found: Sequence[Pair]) -> list[str]:
