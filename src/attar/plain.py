@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeGuard, TypeVar
 from pydantic import ConfigDict, Field, ValidationError, with_config
 
 _T = TypeVar("_T")
+MOST_TOLD = 5
 MOST_NUMBER = 1e50
 """Far beyond any float32; squares and differences of such numbers are finite still."""
 
@@ -28,6 +29,8 @@ def is_number(value: Any) -> TypeGuard[float]:
 
 
 def listed_problems(error: ValidationError) -> str:
-    """All that is wrong with a file's fields, each with its place."""
+    """What is wrong with a file's fields, each with its place; of a file that is all wrong the first `MOST_TOLD`."""
     details = error.errors(include_input=False)
-    return "; ".join(": ".join(filter(None, (".".join(map(str, d["loc"])), d["msg"]))) for d in details)
+    more = [f"and {len(details) - MOST_TOLD} more"] if len(details) > MOST_TOLD else []
+    told = [": ".join(filter(None, (".".join(map(str, d["loc"])), d["msg"]))) for d in details[:MOST_TOLD]]
+    return "; ".join([*told, *more])

@@ -154,7 +154,7 @@ def _prepared(asked: Compared, given: Mapping[str, Mapping[str, Any]], effort: E
         until: Until = "squeeze" if name == LABELLER else "relabel"
         made = prepare({**given, "run": run}, asked=effort, out=folder / name, until=until, quiet=True)
         if runs and made.source.fingerprint == runs[0].prepared.source.fingerprint:
-            made = Prepared(made.settings, runs[0].prepared.source, made.why, made.expected)
+            made = replace(made, source=runs[0].prepared.source)
         runs.append(_Run(name, method, ipc, made))
     return runs
 
