@@ -132,7 +132,7 @@ def run_bench(
                 "network": model,
                 "split": asked.split,
                 "train": dump(training),
-                "views": VIEWS if teacher else None,
+                "views": _views(task) if teacher else None,
             }
             result = BenchResult(folder, tuple(rows), tuple(records), protocol, None)
             if engine.leads:
@@ -310,12 +310,17 @@ def _subjects(
     return {**found, (FULL, 0, "hard"): _labelled(whole, "hard", None, task, engine)}
 
 
+def _views(task: Task) -> dict[str, Any]:
+    """What soft labels are of; grey images, which often are of signs, are not mirrored."""
+    return {**VIEWS, "flip": task.channels == 3}
+
+
 def _labelled(subject: Subject, labels: Labels, teacher: Teacher | None, task: Task, engine: Engine) -> Subject:
     """The same images with labels of this kind, whose bytes, or those of the teacher that makes them, are counted."""
     size_bytes = subject.size_bytes + subject.num_images * (1 if task.num_classes <= 256 else 2)
     if labels == "hard" or teacher is None:
         return replace(subject, size_bytes=size_bytes)
-    settings, files = ViewSettings(**VIEWS, flip=task.channels == 3), tuple(getattr(teacher, "paths", ()))
+    settings, files = ViewSettings(**_views(task)), tuple(getattr(teacher, "paths", ()))
 
     def shown(seed: int) -> TrainingSet:
         data = subject.make(seed)
