@@ -40,20 +40,20 @@ def attar(python: Path, *words: str, cwd: Path) -> str:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="the environment's layout is that of Unix")
 def test_a_package_brings_a_method_a_network_and_a_strategy(fresh: Path, tmp_path: Path) -> None:
-    for kind, name in (("methods", "dm"), ("models", "depthwise"), ("strategies", "confidence")):
+    for kind, name in (("methods", "means"), ("models", "depthwise"), ("strategies", "confidence")):
         assert "(attar-outside-method 0.1)" in attar(fresh, "list", kind, name, cwd=tmp_path)
-    shown = json.loads(attar(fresh, "show", "dm", "--json", cwd=tmp_path))
+    shown = json.loads(attar(fresh, "show", "means", "--json", cwd=tmp_path))
     assert [field["name"] for field in shown["sections"]["method"]] == ["network", "num_real", "lr_images", "augment"]
     assert {field["name"]: field["default"] for field in shown["sections"]["recover"]}["iterations"] == "1000"
     assert "train.confidence.beta" in attar(fresh, "show", "confidence", cwd=tmp_path)
     assert "parameters" in attar(fresh, "show", "depthwise", cwd=tmp_path)
-    run = ("digits", "--method", "dm", "--ipc", "1", *QUICK)
+    run = ("digits", "--method", "means", "--ipc", "1", *QUICK)
     planned = json.loads(attar(fresh, "plan", *run, "--json", cwd=tmp_path))
     assert {"recover", "relabel"} <= {stage["stage"] for stage in planned["stages"]}
     judged = ("--set", "evaluate.seeds=1", "--set", "train.epochs=2", "--set", "evaluate.models=[depthwise]")
     attar(fresh, "distill", *run, *judged, "--set", "evaluate.full_epochs=1", "--out", "run", cwd=tmp_path)
     page = (tmp_path / "run" / "report.html").read_text("utf-8")
-    assert "Zhao and Bilen" in page or ">dm<" in page
+    assert "Zhao and Bilen" in page or ">means<" in page
     assert "depthwise" in page
     student = ("--strategy", "confidence", "--set", "confidence.beta=0.2", "--set", "epochs=1", "--model", "depthwise")
     assert "validation" in attar(fresh, "train", "run", "--source", "digits", *student, cwd=tmp_path)

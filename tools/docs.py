@@ -4,6 +4,8 @@
     python tools/docs.py --check    write nothing, and fail where a file that is kept in git is out of date
 
     docs/recipes.md              in git; of the recipe files
+    README.md, docs/architecture.md, mkdocs.yml    in git; tables of methods and the navigation, of the first lines of
+                                 docs/methods/*.md (# NAME, NAME: WHAT) and of the catalogue
     src/attar/catalogue.json     in git; of the classes of methods, strategies and settings, for `attar list` and `show`
     docs/reference/python.md     made for each build; of the functions of `attar`
     docs/reference/cli.md        made for each build; of the options of `attar`
@@ -27,7 +29,12 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).parents[1] / "docs"
-CATALOGUE = DOCS.parent / "src" / "attar" / "catalogue.json"
+ROOT = DOCS.parent
+CATALOGUE = ROOT / "src" / "attar" / "catalogue.json"
+BETWEEN = (r"(?<=<!-- methods: python tools/docs\.py -->\n).*?(?=<!-- /methods -->)", re.DOTALL)
+"""Where a page has its table of methods."""
+IN_NAV = (r"(?<=  - Methods: # python tools/docs\.py\n)(?: {6}- .*\n)+", 0)
+"""The methods' pages in the navigation."""
 SOURCES = {
     "digits": "Digits, bundled",
     "cifar10": "CIFAR-10",
@@ -127,6 +134,38 @@ def recipes_page(recipes: Iterable[Row]) -> str:
         parts.append("|---|---|---:|---|---|---|\n")
         parts += [_recipe(name, values) for name, values in found]
     return "".join(parts)
+
+
+def with_methods() -> dict[Path, str]:
+    """The files that name every method and its page, brought up to date."""
+    from attar.described import contents
+
+    told = {path.name: path.read_text("utf-8").partition("\n")[0] for path in sorted((DOCS / "methods").glob("*.md"))}
+    heads = [(page, *line.removeprefix("# ").split(": ", 1)) for page, line in told.items()]
+    heads.sort(key=lambda head: head[1])
+    page_of = {name: page for page, of, _ in heads for name in of.split(", ")}
+    in_short = [f"| {_linked(of, f'docs/methods/{page}')} | {what} |\n" for page, of, what in heads]
+    in_full = [
+        f"| {_linked(name, f'methods/{page_of[name]}')} | `{one['knowledge']}` | {one['summary']} |\n"
+        for name, one in sorted(contents()["methods"].items())
+        if name in page_of
+    ]
+    parts = {
+        ROOT / "README.md": (*BETWEEN, "| method | what it makes |\n|---|---|\n" + "".join(in_short)),
+        DOCS / "architecture.md": (
+            *BETWEEN,
+            "| method | knowledge | what it makes |\n|---|---|---|\n" + "".join(in_full),
+        ),
+        ROOT / "mkdocs.yml": (*IN_NAV, "".join(f"      - {of}: methods/{page}\n" for page, of, _ in heads)),
+    }
+    return {
+        path: re.sub(pattern, lambda _, new=new: new, path.read_text("utf-8"), count=1, flags=flags)
+        for path, (pattern, flags, new) in parts.items()
+    }
+
+
+def _linked(names: str, page: str) -> str:
+    return f"[{', '.join(f'`{name}`' for name in names.split(', '))}]({page})"
 
 
 def cli_page() -> str:
@@ -274,7 +313,11 @@ def pages() -> dict[Path, str]:
         DOCS / "reference" / "strategies.md": strategies_page(),
         decisions / "README.md": decisions_page(sorted(decisions.glob("0*.md"))),
     }
-    return made | {path.with_suffix(".md"): notebook_page(path) for path in sorted(DOCS.glob("notebooks/*.ipynb"))}
+    return (
+        made
+        | with_methods()
+        | {path.with_suffix(".md"): notebook_page(path) for path in sorted(DOCS.glob("notebooks/*.ipynb"))}
+    )
 
 
 def _recipes() -> list[Row]:
@@ -328,7 +371,7 @@ def _text(lines: str | list[str]) -> str:
 def main() -> int:
     """Write the pages, or check those in git."""
     if "--check" in sys.argv[1:]:
-        kept = {DOCS / "recipes.md": recipes_page(_recipes()), CATALOGUE: catalogue_text()}
+        kept = {DOCS / "recipes.md": recipes_page(_recipes()), CATALOGUE: catalogue_text(), **with_methods()}
         stale = [path for path, text in kept.items() if not path.exists() or path.read_text("utf-8") != text]
         for path in stale:
             sys.stderr.write(f"{path} is not what the code and the recipes say; to fix: python tools/docs.py\n")

@@ -1,6 +1,6 @@
 """A method, a network and a strategy for attar, in a package of their own.
 
-DistributionMatching:
+MatchedMeans:
 
     for each step:
         f = a ConvNet with random weights, drawn anew
@@ -8,8 +8,7 @@ DistributionMatching:
         images <- images - rate * dL/dimages
 
 Source: Zhao and Bilen, "Dataset Condensation with Distribution Matching", WACV 2023, algorithm 1, equations 4 to 6.
-Differs from the authors' code: real and synthetic images of a class have one draw of DSA, as theirs, but all classes
-share it; their loop goes through the classes one after the other with a draw each.
+The shortest form of it: all classes share one draw of DSA, where the authors' loop draws for each class.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from attar.task import Task
 from attar.training.strategies.base import Batch, Strategy
 
 
-class DistributionMatchingSettings(Config):
-    """Distribution matching."""
+class MatchedMeansSettings(Config):
+    """Matched means."""
 
     network: str = "convnet-d3-w128"
     """The network whose random features are matched, a name from `attar list models`."""
@@ -39,13 +38,13 @@ class DistributionMatchingSettings(Config):
     """Augmentation of real and synthetic images alike."""
 
 
-class DistributionMatching(Optimised[DistributionMatchingSettings, None]):
+class MatchedMeans(Optimised[MatchedMeansSettings, None]):
     """Bring the mean features of synthetic images to those of real ones, under random networks."""
 
-    name = "dm"
-    summary = "distribution matching: mean features of real and synthetic images under random networks"
+    name = "means"
+    summary = "an example: mean features of real and synthetic images brought together under random networks"
     source = "Zhao and Bilen, WACV 2023"
-    Settings = DistributionMatchingSettings
+    Settings = MatchedMeansSettings
     knowledge = "none"
     separable = False
     defaults = {"recover": {"iterations": 1000, "optimizer": "sgd", "momentum": 0.5}}

@@ -138,7 +138,8 @@ def _method(name: str, found: Mapping[str, Any], settings: Mapping[str, Any]) ->
         ]
         for section, key in found["sections"].items()
     }
-    return {"name": name, "summary": found["summary"], "notes": {"source": found["source"]}, "sections": sections}
+    notes = {"source": found["source"], "knowledge": found["knowledge"]}
+    return {"name": name, "summary": found["summary"], "notes": notes, "sections": sections}
 
 
 def _recipe(recipe: Recipe) -> dict[str, Any]:

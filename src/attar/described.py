@@ -104,6 +104,7 @@ def _method(kind: type[Method], kinds: dict[str, type[Config]]) -> dict[str, Any
     return {
         "summary": kind.summary,
         "source": kind.source,
+        "knowledge": kind.knowledge,
         "sections": {name: _key(section, kinds) for name, section in sections.items()},
         "changed": {name: values for name, values in changed.items() if values},
     }

@@ -4,7 +4,7 @@ Our own are found in the files of their room, so that a new one is a file and no
 it brings in its pyproject.toml, and is found once it is installed:
 
     [project.entry-points."attar.methods"]
-    dm = "outside_method:DistributionMatching"
+    means = "outside_method:MatchedMeans"
 
 The groups are attar.methods, attar.knowledge, attar.models, attar.strategies, attar.codecs, attar.sources and
 attar.readers. Python functions take the classes and functions themselves, too. Needs no torch; code of other packages

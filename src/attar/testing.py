@@ -3,7 +3,7 @@
     from attar.testing import check_method, check_strategy
 
     def test_the_method_keeps_the_contract():
-        check_method(DistributionMatching)
+        check_method(MyMethod)
 
 A check raises AssertionError. Images are three classes of noise at 8 px, knowledge is made up; it takes a second.
 """

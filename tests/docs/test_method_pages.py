@@ -16,8 +16,10 @@ from attar.recipes import recipes
 from attar.run.settings import resolve, sections_of
 
 PAGES = {path.stem: path.read_text("utf-8") for path in (Path(__file__).parents[2] / "docs" / "methods").glob("*.md")}
-METHOD_OF = {"coresets": "herding"}
-"""Pages that have not the name of their method."""
+NAMES = {page: re.match(r"# (.+?): ", text)[1].split(", ") for page, text in PAGES.items()}
+"""The methods of each page, by its first line."""
+METHOD_OF = {page: names[0] for page, names in NAMES.items()}
+"""The method that a page's commands are of, where they name none."""
 COMMANDS = [
     (page, line.strip())
     for page, text in PAGES.items()
@@ -32,7 +34,7 @@ def test_a_command_on_a_page_is_one_that_attar_takes(page, line):
     words = shlex.split(line)[1:]
     sub = command.commands[words[0]]
     params = typed(sub.make_context(words[0], words[1:], resilient_parsing=len(words) == 1))
-    method, of_page = params.get("method") or METHOD_OF.get(page, page), METHOD_OF.get(page, page)
+    method, of_page = params.get("method") or METHOD_OF[page], METHOD_OF[page]
     if params.get("recipe") not in (None, "auto", "none"):
         assert params["recipe"] in recipes()
         method = recipes()[params["recipe"]].sections["run"]["method"]
@@ -43,11 +45,15 @@ def test_a_command_on_a_page_is_one_that_attar_takes(page, line):
     assert not problems
 
 
+def test_every_method_has_one_page():
+    assert sorted(name for names in NAMES.values() for name in names) == sorted(methods())
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_what_a_page_sets_is_a_setting_with_such_a_value(page):
     for line in PAGES[page].splitlines():
         assignments = re.findall(r"--set ([\w.]+=[^\s`]+)", line)
-        method = "sre2l" if "--method sre2l" in line else METHOD_OF.get(page, page)
+        method = "sre2l" if "--method sre2l" in line else METHOD_OF[page]
         resolve({"run": {"source": "digits", "method": method}}, assignments)
 
 
@@ -55,7 +61,7 @@ def test_what_a_page_sets_is_a_setting_with_such_a_value(page):
 def test_a_table_of_settings_names_fields_and_their_defaults(page):
     rows = re.findall(r"^\| `(\w+)\.(\w+)`(?:, `[\w.]+`)? \| ([^|]+) \|", PAGES[page], re.MULTILINE)
     assert len(rows) >= 6
-    resolved = resolve({"run": {"source": "digits", "method": METHOD_OF.get(page, page)}}).sections
+    resolved = resolve({"run": {"source": "digits", "method": METHOD_OF[page]}}).sections
     settings = {name: section.model_dump(mode="json") for name, section in resolved.items()}  # unused ones too
     for section, name, default in rows:
         assert re.split(r"[:,]", default)[0] == shown(settings[section][name]), f"{section}.{name}"

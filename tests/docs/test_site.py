@@ -43,6 +43,12 @@ def test_the_table_of_recipes_is_what_the_recipe_files_say():
     assert kept == TOOL["recipes_page"](TOOL["_recipes"]()), "to fix: python tools/docs.py"
 
 
+@pytest.mark.parametrize("path", TOOL["with_methods"](), ids=lambda path: path.name)
+def test_what_names_every_method_is_up_to_date(path):
+    assert path.read_text("utf-8") == TOOL["with_methods"]()[path], "to fix: python tools/docs.py"
+    assert all(f"{name}.md" in path.read_text("utf-8") for name in ("tesla", "rded"))
+
+
 def test_a_recipe_that_changes_changes_its_row():
     rows = TOOL["_recipes"]()
     changed = [(name, {**values, "published": "99.9 % | proven"}) for name, values in rows]

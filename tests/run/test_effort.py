@@ -142,6 +142,16 @@ def test_quick_recipes_resolve_at_every_size(method: str) -> None:
         assert name.removesuffix("-batch").endswith("-w32")
 
 
+def test_the_network_that_a_method_names_is_narrow_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = {"quick": True, "reached": "-"}
+    wide = {"run": {"method": "tesla", "ipc": 1}, "method": {"network": "convnet-d3-w128"}}
+    monkeypatch.setattr(effort, "recipes", lambda: {"some": effort.Recipe("some", notes, wide)})
+    task = Task(("a", "b"), 3, 64, 64, Normalization((0.5,) * 3, (0.5,) * 3))
+    found = quick_recipe("tesla", 1, task)
+    assert found is not None
+    assert found.sections["method"]["network"] == "convnet-d4-w32"
+
+
 def test_the_nearest_number_of_images_is_taken() -> None:
     task = open_source("digits").task
     assert [quick_recipe("tesla", ipc, task).name for ipc in (1, 2, 10, 50)] == [  # type: ignore[union-attr]

@@ -57,6 +57,13 @@ class ConvNet(nn.Module):
         return logits
 
 
+def convnet_for(height_px: int, width_px: int) -> str:
+    """The published ConvNet for a size, of width 128: depth 3 at 32 px, 4 at 64, 5 at 128; 2 at 8 px."""
+    size_px = min(height_px, width_px)
+    depth = min(5, max(2 if size_px >= 4 else 1, size_px.bit_length() - 3))
+    return f"convnet-d{depth}-w128"
+
+
 def norm_layers(norm: Norm, channels: int) -> list[nn.Module]:
     """The layer that normalises maps (b, channels, h, w) this way, with scale and shift; none for `none`."""
     match norm:

@@ -31,6 +31,8 @@ QUICK_S = 600.0
 """What quick means."""
 NARROW = 32
 """Width of the networks that quick takes."""
+NETWORKS = (("squeeze", "model"), ("method", "network"))
+"""Where a quick recipe may name a network that is made for the size of the images at hand."""
 WIDE = 3
 """With a network that takes so many times what there is, a narrow one is taken."""
 MOST_IMAGES = 20_000
@@ -102,8 +104,9 @@ def quick_recipe(method: str, ipc: int, task: Task) -> Recipe | None:
         return None
     nearest = min(found, key=lambda recipe: abs(math.log(int(_of(recipe, "ipc")) / ipc)))
     sections = {name: dict(values) for name, values in nearest.sections.items() if name not in ("run", "source")}
-    if model := sections.get("squeeze", {}).get("model"):
-        sections["squeeze"]["model"] = narrow_model(task, batch_norm=str(model).endswith("-batch"))
+    for section, key in NETWORKS:
+        if model := sections.get(section, {}).get(key):
+            sections[section][key] = narrow_model(task, batch_norm=str(model).endswith("-batch"))
     return Recipe(nearest.name, nearest.notes, sections)
 
 

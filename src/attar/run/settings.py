@@ -18,6 +18,7 @@ from attar.evaluation.evaluate import EvaluateSettings
 from attar.marks import Rules
 from attar.methods import method as method_named
 from attar.methods.base import Method
+from attar.models.convnet import convnet_for
 from attar.models.factory import require_known
 from attar.models.weights import without_place
 from attar.options import Machine, Seeded, Wanted
@@ -209,23 +210,26 @@ def choose_method(task: Task, ipc: int) -> tuple[str, str]:
 
 
 def with_models(settings: Settings, task: Task) -> Settings:
-    """Fill in the networks left to `auto`: the method's, or a ConvNet with its depth by the resolution."""
+    """Fill in the networks left to `auto`: the method's, or a ConvNet with its depth by the resolution.
+
+    Students are the network that was squeezed, or that the method itself names (`method.network`).
+    """
     default = settings.method.default_model(task) or default_model(task)
     sections = dict(settings.sections)
     squeezed = getattr(sections["squeeze"], "model", None)
     if squeezed == "auto":
         sections["squeeze"] = sections["squeeze"].model_copy(update={"model": default})
         squeezed = default
-    models = tuple(squeezed or default if name == "auto" else name for name in settings.evaluate.models)
+    named = {getattr(sections["method"], "network", "auto")} - {"auto"}
+    student = squeezed or next(iter(named), default)
+    models = tuple(student if name == "auto" else name for name in settings.evaluate.models)
     sections["evaluate"] = settings.evaluate.model_copy(update={"models": models})
     return Settings(sections, settings.method, settings.why)
 
 
 def default_model(task: Task) -> str:
-    """ConvNet of width 128: depth 3 at 32 px, 4 at 64, 5 at 128 as published, 2 at 8 px."""
-    size_px = min(task.height_px, task.width_px)
-    depth = min(5, max(2 if size_px >= 4 else 1, size_px.bit_length() - 3))
-    return f"convnet-d{depth}-w128"
+    """The published ConvNet for the task's size."""
+    return convnet_for(task.height_px, task.width_px)
 
 
 def _flag(section: str, key: str, value: Any) -> list[str]:
