@@ -3,7 +3,8 @@
 A recipe that claims published settings, whole or in part, has a row for each value that it claims. Sources: METHODS of
 the papers; for SRe2L its scripts (recover*.sh, relabel.sh, train_FKD.sh, squeeze_cifar.py, relabel_cifar.py) and those
 of its authors' tiny-imagenet repository (train_rn18.sh, train_kd.sh); for RDED argument.py, validation/main.py and
-scripts/; for trajectory matching the table in MTT's appendix, buffer.py, distill.py and TESLA's README.
+scripts/; for trajectory matching the table in MTT's appendix, buffer.py, distill.py and TESLA's README; for
+distribution matching main_DM.py and utils.py.
 """
 
 from __future__ import annotations
@@ -204,7 +205,34 @@ OURS_IN_WIDER_SETS = ("method.num_steps", "method.max_start_epoch", "method.batc
 """TESLA publishes a command for one image a class of ImageNet-1K alone."""
 IMAGENET_64_WIDER = {key: value for key, value in IMAGENET_64.items() if key not in OURS_IN_WIDER_SETS}
 
+# --- Distribution matching ----------------------------------------------------------------------------------------
+
+STUDENT_DSA = facts(
+    train__epochs=1000,
+    train__batch_size=256,
+    train__optimizer="sgd",
+    train__learning_rate=0.01,
+    train__momentum=0.9,
+    train__weight_decay=5e-4,
+    train__schedule="step",
+    train__milestones=(0.5,),
+    train__augment="dsa",
+    train__augment_per="operation",
+)
+DM = facts(
+    STUDENT_DSA,
+    method__network="convnet-d3-w128",
+    method__num_real=256,
+    method__start="real",
+    method__lr_images=1.0,
+    method__augment="dsa",
+    recover__iterations=20_000,
+    recover__optimizer="sgd",
+    recover__momentum=0.5,
+)
+
 PUBLISHED: dict[str, Facts] = {
+    **{f"dm-cifar10-ipc{i}": DM for i in (1, 10, 50)},
     **{f"sre2l-cifar100-ipc{i}": facts(TEACHER_32, RECOVER_32, STUDENT_32, train__batch_size=128) for i in (10, 50)},
     "sre2l-cifar10-ipc10": facts(TEACHER_32, RECOVER_32, STUDENT_32),
     "sre2l-cifar10-ipc50": facts(TEACHER_32, RECOVER_32, STUDENT_32, train__batch_size=128),
