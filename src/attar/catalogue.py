@@ -5,7 +5,6 @@ What attar brings stands in `catalogue.json`, which `python tools/docs.py` write
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -17,6 +16,7 @@ from attar.errors import nearest, unknown
 from attar.models.names import FAMILIES, library_names
 from attar.recipes import Recipe, recipes, study_about, study_names, study_values
 from attar.registry import outside, summary
+from attar.text import parse_json
 
 Kind = Literal["methods", "recipes", "datasets", "models", "strategies", "studies"]
 FILE = "catalogue.json"
@@ -156,5 +156,5 @@ def _summary(recipe: Recipe) -> str:
 
 @cache
 def _bundled() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(resources.files("attar").joinpath(FILE).read_text("utf-8"))
+    found: dict[str, Any] = parse_json(resources.files("attar").joinpath(FILE).read_text("utf-8"))
     return found

@@ -6,17 +6,19 @@ The resolved YAML, `attar show` and the docs table are all read off these classe
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from attar.errors import ConfigError, nearest
+from attar.text import MOST_WHOLE, parse_yaml, shortened
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -33,6 +35,7 @@ class Config(BaseModel):
         extra="forbid",
         use_attribute_docstrings=True,
         validate_default=True,
+        allow_inf_nan=False,
         protected_namespaces=(),
     )
     changed: ClassVar[Mapping[str, Any]] = {}
@@ -43,6 +46,8 @@ class Config(BaseModel):
     def _fill(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
+        if huge := [key for key, value in values.items() if isinstance(value, int) and abs(value) > MOST_WHOLE]:
+            raise ConfigError(f"{huge[0]} is beyond {MOST_WHOLE:,}", expected="a whole number of 64 bits")
         return {key: _as_typed(cls, key, value) for key, value in {**cls.changed, **values}.items()}
 
 
@@ -134,7 +139,7 @@ def place(
         path = rest if head in sections and rest else [head, *rest]
         owners = [head] if path is rest else [s for s, kind in sections.items() if head in kind.model_fields]
         if not equals:
-            problems.append(f"--set {assignment!r} is not key=value, such as recover.iterations=300")
+            problems.append(f"--set {shortened(assignment)!r} is not key=value, such as recover.iterations=300")
         elif not owners and rest:
             problems.append(f"{key}: unknown section {head!r}; known: {', '.join(sections)}")
         elif not owners:
@@ -144,8 +149,8 @@ def place(
         else:
             try:
                 value: Any = parse_value(text)
-            except yaml.YAMLError:
-                problems.append(f"{key}: {text!r} is not a YAML value")
+            except ValueError as error:
+                problems.append(f"{key}: {shortened(text)!r} is not a value of YAML: {error}")
                 continue
             for name in reversed(path):
                 value = {name: value}
@@ -155,12 +160,10 @@ def place(
 
 def parse_value(text: str) -> Any:
     """Read one YAML value; `1e-3`, which YAML takes for text, is read as the number it is."""
-    value = yaml.safe_load(text)
+    value = parse_yaml(text)
     if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
+        with suppress(ValueError):
+            return value if not math.isfinite(number := float(value)) else number
     return value
 
 
@@ -232,7 +235,7 @@ def _problem(section: str, kind: type[Config], detail: Any, values: Mapping[str,
         return f"{where}: {told}".replace("\n", "\n    ")
     message = detail["msg"].removeprefix("Value error, ")
     if path and detail["type"] != "missing":
-        return f"{where}: {message} (found {value_text(detail['input'])})"
+        return f"{where}: {message} (found {shortened(value_text(detail['input']))})"
     return f"{where}: {message}" if where else message
 
 
@@ -251,7 +254,7 @@ def _of_several(kind: type[Config], loc: Sequence[str | int], values: Mapping[st
         return None
     wanted = _type_name(kind.model_fields[str(field)])
     path = ".".join(map(str, names))
-    return f"{path}: Input should be {wanted} (found {value_text(values[str(field)])})"
+    return f"{path}: Input should be {wanted} (found {shortened(value_text(values[str(field)]))})"
 
 
 def _innermost(error: ValidationError) -> list[Any]:

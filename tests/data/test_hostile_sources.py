@@ -152,7 +152,6 @@ def test_folders_nested_deeper_than_python_calls_may_be_are_walked(tmp_path: Pat
 @pytest.mark.parametrize(
     "header",
     [
-        "license: 2020-99-99",
         "license: " + "[" * 1500,
         "a: &a [x,x,x,x,x,x,x,x,x]\n"
         + "\n".join(f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]" for a, b in zip("abcdefghi", "bcdefghij", strict=True))

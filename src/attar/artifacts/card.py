@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from PIL import Image
 
 from attar.artifacts import description as about
@@ -25,6 +24,7 @@ from attar.errors import ArtifactError
 from attar.results.records import Labels, Record
 from attar.results.verdict import Words
 from attar.runtime.files import write_text
+from attar.text import parse_yaml, yaml_text
 
 README = "README.md"
 PREVIEW = "preview.png"
@@ -38,7 +38,7 @@ _LICENSES = re.compile(
 
 def render(description: Description, records: Sequence[Record] = (), verdict: Words | None = None) -> str:
     """Write the dataset card: YAML header and Markdown."""
-    header = _yaml(_header(description))
+    header = yaml_text(_header(description))
     sections = (_title, _use, _making, _limits, _rights)
     title, use, making, limits, rights = ("\n".join(section(description)) for section in sections)
     results = "\n".join(_results(records, verdict or Words()))
@@ -62,10 +62,10 @@ def class_names(text: str) -> tuple[str, ...]:
     """Class names as the YAML header of a card gives them; raises ArtifactError where it has none."""
     try:
         _, header, _ = re.split(r"^---$", text, maxsplit=2, flags=re.MULTILINE)
-        features = yaml.safe_load(header)["dataset_info"]["features"]
+        features = parse_yaml(header)["dataset_info"]["features"]
         names = next(f for f in features if f["name"] == "label")["dtype"]["class_label"]["names"]
         return tuple(names[str(label)] for label in range(len(names)))
-    except (ValueError, KeyError, TypeError, StopIteration, yaml.YAMLError) as error:
+    except (ValueError, KeyError, TypeError, StopIteration) as error:
         raise ArtifactError(
             f"{README} has no readable YAML header with class names",
             expected="dataset_info.features with a class_label",
@@ -267,7 +267,7 @@ def _making(d: Description) -> Iterator[str]:
         yield f"\n{_fenced('sh', command)}"
     if d.settings:
         yield "\n<details><summary>settings.yaml</summary>\n"
-        yield f"{_fenced('yaml', _yaml(d.settings))}\n\n</details>"
+        yield f"{_fenced('yaml', yaml_text(d.settings))}\n\n</details>"
 
 
 def _command(d: Description) -> str:
@@ -331,20 +331,6 @@ def _bytes(num: int) -> str:
         if num < 999.5 * size:
             return f"{num / size:.3g} {unit}"
     return f"{num / 1e9:,.0f} GB"
-
-
-class _Dumper(yaml.SafeDumper):
-    pass
-
-
-_Dumper.add_representer(  # outside double quotes, YAML folds characters such as U+0085 into spaces
-    str,
-    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, None if text.isprintable() else '"'),
-)
-
-
-def _yaml(values: Mapping[str, Any]) -> str:
-    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def _text(value: str) -> str:

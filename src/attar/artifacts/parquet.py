@@ -26,6 +26,7 @@ from PIL import Image
 from attar.data.columns import UNREADABLE, read_batches
 from attar.errors import ArtifactError
 from attar.runtime.files import new_file
+from attar.text import parse_json
 
 SHARD_BYTES = 400_000_000
 """A shard ends before it grows past this."""
@@ -219,7 +220,7 @@ def _telling(path: Path) -> Iterator[None]:
 
 def _class_names(path: Path, metadata: dict[bytes, bytes]) -> tuple[str, ...]:
     try:
-        names = json.loads(metadata[b"huggingface"])["info"]["features"]["label"]["names"]
+        names = parse_json(metadata[b"huggingface"])["info"]["features"]["label"]["names"]
         return tuple(str(name) for name in names)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise _damaged(path, "no class names in its metadata", "Hugging Face features") from error

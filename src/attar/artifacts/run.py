@@ -21,14 +21,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from attar.config import Change, differences
 from attar.errors import ArtifactError
 from attar.marks import Rules
 from attar.runtime.events import read_events
 from attar.runtime.files import digest, read_json, sha256, write_json, write_text, writing
 from attar.runtime.reading import read_yaml, require_file
+from attar.text import yaml_text
 
 CONFIG = "config.yaml"
 _EVENTS = "events.jsonl"
@@ -92,7 +91,7 @@ class RunFolder:
                 self._clear(STAGES[0] if redo is None else redo)
         else:
             self.require_free()
-        write_text(config, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+        write_text(config, yaml_text(settings))
 
     def _require_same(self, settings: Mapping[str, Any], redo: str | None) -> None:
         """Raise ArtifactError unless these made the folder, but for numbers that grow and what is done again."""

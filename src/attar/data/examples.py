@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor
 
 from attar.data.raster import Encoded
 from attar.errors import DataError
 from attar.runtime.files import digest
 from attar.task import Normalization
+from attar.text import parse_yaml
 
 SPLITS: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -120,8 +120,8 @@ def licence_of(folder: Path) -> str | None:
     try:
         text = card.read_bytes()[:_CARD_LIMIT_BYTES].decode("utf-8", errors="replace")
         parts = text.split("---", 2)
-        header = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):  # ValueError: a day such as 2020-99-99
+        header = parse_yaml(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
+    except (OSError, ValueError):
         return None
     licence = header.get("license") if isinstance(header, dict) else None
     named = licence if isinstance(licence, list) else [licence]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from attar.data.examples import Examples, Found, split_named, unlabelled
 from attar.data.raster import Encoded, digest_of
 from attar.errors import DataError
 from attar.options import Reading
+from attar.text import parse_json
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "fine_label", "labels")
@@ -143,7 +143,7 @@ def _of_dataset(where: str, split: str, dataset: Any) -> Table:
 def features(schema: pa.Schema) -> dict[str, Any]:
     """Read Hugging Face's description of the columns from a parquet file's metadata."""
     try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        features = parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError):
         return {}
     return features if isinstance(features, dict) else {}

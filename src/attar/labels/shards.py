@@ -7,7 +7,6 @@ Needs no torch. Opening reads no more than the header.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from attar.errors import ArtifactError
 from attar.labels.codec import Codec
 from attar.labels.plan import VIEW, LabelPlan, Shard
 from attar.runtime.tensorfile import Place
+from attar.text import parse_json
 
 TENSOR, VIEWS = "labels", "views"
 _CODES = {"u1": "U8", "<f2": "F16", "<f4": "F32"}
@@ -54,8 +54,8 @@ def open_shard(folder: Path, plan: LabelPlan, shard: Shard) -> OpenShard:
             length = int.from_bytes(file.read(8), "little")
             if length > _MOST_HEADER_BYTES:
                 raise ValueError(f"a header of {length} bytes")
-            header = json.loads(file.read(length))
-        note = {key: json.loads(value) for key, value in header.pop("__metadata__").items()}
+            header = parse_json(file.read(length))
+        note = {key: parse_json(value) for key, value in header.pop("__metadata__").items()}
         if note["plan"] != plan.to_json():
             raise _unexpected(path, f"{note['plan']}", f"{plan.to_json()}")
         tensors = _places(header, _tensors_of(plan, shard), 8 + length, path.stat().st_size)

@@ -11,7 +11,6 @@ names. A network that was trained under another normalisation gets a first modul
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from attar.models.checkpoints import read_state
 from attar.models.factory import build, find, last_linear, timm_model
 from attar.models.weight_names import renamed, without_prefix
 from attar.task import Normalization, Task
+from attar.text import parse_json
 
 RELEASED = "released"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
@@ -210,8 +210,8 @@ def _known(notes: Mapping[str, str]) -> tuple[Normalization | None, Names | None
     if "task" not in notes:
         return None, None
     try:
-        task = Task.from_json(json.loads(notes["task"]))
-        other = json.loads(notes.get("renormalization", "null"))
+        task = Task.from_json(parse_json(notes["task"]))
+        other = parse_json(notes.get("renormalization", "null"))
         theirs = Normalization.from_json(other) if other else task.normalization
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ArtifactError):
         return None, None

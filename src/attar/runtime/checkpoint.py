@@ -17,6 +17,7 @@ from attar.errors import ArtifactError
 from attar.runtime.files import write_bytes, write_parts
 from attar.runtime.reading import parse_notes, require_file
 from attar.runtime.tensorfile import encode_header
+from attar.text import parse_json
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
@@ -87,7 +88,7 @@ def _note(file: Any) -> dict[str, Any]:
 def _in_order(data: bytes) -> bytes:
     """Sort the metadata in a safetensors header: the library writes its keys in an order of chance."""
     start = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:start])
+    header = parse_json(data[8:start])
     if len(header.get("__metadata__", ())) < 2:
         return data
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))

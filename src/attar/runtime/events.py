@@ -32,6 +32,7 @@ from rich.text import Text
 
 from attar.runtime.files import writing
 from attar.runtime.reading import lines_of, require_file
+from attar.text import parse_json
 
 _PLAIN_INTERVAL_S = 10.0
 KEY = ("stage", "event", "item", "step")
@@ -173,8 +174,8 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 def _event(line: bytes) -> dict[str, Any] | None:
     """The event of a line; None where it holds none."""
     try:
-        event = json.loads(line.decode("utf-8", errors="replace"))
-    except (ValueError, RecursionError):
+        event = parse_json(line.decode("utf-8", errors="replace"), finite=False)
+    except ValueError:
         return None
     if not isinstance(event, dict) or not all(_is_flat(event.get(name)) for name in KEY):
         return None

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from attar.errors import ArtifactError, ResourceError
-from attar.runtime.reading import parse_json, read_bytes
+from attar.runtime.reading import read_bytes
+from attar.text import parse_json
 
 
 @contextmanager

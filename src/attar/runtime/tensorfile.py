@@ -10,6 +10,8 @@ from typing import Any
 
 import safetensors
 
+from attar.text import parse_json
+
 DTYPES = {"U8": "u1", "F16": "<f2", "F32": "<f4", "I64": "<i8"}
 """What numpy calls the dtypes that are written and read in parts."""
 
@@ -39,7 +41,7 @@ def places(path: Path) -> dict[str, Place]:
         pass  # it has looked at the header as nothing below does
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
+        header = parse_json(file.read(length))
     return {
         name: Place(
             8 + length + said["data_offsets"][0], DTYPES.get(said["dtype"], said["dtype"]), tuple(said["shape"])

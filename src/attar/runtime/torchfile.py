@@ -33,6 +33,7 @@ from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from attar.errors import ArtifactError
+from attar.text import parse_json
 
 MOST_SECONDS, _BYTES_PER_SECOND = 10, 20_000_000
 """Of the processor's time that reading may take, and how many bytes add another second."""
@@ -218,13 +219,13 @@ def _rehearsed(path: Path, mapped: bool) -> str | None:
                 _end(process, os.getpid())
     if not answer:
         return f"reading it takes more than {MOST_SECONDS} s or too much memory"
-    reason: str | None = json.loads(answer)
+    reason: str | None = parse_json(answer)
     return reason
 
 
 def _serve() -> None:
     for line in sys.stdin:
-        path, mapped, most_seconds = json.loads(line)
+        path, mapped, most_seconds = parse_json(line)
         try:
             _limit(Path(path).stat().st_size, most_seconds)
             _read(Path(path), mapped)

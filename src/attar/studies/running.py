@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from attar.artifacts.run import RunFolder
 from attar.errors import ArtifactError, ConfigError, DivergedError
 from attar.report.formats import count, duration
@@ -29,6 +27,7 @@ from attar.studies.jobs import train_in_jobs
 from attar.studies.result import StudyResult, gather, held_equal, write
 from attar.studies.settings import StudySettings
 from attar.studies.trainings import Clock, Outcome, Study, train_here
+from attar.text import yaml_text
 
 SETTINGS = "study.yaml"
 
@@ -88,7 +87,7 @@ def _run(settings: StudySettings, folder: Path, machine: Machine, engine: Engine
     missing, plan = study.missing(), _plan(study)
     engine.barrier()  # all have looked before any trains
     if engine.leads:
-        write_text(folder / SETTINGS, yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True))
+        write_text(folder / SETTINGS, yaml_text(_plain(settings)))
         events.say(f"{plan}. {plan.held_equal}")
     diverged = _train(study, missing, machine)
     engine.barrier()

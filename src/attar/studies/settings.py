@@ -18,14 +18,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, field_validator
 
 from attar.config import Config, not_valid, place, validated
 from attar.data.sources import SourceSettings
-from attar.errors import ConfigError, unknown
+from attar.errors import unknown
 from attar.models.factory import require_known
-from attar.recipes import study_names, study_text
+from attar.recipes import is_file, settings_text, settings_values, study_names, study_text
 from attar.results.records import Split
 from attar.training.section import TrainSection
 
@@ -163,24 +162,15 @@ def read_study(name: str, assignments: Sequence[str] = (), given: Mapping[str, A
 
 
 def _parsed(name: str) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(_text(name))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"study {name} is not YAML: {error}") from error
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise ConfigError(f"study {name} is not a mapping", expected="fields such as data, models, strategies", fix=FIX)
-    return values
+    return settings_values(_text(name), f"study {name}")
 
 
 def _text(name: str) -> str:
     if name in study_names():
         return study_text(name)
     path = Path(name)
-    try:
-        if path.is_file():
-            return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} can't be read as a study: {error}", expected="a YAML file in UTF-8") from error
+    if is_file(path):
+        return settings_text(path, "study")
     raise unknown("study", name, study_names(), fix="name one of them, or give the path of a YAML file")
 
 

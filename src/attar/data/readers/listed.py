@@ -10,7 +10,6 @@ The column of files is found by its values: they are files that lie below the fo
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from attar.data.walking import Walked, below, hidden, is_image, of_files, visibl
 from attar.errors import DataError
 from attar.options import Reading
 from attar.runtime.events import Events
+from attar.text import parse_json
 
 ENDINGS = (".csv", ".tsv", ".jsonl")
 FILE_COLUMNS = (
@@ -150,10 +150,10 @@ def _read_table(path: Path, root: Path) -> _Table:
     try:
         with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
             if path.suffix.lower() == ".jsonl":
-                rows = [json.loads(line) for line in stream if line.strip()]
+                rows = [parse_json(line) for line in stream if line.strip()]
             else:
                 rows = list(csv.DictReader(stream, delimiter=_delimiter(path)))
-    except (ValueError, RecursionError, csv.Error) as error:
+    except (ValueError, csv.Error) as error:
         raise DataError(
             f"{path} can't be read as a table: {error}",
             expected="a CSV with a header, or a JSON object a line",
@@ -171,9 +171,9 @@ def _header(path: Path) -> list[str]:
         line = stream.readline(1 << 16)
     try:
         if path.suffix.lower() == ".jsonl":
-            return list(map(str, json.loads(line)))
+            return list(map(str, parse_json(line)))
         return next(csv.reader([line], delimiter=_delimiter(path)), [])
-    except (ValueError, RecursionError, TypeError, csv.Error):
+    except (ValueError, TypeError, csv.Error):
         return []
 
 

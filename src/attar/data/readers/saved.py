@@ -7,7 +7,6 @@ data-*.arrow         a table as a stream of Arrow's, its columns described as in
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ from attar.data.columns import MOST_UNFOLDED, UNREADABLE, require_names
 from attar.data.examples import Found, licence_of, quoted, split_named
 from attar.data.readers.base import Reader
 from attar.data.tables import Table, features, found_in
-from attar.errors import DataError
+from attar.errors import ArtifactError, DataError
 from attar.options import Reading
 from attar.runtime.events import Events
-from attar.runtime.files import digest
+from attar.runtime.files import digest, read_json
 
 SPLITS, STATE, DATA = "dataset_dict.json", "state.json", ".arrow"
 _LEAST_BYTES = 1 << 20
@@ -79,8 +78,8 @@ def _files(path: Path) -> list[Path]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
-    except (ValueError, RecursionError, FileNotFoundError):
+        found = read_json(path)
+    except ArtifactError:
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import glob
 import itertools
-import json
 import re
 import tarfile
 from array import array
@@ -31,6 +30,7 @@ from attar.options import Reading
 from attar.runtime.archives import plain_files
 from attar.runtime.events import Events
 from attar.runtime.files import digest
+from attar.text import parse_json
 
 PREFIX = "wds:"
 NAMES = ("classnames.txt", "classes.txt")
@@ -307,8 +307,8 @@ def _text(file: BinaryIO, member: tarfile.TarInfo) -> str:
 
 def _json(text: str) -> Mapping[str, Any]:
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
+        values = parse_json(text)
+    except ValueError:
         return {}
     return values if isinstance(values, dict) else {}
 
