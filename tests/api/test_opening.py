@@ -305,3 +305,9 @@ def test_a_distilled_set_in_memory_is_judged_and_gone_on_with(
     with pytest.raises(DataError, match="one label for each"):
         attar.evaluate((pixels[:3], labels[:2]), (pixels, labels), **given)
     assert kept.stat().st_size > 2 * 3 * 64
+
+
+def test_a_black_image_in_a_data_set_of_bytes_is_one() -> None:
+    grey = torch.arange(0, 200, 20, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+    source = opened({split: Pairs(10, lambda i: (grey[i], i % 2)) for split in ("train", "test")})
+    assert torch.equal(shown(source), grey)

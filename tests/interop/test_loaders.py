@@ -41,7 +41,7 @@ def test_a_plain_dataset_reads_each_export(tmp_path: Path, floats: Distilled, ex
     for (name, to), folder in folders.items():
         distilled = floats if name == "floats" else exact
         images, targets = torch.load(folder / "read.pt", weights_only=True)
-        if (name, to) == ("floats", "imagefolder"):
+        if name == "floats" and to in ("imagefolder", "medmnist"):
             shown = distilled.task.normalization.normalize(distilled.pixels_8bit())
             assert torch.allclose(images, shown, atol=1e-6)
             assert torch.equal(targets, distilled.labels)

@@ -190,7 +190,7 @@ class ExportOptions(Config):
     out: Annotated[PathLike, Flag("--out")] = Field(kw_only=False)
     """Folder to write to: images and a loader; it must be new or empty, unless an export in it is to be replaced."""
     to: str = Field(default="imagefolder", kw_only=False)
-    """The format: imagefolder, tensors or webdataset."""
+    """The format: imagefolder, tensors, medmnist or webdataset."""
     overwrite: bool = False
     """Replace an export that is there."""
 

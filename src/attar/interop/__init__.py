@@ -1,6 +1,7 @@
 """Other people's formats, both ways.
 
 imagefolder.py  tensors.py  webdataset.py    a format each: export, read
+medmnist.py     an .npz that other programs read    tensors.py reads it
 fkd.py          soft labels that were stored for views of an image folder    unpacking.py   an archive of them
 foreign.py      recognise a format        loaded.py   what was read        settings.py  scales.py   what values are
 images.py       images of people one does not know
@@ -16,6 +17,7 @@ from typing import Protocol
 from attar.artifacts.distilled import Distilled
 from attar.interop.folder import Export
 from attar.interop.imagefolder import export_imagefolder
+from attar.interop.medmnist import export_medmnist
 from attar.interop.tensors import export_tensors
 from attar.interop.webdataset import export_webdataset
 
@@ -30,5 +32,6 @@ class _Exporter(Protocol):
 EXPORTERS: dict[str, tuple[_Exporter, str]] = {
     "imagefolder": (export_imagefolder, "PNGs in a folder for each class; 8-bit pixels and hard labels only"),
     "tensors": (export_tensors, "images_best.pt and labels_best.pt, as trajectory-matching code reads them"),
+    "medmnist": (export_medmnist, "one .npz as MedMNIST lays it out; 8-bit pixels and hard labels only"),
     "webdataset": (export_webdataset, "tar files with a PNG, a class and float pixels for each image, for streams"),
 }

@@ -111,6 +111,19 @@ def lost_labels(distilled: Distilled) -> list[str]:
             return []
 
 
+def lost_in_8bit(distilled: Distilled) -> list[str]:
+    """What a format of 8-bit pixels and hard labels leaves out."""
+    lost = [] if distilled.exact_8bit else ["float pixels: clamped and rounded to 8 bits"]
+    if distilled.label_kind == "soft":
+        lost.append("soft labels: each image has its class only")
+    lost += lost_labels(distilled)
+    if distilled.learning_rate is not None:
+        lost.append(f"the learnt learning rate {distilled.learning_rate:.6g}: use it by hand")
+    if distilled.task.normalization.whitening is not None:
+        lost.append("the whitening: networks take the whitened images, and these are the pixels")
+    return lost
+
+
 def read_note(folder: Path) -> Note | None:
     """Read the note of an export; None where there is none, as in what other programs made.
 

@@ -20,7 +20,7 @@ from attar.data.raster import SUFFIXES
 from attar.data.walking import is_image, visible_folders
 from attar.errors import DataError
 from attar.interop.fkd import FIRST, FkdLabels, find_labels
-from attar.interop.folder import Export, Note, exported, exporting, imported, lost_labels, read_note
+from attar.interop.folder import Export, Note, exported, exporting, imported, lost_in_8bit, read_note
 from attar.interop.images import decode_images
 from attar.interop.loaded import Loaded, Origin
 from attar.interop.settings import ForeignSettings
@@ -54,7 +54,7 @@ def export_imagefolder(distilled: Distilled, out: Path, *, overwrite: bool = Fal
 
     Raises ResourceError where `out` is not empty; `overwrite` replaces an earlier export.
     """
-    lost = _lost(distilled)
+    lost = lost_in_8bit(distilled)
     with exporting(distilled, out, lost, loader="imagefolder", whitened=False, overwrite=overwrite) as building:
         folders = [building / name for name in folder_names(distilled.task.class_names)]
         for folder in folders:
@@ -158,18 +158,6 @@ def _stored_labels(source: Path, labels: Tensor, task: Task, settings: ForeignSe
     return FkdLabels(
         folder, labels, task.num_classes, task.shape, seed=settings.fkd_seed, unchecked=settings.fkd_unchecked
     )
-
-
-def _lost(distilled: Distilled) -> list[str]:
-    lost = [] if distilled.exact_8bit else ["float pixels: clamped and rounded to 8 bits"]
-    if distilled.label_kind == "soft":
-        lost.append("soft labels: each image has its class only")
-    lost += lost_labels(distilled)
-    if distilled.learning_rate is not None:
-        lost.append(f"the learnt learning rate {distilled.learning_rate:.6g}: use it by hand")
-    if distilled.task.normalization.whitening is not None:
-        lost.append("the whitening: networks take the whitened images, and these are the pixels")
-    return lost
 
 
 def _label(folder: Path, label_of: dict[str, int], names: Sequence[str]) -> int:

@@ -15,8 +15,8 @@ from torch import Tensor
 from attar.data.arrayfiles import read_npz
 from attar.errors import ArtifactError, ConfigError
 
-IMAGES = ("images", "image", "images_syn", "image_syn", "syn_images", "data", "x")
-LABELS = ("labels", "label", "labels_syn", "label_syn", "syn_labels", "targets", "y")
+IMAGES = ("images", "image", "images_syn", "image_syn", "syn_images", "data", "x", "train_images")
+LABELS = ("labels", "label", "labels_syn", "label_syn", "syn_labels", "targets", "y", "train_labels")
 SOFT = ("soft_labels", "soft")
 RATES = ("lr", "learning_rate", "syn_lr")
 EXPECTED = (

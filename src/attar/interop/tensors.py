@@ -252,7 +252,12 @@ def _images(
     """The images as they are stored, their scale, and in words what they were taken to be."""
     images = found.images
     by_values = settings is not AS_SAID and note is None
-    if not (images.is_floating_point() or by_values) or tuple(images.shape) != (num, *task.shape) or num == 0:
+    exported = note is not None and images.dtype == torch.uint8
+    if (
+        not (images.is_floating_point() or by_values or exported)
+        or tuple(images.shape) != (num, *task.shape)
+        or num == 0
+    ):
         raise _unfit(found, task)
     if note and images.is_floating_point():
         scale = note.task.normalization
@@ -260,6 +265,7 @@ def _images(
     if images.is_floating_point() and (problems := image_problems(images.float().numpy())):
         raise ArtifactError(f"{found.path}: {'; '.join(problems)}", fix="fetch or save them again")
     kind: Kind = tell(images, str(found.path)) if settings.pixels == "auto" else settings.pixels
+    kind = "bytes" if exported else kind
     own = replace(task.normalization, whitening=None)
     match kind:
         case "normalized":

@@ -216,7 +216,9 @@ def _image(image: Any, where: str) -> Pixels:
         raise DataError(f"{where} is {type(image).__name__}", expected="an image of Pillow, an array or a tensor")
     values = _array(image)
     layout: Layout = "NHW" if values.ndim == 2 else "auto"
-    pixels: Pixels = to_bytes(with_layout(values[None], layout, where), where)[0]
+    upright = with_layout(values[None], layout, where)
+    # a single uint8 image may well be all black, which says nothing about the range of the others
+    pixels: Pixels = (upright if upright.dtype == np.uint8 else to_bytes(upright, where))[0]
     return pixels
 
 
