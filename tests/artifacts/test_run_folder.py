@@ -1,11 +1,12 @@
 import pytest
 
 import attar
-from attar.artifacts.run import RunFolder
+from attar.artifacts.run import RunFolder, require_intact
 from attar.errors import ArtifactError
 from attar.marks import Rules
 from attar.methods import methods
 from attar.run.settings import sections_of
+from attar.runtime.files import read_json, write_json, write_text
 
 RULES = Rules.of(sections_of(methods()["tesla"]))
 
@@ -175,3 +176,26 @@ def test_a_folder_of_other_files_is_refused_and_left_as_it_is(tmp_path):
     with pytest.raises(ArtifactError, match="not a run of attar: it holds cats"):
         attar.distill("digits", "random", 1, out=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["cats"]
+
+
+def test_a_flipped_bit_in_a_finished_stage_is_told_with_its_file(tmp_path):
+    stage = RunFolder(tmp_path).stage("squeeze", {"a": 1})
+    with stage.making(["teacher.safetensors"]):
+        write_text(stage.folder / "teacher.safetensors", "weights")
+    require_intact(stage.folder)
+    (stage.folder / "teacher.safetensors").write_text("weightt")
+    assert stage.complete, "of the size that it had"
+    with pytest.raises(ArtifactError, match=r"squeeze/teacher\.safetensors is damaged") as told:
+        require_intact(stage.folder)
+    assert "delete it and run `attar distill` again with --redo recover" in told.value.fix
+
+
+@pytest.mark.parametrize("name", ["/etc/hostname", "../../secret", "../distilled/../../secret", "..", "a/../../b", ""])
+def test_a_manifest_names_no_file_outside(tmp_path, name):
+    stage = RunFolder(tmp_path).stage("squeeze", {"a": 1})
+    with stage.making([]):
+        pass
+    note = read_json(stage.folder / "manifest.json")
+    write_json(stage.folder / "manifest.json", note | {"files": {name: {"bytes": 1, "sha256": "0"}}})
+    with pytest.raises(ArtifactError, match="what it says of the file"):
+        _ = stage.complete

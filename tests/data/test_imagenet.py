@@ -177,6 +177,19 @@ def test_memory_changes_neither_pixels_nor_fingerprint(full: Path) -> None:
     assert changed.fingerprint != first.fingerprint
 
 
+def test_other_bytes_of_the_same_size_are_noticed_where_images_are_not_decoded(full: Path) -> None:
+    lazy = SourceSettings(data_dir=full, resolution=16, memory_gib=0)
+    first = open_source("imagenet-1k", lazy)
+    assert first.content("train").by == "names, sizes and 36 of 36 images"
+    tested = first.content("test")
+    photo = full / "val" / TENCH / f"{TENCH}_1.JPEG"
+    photo.write_bytes(photo.read_bytes()[::-1])
+    judged = open_source("imagenet-1k", lazy)
+    assert judged.fingerprint == first.fingerprint, "of what is learnt from"
+    assert tested.by == judged.content("test").by == "names, sizes and 8 of 8 images"
+    assert tested != judged.content("test")
+
+
 def test_folders_that_are_not_imagenets(full: Path) -> None:
     (full / "train" / "cats").mkdir()
     with pytest.raises(DataError, match=r"folders 'cats'(.|\n)*give the folder itself"):

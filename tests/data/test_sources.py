@@ -130,6 +130,23 @@ def test_the_fingerprint_follows_content_and_settings_not_place(make_folder: Mak
     assert open_at(moved).fingerprint != first
 
 
+def test_swapped_test_images_of_equal_size_are_other_content(make_folder: Make) -> None:
+    root = make_folder({"train": 6, "test": 2}, kind="BMP")
+    first = open_at(root)
+    before = first.content("test")
+    assert before == open_at(root, memory_gib=0).content("test")
+    assert first.content("test").by == "every byte"
+    ant, bee = (root / "test" / name / "0000.png" for name in ("ant", "bee"))
+    swapped = bee.read_bytes(), ant.read_bytes()
+    assert len(swapped[0]) == len(swapped[1])
+    ant.write_bytes(swapped[0])
+    bee.write_bytes(swapped[1])
+    again = open_at(root)
+    assert again.fingerprint == first.fingerprint, "of names and sizes of the test split, which is not read before"
+    assert again.content("test") != before
+    assert again.content("train") == first.content("train")
+
+
 def test_too_large_for_memory_is_decoded_on_demand_with_the_same_result(make_folder: Make) -> None:
     root = make_folder({"train": 6, "test": 3})
     memory, lazy = open_at(root), open_at(root, memory_gib=0)

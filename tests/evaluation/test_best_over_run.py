@@ -15,7 +15,7 @@ from torch import Tensor
 from attar.artifacts.card import update_card
 from attar.artifacts.distilled import Distilled, write_distilled
 from attar.artifacts.recovered import state_name, write_chunk
-from attar.data.loading import MemorySplit
+from attar.data.loading import Content, MemorySplit
 from attar.errors import ConfigError
 from attar.evaluation import trials
 from attar.evaluation.best_over_run import best_epochs, best_state, states_of
@@ -47,6 +47,9 @@ class MadeSource:
         torch.tensor([60, 190] * 4, dtype=torch.uint8).view(8, 1, 1, 1).repeat(1, 1, 4, 4), LABELS.repeat(4)
     )
     validation = test = train
+
+    def content(self, split: str) -> Content:
+        return Content("the same", "every byte")
 
 
 def make_run(folder: Path, contrasts: dict[int, float], last: float, soft: bool = False) -> Distilled:

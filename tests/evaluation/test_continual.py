@@ -11,7 +11,7 @@ from attar.artifacts.distilled import Distilled
 from attar.augment.replayed import ReplayedSet
 from attar.augment.views import Views, ViewSettings
 from attar.config import options
-from attar.data.loading import MemorySplit, RealSet, TensorSet
+from attar.data.loading import Content, MemorySplit, RealSet, TensorSet
 from attar.errors import ConfigError, DataError
 from attar.evaluation import trials
 from attar.evaluation.continual import ContinualSettings, SeenClasses, continual, part_of, seen_classes
@@ -31,6 +31,9 @@ class MadeSource:
     validation: MemorySplit
     test: MemorySplit
     fingerprint: str
+
+    def content(self, split: str) -> Content:
+        return Content(f"images of {split}", "every byte")
 
 
 def make_split(num: int) -> MemorySplit:

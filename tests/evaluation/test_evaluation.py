@@ -14,7 +14,7 @@ from attar.augment.replayed import ReplayedSet
 from attar.augment.views import Views, ViewSettings
 from attar.config import options
 from attar.data import loading
-from attar.data.loading import MemorySplit, RealSet
+from attar.data.loading import Content, MemorySplit, RealSet
 from attar.errors import ArtifactError, ConfigError, DataError
 from attar.evaluation import evaluate as evaluation
 from attar.evaluation import trials
@@ -27,6 +27,7 @@ from attar.results.ddranking import ARS, HLR, IOR, LRS
 from attar.results.records import Record
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events, read_events
+from attar.runtime.files import digest
 from attar.task import Normalization, Task
 from attar.training.section import TrainSection
 
@@ -42,6 +43,10 @@ class MadeSource:
     validation: MemorySplit
     test: MemorySplit
     fingerprint: str = "f"
+
+    def content(self, split: str) -> Content:
+        shown = getattr(self, split)
+        return Content(digest(shown.pixels(torch.arange(len(shown))).tolist()), "every byte")
 
 
 def make_split(num: int, seed: int) -> MemorySplit:
@@ -153,6 +158,8 @@ def test_finished_trials_are_used_again_and_only_for_the_same_question(
     assert len(newly_trained(training=TRAINING.model_copy(update={"momentum": 0.5}))) == 4 + 2
     assert len(newly_trained(split="validation")) == 6
     assert len(newly_trained(None, replace(make_source(), fingerprint="g"))) == 6
+    swapped = replace(make_source(), test=make_split(12, 3))
+    assert len(newly_trained(None, swapped)) == 6, "other images that judge, of as many bytes"
 
 
 def test_random_images_are_drawn_anew_by_seed_at_the_same_count() -> None:

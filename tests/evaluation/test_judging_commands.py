@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import attar
 from attar import options
 from attar.api.options import EvaluateOptions
 from attar.cli import app
-from attar.errors import ConfigError
+from attar.errors import ArtifactError, ConfigError
 
 Distilled = Callable[[int], Path]
 NARROW = {"train.epochs": 2, "full_epochs": 1}
@@ -65,6 +66,39 @@ def test_continual_learning_draws_the_page_of_its_run_again(run: Distilled) -> N
     assert "Classes arriving step by step" in (run(2) / "report.html").read_text("utf-8")
     with pytest.raises(ConfigError, match="labels"):
         attar.continual(run(2), "digits", model="convnet-d1-w4", labels=["soft"])
+
+
+def test_another_source_is_told_and_leaves_page_and_card_alone(
+    run: Distilled, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = tmp_path / "run"
+    shutil.copytree(run(1), made)
+    before = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
+    narrow: dict[str, Any] = {"models": ["convnet-d1-w4"], "seeds": 1, "baselines": []}
+    other = NARROW | {"source.train_per_class": 11}
+    found = attar.evaluate(made, "digits", **narrow, settings=other, quiet=False)
+    assert {path: path.read_bytes() for path in made.rglob("*") if path.is_file()} == before
+    assert found.report == tmp_path / "run-on-digits" / "report.html"
+    told = " ".join(capsys.readouterr().err.split())
+    assert "another source than the set was made from" in told
+    assert "training images 120, now 110" in told
+    assert "source.train_per_class 12, now 11" in told
+    with pytest.raises(ArtifactError, match="is another source"):
+        attar.evaluate(made, "digits", **narrow, settings=other, out=made)
+    attar.evaluate(made, "digits", **narrow, settings=NARROW)
+    assert (made / "report.html").read_bytes() != before[made / "report.html"]
+
+
+def test_a_damaged_stage_is_not_gone_on_from(run: Distilled, tmp_path: Path) -> None:
+    made = tmp_path / "run"
+    shutil.copytree(run(1), made)
+    chunk = made / "recover/synthetic-00000.safetensors"
+    data = bytearray(chunk.read_bytes())
+    data[-1] ^= 1
+    chunk.write_bytes(data)
+    with pytest.raises(ArtifactError, match=r"synthetic-00000\.safetensors is damaged") as told:
+        attar.distill("digits", "random", 1, out=made, until="relabel", settings={"source.train_per_class": 12})
+    assert "--redo recover" in told.value.fix
 
 
 def test_runs_are_compared_and_a_page_is_written(run: Distilled, tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from attar.evaluation.evaluate import EvaluateSettings, Evaluation, at_learnt_ra
 from attar.evaluation.evaluate import evaluate as evaluate_set
 from attar.options import given
 from attar.results.records import Record
-from attar.run.pipeline import sharing_engine, teacher_of
+from attar.run.origin import differs_from
+from attar.run.pipeline import sharing_engine, slug, teacher_of
 from attar.run.settings import default_model
 from attar.run.strips import keep_strips
 from attar.runtime.events import Events
@@ -188,12 +189,24 @@ def _open(asked: JudgedOptions, kinds: Mapping[str, type[Config]]) -> _Judged:
     opened = foreign.distilled if foreign else load_distilled(Path(asked.distilled))
     defaults = merge({name: _made_with(opened, name) for name in kinds}, flags)
     settled = sections(kinds, foreign.assignments if foreign else asked.assigned, defaults)
-    home = _judged_in(opened)
-    folder = _require_own(Path(asked.out), home) if asked.out else home
-    events = Events(folder / "events.jsonl", quiet=asked.quiet or launched().rank > 0)
-    how = settled["source"]
+    how, quiet = settled["source"], asked.quiet or launched().rank > 0
     assert isinstance(how, SourceSettings)
-    real = foreign.source if foreign else open_source(str(asked.source), how, events=events)
+    real = foreign.source if foreign else open_source(str(asked.source), how, events=Events(quiet=quiet))
+    home, other = _judged_in(opened), () if foreign else differs_from(opened, real)
+    folder = Path(asked.out) if asked.out else home
+    if other and folder.resolve() == home.resolve():
+        folder = home.with_name(f"{home.name}-on-{slug(real.name)}")
+        if asked.out:
+            raise ArtifactError(
+                f"{asked.source} is another source than {opened.path} was made from: {'; '.join(other)}",
+                expected=f"that source, for what is kept in {home}",
+                fix=f"leave --out away: what is found goes to {folder}",
+            )
+    _require_own(folder, home)
+    events = Events(folder / "events.jsonl", quiet=quiet)
+    if other:
+        events.say(f"another source than the set was made from: {'; '.join(other)}")
+        events.say(f"its page and card are left alone; what is found goes to {folder}")
     named = (str(opened.path if foreign is None else asked.distilled), str(asked.source), asked.assigned)
     at_home = folder.resolve() == home.resolve()
     return _Judged(named, opened, real, foreign is None, settled, folder, at_home, events)

@@ -24,7 +24,7 @@ from typing import Any
 from attar.config import Change, differences
 from attar.errors import ArtifactError
 from attar.marks import Rules
-from attar.runtime.events import read_events
+from attar.runtime.events import Events, read_events
 from attar.runtime.files import digest, read_json, sha256, write_json, write_text, writing
 from attar.runtime.reading import read_yaml, require_file
 from attar.text import yaml_text
@@ -34,6 +34,15 @@ _EVENTS = "events.jsonl"
 MANIFEST = "manifest.json"
 STAGES = ("squeeze", "recover", "relabel", "distilled", "evaluation")
 _PRODUCTS = ("evaluation.json", "by_class.json", "real.safetensors", "continual.json", "report.html")
+
+
+_LARGE_BYTES = 2_000_000_000
+"""Files of a stage that are larger than this together take seconds to compare with their sums."""
+_REDO = {
+    "squeeze": "delete it and run `attar distill` again with --redo recover: it is made again, and what stands on it",
+    "recover": "run `attar distill` again with --redo recover: the images are made again",
+    "relabel": "run `attar distill` again with --redo relabel: the labels are made again",
+}
 
 
 class RunFolder:
@@ -164,7 +173,7 @@ class Stage:
 
     @property
     def complete(self) -> bool:
-        """Whether the stage has ended and its files are all there, with the sizes they had."""
+        """Whether the stage has ended and its files are all there, with the sizes they had; see `require_intact`."""
         if not self._manifest.exists():
             return False
         manifest = self.manifest()
@@ -175,15 +184,7 @@ class Stage:
 
     def manifest(self) -> dict[str, Any]:
         """What the manifest says; raises ArtifactError where it is missing or damaged."""
-        found = read_json(self._manifest)
-        if problem := _damage(found):
-            raise ArtifactError(
-                f"{self._manifest} is damaged: {problem}",
-                expected="the manifest of a stage",
-                fix=f"delete it, and {self.name} is made again; or start over with --fresh",
-            )
-        kept: dict[str, Any] = {"settings": {}, "parents": {}, "files": {}, "wall_s": 0.0, **found}
-        return kept
+        return _manifest(self._manifest)
 
     @contextmanager
     def making(self, files: list[str], **notes: Any) -> Iterator[None]:
@@ -237,6 +238,42 @@ class Stage:
         )
 
 
+def require_intact(folder: Path, events: Events | None = None) -> None:
+    """Compare the files of a finished stage with the sums in its manifest; says so where they are large.
+
+    Raises ArtifactError that names a file which holds other bytes than were written. A file that is missing or of
+    another size is not looked at: its stage is not complete.
+    """
+    path = folder / MANIFEST
+    manifest = _manifest(path)
+    if not manifest.get("complete"):
+        return
+    files = {name: note for name, note in manifest["files"].items() if (folder / name).is_file()}
+    total = sum(note["bytes"] for note in files.values())
+    if events is not None and total > _LARGE_BYTES:
+        events.say(f"comparing {len(files):,} files of {folder.name} with their sums: {total / 1e9:.1f} GB")
+    for name, note in files.items():
+        if (folder / name).stat().st_size == note["bytes"] and sha256(folder / name) != note["sha256"]:
+            raise ArtifactError(
+                f"{folder / name} is damaged: its bytes are not those that {path} lists",
+                expected="the bytes that the stage wrote",
+                fix=_REDO.get(folder.name, "make it again"),
+            )
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """What a manifest says; raises ArtifactError where it is missing or damaged."""
+    found = read_json(path)
+    if problem := _damage(found):
+        raise ArtifactError(
+            f"{path} is damaged: {problem}",
+            expected="the manifest of a stage",
+            fix=f"delete it, and {path.parent.name} is made again; or start over with --fresh",
+        )
+    kept: dict[str, Any] = {"settings": {}, "parents": {}, "files": {}, "wall_s": 0.0, **found}
+    return kept
+
+
 def require_run(path: Path) -> Path:
     """The path, if it is a run folder; else an ArtifactError."""
     if not (path / CONFIG).is_file():
@@ -266,10 +303,16 @@ def _damage(manifest: Any) -> str:
             return f"{name} is no mapping"
     for name, note in manifest.get("files", {}).items():
         sound = isinstance(note, dict) and isinstance(note.get("bytes"), int) and isinstance(note.get("sha256"), str)
-        if not sound or "\0" in name:
+        if not sound or not _inside(name):
             return f"what it says of the file {name!r}"
     wall_s = manifest.get("wall_s", 0.0)
     return "" if isinstance(wall_s, int | float) and wall_s >= 0 else f"wall_s is {str(wall_s)[:50]!r}"
+
+
+def _inside(name: str) -> bool:
+    """Whether a stage's file is named within the stage's folder, or within the distilled dataset beside it."""
+    parts = Path(name.removeprefix("../distilled/")).parts
+    return bool(parts) and "\0" not in name and ".." not in parts and not Path(name).is_absolute() and parts[0] != "/"
 
 
 def _foreign(path: Path) -> list[str]:

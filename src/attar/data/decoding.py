@@ -18,16 +18,19 @@ from torch import Tensor
 
 from attar.data.depth import Span, find_span, values_of
 from attar.data.examples import Examples
-from attar.data.loading import LazySplit, MemorySplit, Split
+from attar.data.loading import EVERY_BYTE, Content, LazySplit, MemorySplit, Split
 from attar.data.raster import Encoded, Pixels, digest_of, formats, is_deep, size_of, to_pixels
 from attar.errors import DataError
 from attar.runtime.events import Events
+from attar.runtime.seeding import generator
 from attar.task import Normalization
 
 _CHUNK = 128
 _WORKERS = min(8, os.cpu_count() or 1)
 _BAR_FROM = 2000
 _PROBED = 500
+SAMPLED = 256
+"""Images of which the bytes are hashed where reading all of a split would take long."""
 _COMMON_RESOLUTIONS = (8, 16, 28, 32, 64, 96, 128, 160, 224, 256, 384, 512)
 
 
@@ -55,14 +58,14 @@ class Form:
 class Decoded:
     """A split, and what was learnt on the way.
 
-    `normalization` is that of these pixels, `digest` a hash of the encoded images and their labels, `skipped`
+    `normalization` is that of these pixels, `content` a hash of the encoded images and their labels, `skipped`
     names the images that couldn't be read.
     """
 
     split: Split
     form: Form
     normalization: Normalization
-    digest: str
+    content: Content
     skipped: list[str]
 
 
@@ -108,8 +111,8 @@ def decode(
     """Decode these images once: into memory where they fit, else only to learn their statistics.
 
     Where the normalisation is `known` and they don't fit there is nothing to learn, and none is decoded before it is
-    needed (a million photographs take half an hour) unless `skip_corrupt` asks for the damaged ones. The digest is
-    then that of names and sizes, in either case.
+    needed (a million photographs take half an hour) unless `skip_corrupt` asks for the damaged ones. The content is
+    then known by names, sizes and the bytes of some images, in either case.
     Raises DataError for an image that can't be read (unless `skip_corrupt`) or has another size.
     """
     if known is not None:
@@ -137,18 +140,27 @@ def decode(
     else:
         split = LazySplit(labels, _Lazy(replace(reader, form=form), kept), workers=_WORKERS)
     if known is not None:
-        return Decoded(split, form, known, _listing_digest(examples, kept), tally.skipped)
-    return Decoded(split, form, tally.normalization(form), tally.digest(labels), tally.skipped)
+        return Decoded(split, form, known, _sampled(reader, kept), tally.skipped)
+    return Decoded(split, form, tally.normalization(form), Content(tally.digest(labels), EVERY_BYTE), tally.skipped)
 
 
 def _undecoded(reader: _Reader, indices: Tensor, known: Normalization) -> Decoded:
     split = LazySplit(reader.examples.labels[indices], _Lazy(reader, indices), workers=_WORKERS)
-    return Decoded(split, reader.form, known, _listing_digest(reader.examples, indices), [])
+    return Decoded(split, reader.form, known, _sampled(reader, indices), [])
 
 
-def _listing_digest(examples: Examples, indices: Tensor) -> str:
+def _sampled(reader: _Reader, indices: Tensor) -> Content:
+    """Hash names, sizes, labels, and the bytes of SAMPLED images: the same ones each time, drawn at random.
+
+    Times of files are left out: a copy of the images is the same images.
+    """
+    examples = reader.examples
     numbers = torch.stack([indices, examples.labels[indices]]).numpy()
-    return hashlib.sha256(examples.listing.encode() + numbers.tobytes()).hexdigest()
+    content = hashlib.sha256(examples.listing.encode() + numbers.tobytes())
+    places = torch.randperm(len(indices), generator=generator(0, "data", "content"))[:SAMPLED].sort().values
+    for index in indices[places].tolist():
+        content.update(reader.hashed(index))
+    return Content(content.hexdigest(), f"names, sizes and {len(places):,} of {len(indices):,} images")
 
 
 class _DamagedError(DataError):
@@ -188,6 +200,13 @@ class _Reader:
         if found != wanted:
             raise _mixed(Counter([wanted, found]), self.examples.name(index))
         return pixels, digest_of(data)
+
+    def hashed(self, index: int) -> bytes:
+        """Hash an image as stored, which need not be one that can be decoded."""
+        try:
+            return digest_of(self.read(index))
+        except OSError as error:
+            raise _damaged(self.examples.name(index), error) from error
 
     def _shallow(self, data: Encoded) -> Pixels | None:
         values = values_of(data)

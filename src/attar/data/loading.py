@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -21,10 +21,19 @@ from attar.task import Normalization, Whitening
 
 WHITENED_BYTES = 4 << 30
 """Whitened images of a split are kept in memory up to this size; above it, they are whitened each time."""
+EVERY_BYTE = "every byte"
 KEPT_BLOCK = 256
 """Images that are whitened together, or read together to be kept."""
 KEPT_BYTES = 64 << 20
 """Float images of a small set are kept in memory up to this size; of more, 8-bit pixels are kept or files are read."""
+
+
+class Content(NamedTuple):
+    """What tells the images of a split from others: a hash of them, and of what that is."""
+
+    digest: str
+    by: str
+    """EVERY_BYTE, or what was looked at where reading all would take long."""
 
 
 class Split(Protocol):

@@ -8,11 +8,11 @@ seed, so that they are the same in every run whatever its seed: only `validation
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -21,7 +21,7 @@ from torch import Tensor
 from attar.data.decoding import Decoded, Form, choose_form, decode
 from attar.data.examples import Examples, Found, check, quoted
 from attar.data.kinds import described
-from attar.data.loading import Split, limit_indices, stratified_split
+from attar.data.loading import Content, Split, limit_indices, stratified_split
 from attar.data.named import NAMED
 from attar.data.named.memory import PREFIX as MEMORY
 from attar.data.readers import READERS, addressed, recognised
@@ -90,7 +90,8 @@ class Source:
         skipped: images that couldn't be read; grows when the test split is opened.
         fingerprint: short hash of the training and validation images, all labels and the settings that matter.
         description: one line for a person.
-        open_test: decodes the test split.
+        open_test: decodes the test split, with its content.
+        contents: what tells the training and validation images from others, by split.
         how: the settings by which it was read.
         skipped_test: those of the skipped images that are of the test split.
     """
@@ -104,14 +105,23 @@ class Source:
     skipped: list[str]
     fingerprint: str
     description: str
-    open_test: Callable[[], Split] = field(repr=False)
+    open_test: Callable[[], tuple[Split, Content]] = field(repr=False)
+    contents: Mapping[str, Content] = field(default_factory=dict, repr=False)
     how: SourceSettings = field(default_factory=SourceSettings, repr=False)
     skipped_test: list[str] = field(default_factory=list)
 
     @cached_property
     def test(self) -> Split:
         """The test split, decoded when first asked for: `evaluate` is the only one to ask."""
+        return self._tested[0]
+
+    @cached_property
+    def _tested(self) -> tuple[Split, Content]:
         return self.open_test()
+
+    def content(self, split: Literal["train", "validation", "test"]) -> Content:
+        """What tells the images of a split from others; those of the test split are decoded for it."""
+        return self._tested[1] if split == "test" else self.contents[split]
 
     @property
     def skipped_training(self) -> list[str]:
@@ -169,6 +179,11 @@ def open_source(
     normalization = _stated(settings.normalization, channels) or train.normalization
     task = Task(found.class_names, channels, form.height_px, form.width_px, normalization)
     test = parts["test"]
+
+    def open_test() -> tuple[Split, Content]:
+        decoded = read(test, train.form, "test")
+        return decoded.split, decoded.content
+
     return Source(
         name=name,
         task=task,
@@ -177,9 +192,12 @@ def open_source(
         num_test=len(test.indices),
         licence=found.licence,
         skipped=skipped,
-        fingerprint=digest([task.class_names, task.shape, train.digest, validation.digest, test.listing()]),
+        fingerprint=digest(
+            [task.class_names, task.shape, train.content.digest, validation.content.digest, test.listing()]
+        ),
         description=_describe(task, len(train.split), len(validation.split), len(test.indices)),
-        open_test=lambda: read(test, train.form, "test").split,
+        open_test=open_test,
+        contents={"train": train.content, "validation": validation.content},
         how=settings,
         skipped_test=skipped_test,
     )

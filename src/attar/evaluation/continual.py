@@ -25,7 +25,7 @@ from attar.data.loading import RealSet, TrainingSet
 from attar.errors import ConfigError, DataError
 from attar.evaluation.evaluate import TRIALS, judging_set
 from attar.evaluation.subjects import Subjects
-from attar.evaluation.trials import Source, Subject, Trials
+from attar.evaluation.trials import Source, Subject, Trials, judge_name
 from attar.items import Item
 from attar.models.factory import build
 from attar.options import Arriving
@@ -69,7 +69,8 @@ class _Setting:
         part = part_of(subject, seen, self.task, self.teacher)
         item = subject.student(self.settings.model, seed, step + 1)
         judge = SeenClasses(self.judge, seen)
-        return trials.accuracy(self.settings.model, part, seed, judge, self.settings.split, item)
+        judged_by = judge_name(self.source, self.settings.split)
+        return trials.accuracy(self.settings.model, part, seed, judge, judged_by, item)
 
 
 def continual(

@@ -26,11 +26,11 @@ from attar.artifacts.description import LeftOut
 from attar.artifacts.distilled import Distilled
 from attar.config import dump
 from attar.data.centred import CentredSplit
-from attar.data.loading import RealSet, few, kept
+from attar.data.loading import EVERY_BYTE, RealSet, few, kept
 from attar.errors import ConfigError, DataError
 from attar.evaluation.best_over_run import best_epochs, best_state, states_of
 from attar.evaluation.subjects import Subjects
-from attar.evaluation.trials import Source, Subject, Trials, Watch, distilled_subject
+from attar.evaluation.trials import Source, Subject, Trials, Watch, distilled_subject, judge_name
 from attar.marks import Mark
 from attar.methods import METHODS
 from attar.methods import method as method_named
@@ -146,7 +146,9 @@ def evaluate(
     watch = _watch(distilled, source, settings)
     trials = Trials(distilled.task, source, engine, events, folder / TRIALS, watch=watch)
     judge = judging_set(distilled, source, settings.split, settings.test_resize_px)
-    judged_by = settings.split + (f" at {settings.test_resize_px} px" if settings.test_resize_px else "")
+    judged_by = judge_name(source, settings.split, settings.test_resize_px)
+    if (by := source.content(settings.split).by) != EVERY_BYTE:
+        events.say(f"the {settings.split} images are told from others by {by}")
     subjects = _subjects(distilled, source, settings, training, engine, events, teacher)
     states = _states(distilled, subjects[0], settings, training, engine, events, teacher)
     for model in settings.models:
@@ -202,7 +204,7 @@ def evaluate(
         tuple(records), verdict(records, _called(distilled)), scores(records, own), by_class=tuple(by_class)
     )
     if engine.leads:
-        _write(folder, evaluation, _judged(distilled, source), engine)
+        _write(folder, evaluation, _judged(distilled, source, settings.split), engine)
         trials.tidy()
     return evaluation
 
@@ -339,7 +341,7 @@ def at_learnt_rate(distilled: Distilled, training: TrainSettings, events: Events
     return training.model_copy(update={"learning_rate": rate})
 
 
-def _judged(distilled: Distilled, source: Source) -> dict[str, Any]:
+def _judged(distilled: Distilled, source: Source, split: Split) -> dict[str, Any]:
     """What was judged and by which real images, for whoever compares evaluations."""
     task, info = distilled.task, distilled.info
     left_out = LeftOut.of(getattr(source, "skipped", []), str(getattr(source, "name", "")))
@@ -352,6 +354,7 @@ def _judged(distilled: Distilled, source: Source) -> dict[str, Any]:
         "task": digest([list(task.class_names), list(task.shape)]),
         "shape": list(task.shape),
         "source": source.fingerprint,
+        "judges": source.content(split)._asdict(),
         "num_train_images": len(source.train),
         **({"left_out": left_out.model_dump(mode="json")} if left_out else {}),
     }

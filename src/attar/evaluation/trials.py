@@ -24,13 +24,14 @@ from torch import Tensor
 from attar.artifacts.distilled import Distilled, DistilledSet
 from attar.artifacts.images import parts
 from attar.config import dump
-from attar.data.loading import MemorySplit, RealSet, Split, TensorSet, TrainingSet, few, kept
+from attar.data.loading import Content, MemorySplit, RealSet, Split, TensorSet, TrainingSet, few, kept
 from attar.errors import DataError
 from attar.items import Item
 from attar.methods.base import Images
 from attar.models.factory import build
 from attar.results.by_class import Cells, cells_of, rows_of
 from attar.results.records import Labels
+from attar.results.records import Split as Judging
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.files import digest, read_json, sha256, write_json
@@ -65,6 +66,9 @@ class Source(Protocol):
     @property
     def fingerprint(self) -> str:
         """Hash of the images and labels."""
+
+    def content(self, split: Judging) -> Content:
+        """What tells the images of a split from others."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +206,12 @@ class Watch:
         return epoch * self.points // epochs > (epoch - 1) * self.points // epochs
 
 
+def judge_name(source: Source, split: Judging, resize_px: int | None = None) -> str:
+    """What tells the images that judge from others: their split, the size that they are shown at, a hash of them."""
+    shown = f" at {resize_px} px" if resize_px else ""
+    return f"{split}{shown} {source.content(split).digest[:16]}"
+
+
 class Trials:
     """Trains and tests, and keeps what is finished in a folder.
 
@@ -246,7 +256,7 @@ class Trials:
             subject: to train on.
             seed: of weights, order, augmentation and the subject.
             judge: to test on.
-            judged_by: names the judge among those of the same source.
+            judged_by: what the judge is, as `judge_name` says.
             item: the training, for events, progress and errors.
             team: the processes that train it, all of which call this; None: this one alone. At most as many as
                 `most_processes` says, with which the result is that of one to rounding.

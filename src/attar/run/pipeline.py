@@ -17,7 +17,7 @@ import torch
 from attar.artifacts.description import WHITENING, LeftOut
 from attar.artifacts.distilled import Distilled, load_distilled, write_distilled
 from attar.artifacts.recovered import read_chunks
-from attar.artifacts.run import CONFIG, MANIFEST, RunFolder, Stage, versions
+from attar.artifacts.run import CONFIG, MANIFEST, RunFolder, Stage, require_intact, versions
 from attar.artifacts.whitening import open_whitening, write_whitening
 from attar.config import dump, merge, place
 from attar.data.loading import RealSet
@@ -31,6 +31,7 @@ from attar.models.weights import without_place
 from attar.options import Effort, Redo, Until
 from attar.recipes import Recipe, fitting_recipe, load_recipe
 from attar.run.effort import WIDE, Goal, capped, fitted, goal, quick_recipe, restored
+from attar.run.origin import about_source
 from attar.run.planning import Plan
 from attar.run.settings import (
     Settings,
@@ -213,6 +214,8 @@ class Run:
     def _making(self, stage: Stage) -> Iterator[list[str] | None]:
         """Yield the list of files to fill, or None where the stage is complete; one process writes the manifest."""
         complete = stage.complete
+        if complete and self.engine.leads:
+            require_intact(stage.folder, self.events)
         self.engine.barrier()  # all have looked before any goes on
         if complete:
             yield None
@@ -226,6 +229,7 @@ class Run:
             "seed": self.settings.run.seed,
             "hardware": hardware(self.engine.device),
             "versions": versions(),
+            "source": {"name": self.source.name, **about_source(self.source)},
         }
         advice = {"squeeze": self.settings.knowledge.memory_advice, **MEMORY_ADVICE}[stage.name]
         with stage.making(files, **notes), enough_memory(stage.name, advice):
@@ -549,7 +553,10 @@ def _whitened(source: Source, settings: Settings, folder: RunFolder, engine: Eng
 
 
 def teacher_of(distilled: Distilled, engine: Engine) -> Teacher | None:
-    """Who makes soft labels for this dataset: the teacher that came with it, or what its run squeezed."""
+    """Who makes soft labels for this dataset: the teacher that came with it, or what its run squeezed.
+
+    Raises ArtifactError where that is damaged.
+    """
     if distilled.label_kind == "hard":
         return None
     if distilled.teacher_files:
@@ -557,6 +564,8 @@ def teacher_of(distilled: Distilled, engine: Engine) -> Teacher | None:
     run = distilled.path.resolve().parent
     if not (run / CONFIG).is_file():
         return None
+    if engine.leads and (run / "squeeze" / MANIFEST).exists():
+        require_intact(run / "squeeze")
     return open_labeller(restore(RunFolder(run).settings()), distilled.task, run, engine)
 
 

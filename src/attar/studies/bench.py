@@ -37,7 +37,7 @@ from attar.data.named.memory import PREFIX as MEMORY
 from attar.data.sources import Source
 from attar.errors import ArtifactError, ConfigError, DataError, DivergedError, ResourceError
 from attar.evaluation.evaluate import require_judges
-from attar.evaluation.trials import Subject, Trials, distilled_subject, draw_random
+from attar.evaluation.trials import Subject, Trials, distilled_subject, draw_random, judge_name
 from attar.methods import method as method_named
 from attar.options import Compared, Effort, Until
 from attar.registry import known_outside
@@ -244,10 +244,11 @@ def _judged(
     judge = RealSet(source.test if asked.split == "test" else source.validation, task.normalization)
     subjects = _subjects(asked, training, source, teacher, folder, engine)
     trials = Trials(task, source, engine, events, folder / "trials", stage="bench")
+    judged_by = judge_name(source, asked.split)
     students = list(product(subjects.values(), range(asked.seeds)))
 
     def measure(subject: Subject, seed: int) -> float:
-        return trials.accuracy(model, subject, seed, judge, asked.split, subject.student(model, seed))
+        return trials.accuracy(model, subject, seed, judge, judged_by, subject.student(model, seed))
 
     mine = engine.share(students)
     with events.progress("bench", len(mine)) as bar:

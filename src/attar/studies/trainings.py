@@ -23,7 +23,7 @@ from attar.data.sources import Source, open_source, whitened
 from attar.data.whitening import measure_whitening
 from attar.errors import ConfigError, DivergedError
 from attar.evaluation.evaluate import judging_set, require_judges
-from attar.evaluation.trials import Subject, Trials, distilled_subject
+from attar.evaluation.trials import Subject, Trials, distilled_subject, judge_name
 from attar.items import Item
 from attar.models.factory import build
 from attar.results.records import Labels, Split
@@ -108,8 +108,8 @@ class Study:
     def accuracy(self, training: Training) -> float:
         """Accuracy in percent on the split that judges, trained now where it is not finished."""
         subject = self._subject_of[id(training.cell)]
-        judge, split = self.data.judge, self.data.split
-        return self.trials.accuracy(training.cell.model, subject, training.seed, judge, split, training.item)
+        judge, judged_by = self.data.judge, self.data.judged_by
+        return self.trials.accuracy(training.cell.model, subject, training.seed, judge, judged_by, training.item)
 
     def outcome(self, number: int) -> Outcome:
         """What the training of this number comes to; one that diverges leaves the others alone."""
@@ -121,7 +121,7 @@ class Study:
     def finished(self, training: Training) -> float | None:
         """That accuracy where the training is finished."""
         subject = self._subject_of[id(training.cell)]
-        return self.trials.finished(training.cell.model, subject, training.seed, self.data.judge, self.data.split)
+        return self.trials.finished(training.cell.model, subject, training.seed, self.data.judge, self.data.judged_by)
 
     def missing(self) -> list[int]:
         """Numbers of the trainings that are not finished, those of the first seed of every cell first."""
@@ -176,6 +176,11 @@ class _StudyData:
     judge: RealSet
     split: Split
     engine: Engine
+
+    @cached_property
+    def judged_by(self) -> str:
+        """What tells the images that judge from others."""
+        return judge_name(self.source, self.split)
 
     @cached_property
     def images(self) -> TrainingSet:
