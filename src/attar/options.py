@@ -46,7 +46,7 @@ else:
     ModelLike = Annotated[str, BeforeValidator(partial(handed_over, "attar.models"))]
     StrategyLike = Annotated[str, BeforeValidator(partial(handed_over, "attar.strategies"))]
 
-Baseline = Literal["random", "herding", "kcenter", "kmeans", "full"]
+Baseline = Literal["random", "herding", "kcenter", "kmeans", "easy", "full"]
 LabelKind = Literal["stored", "hard"]
 NoiseKind = Literal["symmetric", "pairflip"]
 Redo = Literal["recover", "relabel"]
@@ -236,7 +236,8 @@ class Judging(Config):
     """Trainings of each network on each set, from different initial weights."""
     baselines: Several[Baseline] = ("random", "full")
     """What it is compared with, or none: real images at the same count per class, random or chosen (herding, kcenter,
-    kmeans; by the features of the teacher that labels them, or by pixels), and full, the whole training split."""
+    kmeans, by the features of the teacher that labels them, or by pixels; easy, by that teacher's loss), and full, the
+    whole training split."""
     scores: bool = False
     """Run all that the scores of DD-Ranking (HLR, IOR, LRS, ARS) are made of: both kinds of labels, random images and
     the whole set, and distilled and random images without augmentation too."""

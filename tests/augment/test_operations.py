@@ -155,7 +155,7 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean dsa-noflip"):
         Augmentation("dsa-noflp")
     for spec in ("rrc0", "rrc1.5", "rrcnan", "rrcx_flip"):
-        with pytest.raises(ConfigError, match=r"one of (.|\n)*rrc0\.25"):
+        with pytest.raises(ConfigError, match=r"did you mean rrc"):
             Augmentation(spec)
     with pytest.raises(ConfigError, match="mode 'some'"):
         Augmentation("flip", "some")  # type: ignore[arg-type]

@@ -53,7 +53,8 @@ def test_every_method_has_one_page():
 def test_what_a_page_sets_is_a_setting_with_such_a_value(page):
     for line in PAGES[page].splitlines():
         assignments = re.findall(r"--set ([\w.]+=[^\s`]+)", line)
-        method = "sre2l" if "--method sre2l" in line else METHOD_OF[page]
+        named = re.search(r"--method (\w+)", line)
+        method = named[1] if named else METHOD_OF[page]
         resolve({"run": {"source": "digits", "method": method}}, assignments)
 
 

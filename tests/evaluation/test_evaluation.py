@@ -338,6 +338,29 @@ def test_herding_chooses_what_the_method_does_by_the_features_of_the_teacher() -
     assert by_pixels.identity != subject_by_teacher(source, Knowing()).identity
 
 
+def test_easy_is_chosen_by_the_teacher_and_refused_without_one() -> None:
+    class Knowing(Uncertain):
+        paths = ()
+
+        def features(self, images: Tensor) -> Tensor:
+            return images.flatten(1)
+
+        def logits(self, images: Tensor) -> Tensor:
+            return images.flatten(1)[:, :3]
+
+    source = make_source()
+    real = RealSet(source.train, TASK.normalization)
+    (subject,) = subjects_of(make_distilled(), source, Knowing()).real("easy", ["hard"])
+    chosen = subject.make(0)
+    members = real.indices_of(1)
+    losses = torch.nn.functional.cross_entropy(
+        Knowing().logits(real.images(members)), torch.ones(len(members), dtype=torch.int64), reduction="none"
+    )
+    assert torch.equal(chosen.images(torch.tensor([2, 3])), real.images(members[losses.argsort()[:2]]))
+    with pytest.raises(ConfigError, match="easy chooses by what a teacher says"):
+        subjects_of(make_distilled(), source).real("easy", ["hard"])
+
+
 def subject_by_teacher(source: MadeSource, teacher: Any) -> Any:
     (subject,) = subjects_of(make_distilled(), source, teacher).real("herding", ["hard"])
     return subject

@@ -3,21 +3,29 @@ from functools import partial
 import pytest
 import torch
 
+from attar.augment.operations import Augmentation
 from attar.errors import ConfigError
 from attar.methods import method
 from attar.methods.base import balanced_labels, random_members
-from attar.methods.coreset import CoresetSettings, Herding, KCenter, KMeans, Random, RandomSettings
+from attar.methods.coreset import CoresetSettings, Herding, KCenter, KMeans, Random, RandomSettings, ScoreSettings
+from attar.methods.easy import Easy
+from attar.methods.el2n import El2n, El2nSettings, error_norm
+from attar.methods.forgetting import Forgetting, ForgettingSettings, forgetting_score
+from attar.methods.pca import Pca, PcaSettings
+from attar.run.settings import resolve
 from attar.runtime.seeding import generator
 from attar.task import Normalization, Task
+from attar.testing import TASK as CONTRACT
+from attar.testing import MadeUpExperts
 
 TASK = Task(("a", "b"), 1, 4, 4, Normalization((0.5,), (0.25,)))
 
 
 class Real:
-    def __init__(self, per_class: int = 12):
+    def __init__(self, per_class: int = 12, num_classes: int = 2, shape: tuple[int, int, int] = TASK.shape):
         rng = generator(0, "real")
-        self.labels = torch.arange(2).repeat_interleave(per_class)
-        self._images = torch.randn(len(self.labels), 1, 4, 4, generator=rng)
+        self.labels = torch.arange(num_classes).repeat_interleave(per_class)
+        self._images = torch.randn(len(self.labels), *shape, generator=rng)
 
     def images(self, indices):
         return self._images[indices]
@@ -98,3 +106,94 @@ def test_pixels_need_no_teacher():
 def test_an_unknown_method_is_told_with_the_nearest():
     with pytest.raises(ConfigError, match="did you mean tesla"):
         method("telsa")
+
+
+class Lines:
+    """A teacher whose logits are one feature of each image."""
+
+    def logits(self, images):
+        return torch.stack([images.mean((1, 2, 3)), torch.zeros(len(images))], 1)
+
+
+def test_easy_keeps_the_lowest_losses_and_hard_ones_where_asked():
+    real = Real()
+    means = real._images.mean((1, 2, 3))
+    losses = torch.where(real.labels == 0, -means, means).exp().log1p()
+    for keep, descending in (("easiest", False), ("hardest", True)):
+        found = Easy(ScoreSettings(keep=keep), TASK, 3).init(torch.arange(6), real, Lines(), partial(generator, 0))
+        for label in (0, 1):
+            order = losses[real.labels == label].argsort(descending=descending)[:3]
+            assert torch.equal(found.variables["images"][label::2], real._images[real.labels == label][order])
+
+
+def test_the_norm_of_the_error_is_that_of_the_paper():
+    logits, labels = torch.tensor([[0.0, 0.0], [50.0, 0.0], [50.0, 0.0]]), torch.tensor([0, 0, 1])
+    assert torch.allclose(error_norm(logits, labels), torch.tensor([0.5**0.5, 0.0, 2**0.5]))
+
+
+def test_el2n_is_the_mean_over_experts_of_the_norm_after_the_epoch():
+    method, experts = El2n(El2nSettings(epoch=2), CONTRACT, 1), MadeUpExperts()
+    real = Real(6, 3, CONTRACT.shape)
+    members = torch.arange(6, 12)
+    norms = [
+        error_norm(experts.flat(experts._points[k, 2], real.images(members)), real.labels[members]) for k in range(2)
+    ]
+    assert torch.allclose(method.measured(members, 1, real, experts)[:, 0], (norms[0] + norms[1]) / 2)
+
+
+def test_an_epoch_that_no_expert_reaches_is_refused():
+    with pytest.raises(ConfigError, match="no expert goes that far"):
+        resolve({"run": {"source": "digits", "method": "el2n"}}, ["method.epoch=9"])
+
+
+@pytest.mark.parametrize(
+    ("history", "events"),
+    [("1111", 0), ("0111", 0), ("0101", 1), ("1010", 2), ("0000", 4), ("0001", 0)],
+)
+def test_forgetting_counts_what_was_right_and_is_wrong_an_epoch_later(history, events):
+    right = torch.tensor([[mark == "1"] for mark in history])
+    score = float(forgetting_score(right))
+    assert events <= score < events + 0.51
+    assert int(score) == events
+
+
+def test_of_images_never_forgotten_those_learnt_first_are_easiest():
+    right = torch.tensor([[False, True, False], [True, True, False], [True, True, True]])
+    assert forgetting_score(right).argsort().tolist() == [1, 0, 2]
+
+
+def test_forgetting_looks_after_every_epoch_from_the_start_to_the_end():
+    experts, real = MadeUpExperts(), Real(6, 3, CONTRACT.shape)
+    method = Forgetting(ForgettingSettings(), CONTRACT, 1)
+    scores = []
+    for k in range(2):
+        logits = torch.stack([experts.flat(experts._points[k, t], real._images) for t in range(4)])
+        scores.append(forgetting_score(logits.argmax(2) == real.labels))
+    measured = method.measured(torch.arange(18), 0, real, experts)[:, 0]
+    assert torch.equal(measured, torch.stack(scores).mean(0))
+
+
+def test_pca_stitches_the_easiest_images_and_each_tile_is_one_of_them():
+    task = Task(("a", "b"), 1, 8, 8, Normalization((0.5,), (0.25,)))
+    real = Real(12, 2, task.shape)
+    real._images = torch.rand(24, 1, 1, 1).expand(24, 1, 8, 8).contiguous()  # flat images shrink to themselves
+    method = Pca(PcaSettings(), task, 2)
+    found = method.init(torch.arange(4), real, Lines(), partial(generator, 0)).variables["images"]
+    means = real._images[:, 0, 0, 0]
+    for label, sign in ((0, -1), (1, 1)):
+        easiest = (sign * means[real.labels == label]).sort()[0][:8] * sign
+        for j in (0, 1):
+            tiles = found[2 * j + label].view(2, 4, 2, 4).mean((1, 3)).flatten()
+            assert torch.allclose(tiles, easiest[j::2])
+
+
+def test_a_view_of_a_stitched_image_is_one_tile_and_all_come():
+    numbers = torch.arange(4.0).view(1, 1, 2, 2)
+    stitched = numbers.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    augmentation = Augmentation("tile")
+    seen = augmentation.apply(stitched.expand(64, -1, -1, -1), augmentation.draw(generator(0), 64, (1, 8, 8)))
+    assert torch.equal(seen, seen.mean((2, 3), keepdim=True).expand(-1, -1, 8, 8))
+    assert set(seen[:, 0, 0, 0].tolist()) == {0.0, 1.0, 2.0, 3.0}
+    assert torch.equal(augmentation.draw(generator(0), 9, (1, 9, 9))["tile"][:, 2:].unique(), torch.tensor([4, 5]))
+    with pytest.raises(ConfigError, match="unknown augmentation"):
+        Augmentation("tile0")

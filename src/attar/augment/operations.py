@@ -188,6 +188,24 @@ class _ResizedCrop(Operation):
         return F.interpolate(part, size, mode="bilinear", align_corners=False)
 
 
+class _Tile(_ResizedCrop):
+    """Look at one of `grid` x `grid` tiles, enlarged to full size (bilinear); (num, 4): see `attar.augment.crops`.
+
+    For images that were stitched of others, such as those of pca.
+    """
+
+    def __init__(self, grid: int = 2) -> None:
+        super().__init__(1.0)
+        self.grid = grid
+
+    def draw(self, rng: torch.Generator, num: int, shape: Shape) -> Tensor:
+        """Top, left, height and width in pixels, int64; all tiles are as likely."""
+        tiles = torch.randint(self.grid, (num, 2), generator=rng)
+        sizes, grid = torch.tensor(shape[1:]), self.grid
+        first = tiles * (sizes // grid) + tiles.minimum(sizes % grid)
+        return torch.cat([first, sizes // grid + (tiles < sizes % grid)], 1)
+
+
 class _Roll(Operation):
     """Shift in a circle, what leaves coming in opposite; (num, 2): down and right.
 
@@ -227,9 +245,11 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType(
         "rotate": _Rotate(),
         "rrc": _ResizedCrop(),
         "roll": _Roll(),
+        "tile": _Tile(),
     }
 )
-"""Operations by their name in a spec; `rrc` may be followed by its smallest part of the area, as in `rrc0.25`."""
+"""Operations by their name in a spec; `rrc` may be followed by its smallest part of the area, as in `rrc0.25`,
+and `tile`, which is of two by two, by how many there are along a side, as in `tile3`."""
 
 
 def operation(name: str) -> Operation | None:
@@ -240,6 +260,8 @@ def operation(name: str) -> Operation | None:
         except ValueError:
             return None
         return _ResizedCrop(min_scale) if 0 < min_scale <= 1 else None
+    if name.startswith("tile") and name.removeprefix("tile").isdecimal():
+        return _Tile(int(name.removeprefix("tile"))) if 0 < int(name.removeprefix("tile")) < 10 else None
     return OPERATIONS.get(name)
 
 

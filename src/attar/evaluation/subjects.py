@@ -5,13 +5,13 @@ labels the real ones.
 
     distilled    the images
     random       real images at the same count of each class, drawn anew for each seed
-    herding, kcenter, kmeans    real images at the same count, chosen as those methods do
+    herding, kcenter, kmeans, easy    real images at the same count, chosen as those methods do
     full         the whole training split, with its own labels
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -26,7 +26,7 @@ from attar.data.loading import RealSet, TrainingSet, kept
 from attar.errors import ConfigError, DataError
 from attar.evaluation.trials import Source, Subject, distilled_subject, full_subject, random_subject
 from attar.methods import method as method_named
-from attar.methods.coreset import ByFeatures
+from attar.methods.coreset import ByFeatures, ClassByClass
 from attar.results.records import Labels
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
@@ -37,7 +37,6 @@ from attar.training.soft import Teacher, labelled_by
 
 PLAIN = {"augment": "none", "cutmix": 0.0, "mixup": 0.0, "cutout_px": 0, "randaugment": 0}
 """Settings of a training on images as they are."""
-BATCH = 256
 
 
 class Subjects:
@@ -124,6 +123,12 @@ class Subjects:
 
     def _chosen_instead(self, name: str, subject: Subject) -> Subject:
         teacher = self._teacher_of(subject.labels)
+        if not isinstance(coreset_named(name, self._distilled.task), ByFeatures) and self._guide() is None:
+            raise ConfigError(
+                f"{name} chooses by what a teacher says of each image, and there is none",
+                expected="a distilled dataset in a run with a teacher, or with its teacher",
+                fix=f"leave {name} out of evaluate.baselines, or make it: attar distill SOURCE --method {name}",
+            )
 
         def make(seed: int) -> TrainingSet:
             data = kept(self._real, self._chosen(name, seed))
@@ -135,7 +140,7 @@ class Subjects:
         """Indices int64 (n,) of the chosen real images, class by class; most choices are the same for each seed."""
         task = self._distilled.task
         counts = self._distilled.labels.bincount(minlength=task.num_classes).tolist()
-        coreset, extract = coreset_named(name, task), self._extractor()
+        coreset, guide = coreset_named(name, task), self._guide()
         picked = []
         with self._events.progress(f"choosing by {name}", task.num_classes) as bar:
             for label, count in enumerate(counts):
@@ -149,16 +154,15 @@ class Subjects:
                     )
                 if count:
                     rng = generator(seed, "evaluate", name, label)
-                    picked.append(members[coreset.select(extract(members), count, rng)])
+                    picked.append(
+                        members[coreset.select(coreset.measured(members, label, self._real, guide), count, rng)]
+                    )
                 bar.advance()
         return torch.cat(picked)
 
-    def _extractor(self) -> Callable[[Tensor], Tensor]:
-        """Features (m, d) of real images (m,): of the teacher's last layer, or pixels where no teacher has such."""
-        features = getattr(self._teacher, "features", None)
-        if features is None:
-            return lambda members: self._real.images(members).flatten(1)
-        return lambda members: torch.cat([features(self._real.images(part)).cpu() for part in members.split(BATCH)])
+    def _guide(self) -> Any:
+        """The teacher that images are chosen by; None, which stands for pixels, where it has no features."""
+        return self._teacher if hasattr(self._teacher, "features") else None
 
     def _features_by(self) -> Any:
         """Whose features tell real images apart."""
@@ -167,11 +171,11 @@ class Subjects:
         return [sha256(path) for path in getattr(self._teacher, "paths", ())]
 
 
-def coreset_named(name: str, task: Any) -> ByFeatures:
+def coreset_named(name: str, task: Any) -> ClassByClass[Any, Any]:
     """A coreset method, to choose with; its images per class are those that are asked for."""
     kind = method_named(name)
     made = kind(kind.Settings(), task, 1)
-    assert isinstance(made, ByFeatures)
+    assert isinstance(made, ClassByClass)
     return made
 
 

@@ -14,7 +14,7 @@ approach", ICLR 2018, algorithm 1; Lloyd's k-means as in scikit-learn.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -33,6 +33,9 @@ from attar.methods.base import (
     random_members,
 )
 from attar.task import Task
+
+AT_ONCE = 256
+"""Real images that a network is shown at once."""
 
 
 class RandomSettings(Config):
@@ -60,47 +63,78 @@ class Coreset(Selector[SettingsT, KnowledgeT]):
         return Distillate(synthetic.variables["images"].cpu(), synthetic.labels.cpu(), exact_8bit=True)
 
 
-class ByFeatures(Coreset[CoresetSettings, Teacher | None]):
-    """Base of those that choose by distances between features, class by class."""
+class ClassByClass(Coreset[SettingsT, KnowledgeT]):
+    """Base of those that measure the images of a class and choose by that."""
 
-    Settings: ClassVar[type[Config]] = CoresetSettings
-    knowledge = "teacher"
-
-    def __init__(self, settings: CoresetSettings, task: Task, ipc: int) -> None:
+    def __init__(self, settings: SettingsT, task: Task, ipc: int) -> None:
         super().__init__(settings, task, ipc)
         self._chosen: dict[int, Tensor] = {}
 
-    @classmethod
-    def needs(cls, settings: CoresetSettings) -> KnowledgeKind:
-        """Nothing, where distances are those of pixels."""
-        return "none" if settings.features == "pixels" else cls.knowledge
+    @abstractmethod
+    def measured(self, members: Tensor, label: int, real: RealImages, knowledge: KnowledgeT) -> Tensor:
+        """What the real images `members` (m,) of a class are chosen by: (m, d), on the CPU."""
 
     @abstractmethod
-    def select(self, features: Tensor, count: int, rng: torch.Generator) -> Tensor:
-        """Indices (count,) into one class's features (m, d), m >= count, none twice."""
+    def select(self, measured: Tensor, count: int, rng: torch.Generator) -> Tensor:
+        """Indices (count,) into what was measured of one class (m, d), m >= count, none twice."""
 
-    def init(self, picked: Tensor, real: RealImages, knowledge: Teacher | None, rngs: Generators) -> Synthetic:
+    def init(self, picked: Tensor, real: RealImages, knowledge: KnowledgeT, rngs: Generators) -> Synthetic:
         """Select class by class, for all chunks at once."""
         seed = rngs().initial_seed()
         if seed not in self._chosen:
             self._chosen[seed] = self._choose(real, knowledge, rngs())
         return Synthetic(self.labels()[picked], {"images": real.images(self._chosen[seed][picked])})
 
-    def _choose(self, real: RealImages, teacher: Teacher | None, rng: torch.Generator) -> Tensor:
+    def _choose(self, real: RealImages, knowledge: KnowledgeT, rng: torch.Generator) -> Tensor:
         """Index int64 (n,) of the real image for each place."""
         labels = self.labels()
         chosen = torch.empty_like(labels)
         for label in range(self.task.num_classes):
             members = (real.labels == label).nonzero().squeeze(1)
-            chosen[labels == label] = members[self.select(_features_of(members, real, teacher), self.ipc, rng)]
+            chosen[labels == label] = members[
+                self.select(self.measured(members, label, real, knowledge), self.ipc, rng)
+            ]
         return chosen
 
 
-def _features_of(members: Tensor, real: RealImages, teacher: Teacher | None) -> Tensor:
-    """Features (m, d) of real images (m,): of the teacher's last layer, or the pixels where there is no teacher."""
-    if teacher is None:
-        return real.images(members).flatten(1)
-    return torch.cat([teacher.features(real.images(part)).cpu() for part in members.split(256)])
+class ByFeatures(ClassByClass[CoresetSettings, Teacher | None]):
+    """Base of those that choose by distances between features."""
+
+    Settings: ClassVar[type[Config]] = CoresetSettings
+    knowledge = "teacher"
+
+    @classmethod
+    def needs(cls, settings: CoresetSettings) -> KnowledgeKind:
+        """Nothing, where distances are those of pixels."""
+        return "none" if settings.features == "pixels" else cls.knowledge
+
+    def measured(self, members: Tensor, label: int, real: RealImages, knowledge: Teacher | None) -> Tensor:
+        """Features (m, d): of the teacher's last layer, or the pixels where there is no teacher."""
+        if knowledge is None:
+            return real.images(members).flatten(1)
+        return torch.cat([knowledge.features(real.images(part)).cpu() for part in members.split(AT_ONCE)])
+
+
+class ScoreSettings(Config):
+    """Settings of a coreset chosen by a score of each image."""
+
+    keep: Literal["easiest", "hardest"] = "easiest"
+    """Which end is taken. Few images a class serve best if they are easy; the papers on pruning keep the hardest of
+    many."""
+
+
+ScoreSettingsT = TypeVar("ScoreSettingsT", bound=ScoreSettings)
+
+
+class ByScore(ClassByClass[ScoreSettingsT, KnowledgeT]):
+    """Base of those that score each image by itself, an easy one low: `measured` is (m, 1)."""
+
+    Settings: ClassVar[type[Config]] = ScoreSettings
+
+    def select(self, measured: Tensor, count: int, rng: torch.Generator) -> Tensor:
+        """The easiest or the hardest; ties in the order of the images."""
+        scores = measured[:, 0]
+        return scores.argsort(stable=True, descending=self.settings.keep == "hardest")[:count]
 
 
 class Random(Coreset[RandomSettings, None]):

@@ -19,6 +19,7 @@ GROUPS = {
     "herding": "Herding",
     "kcenter": "K-center",
     "kmeans": "K-means",
+    "easy": "Easy",
     "full": "Whole training set",
 }
 ORDER = {"distilled": 0, "random": 1}

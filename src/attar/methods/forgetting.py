@@ -1,0 +1,72 @@
+"""forgetting: real images by how often trainings learn and then forget them.
+
+    right_t(x) = [ argmax f_θ_t(x) = y ]                     after epoch t = 0..E of an expert's training
+    events(x)  = Σ_t right_{t-1}(x) · (1 - right_t(x))       and E + 1 where x is never right
+    score(x)   = mean over experts of events(x), those that are right in more epochs first where that is equal
+
+Low is easy. Source: Toneva et al., "An Empirical Study of Example Forgetting during Deep Neural Network Learning", ICLR
+2019, definitions 1 and 2, algorithm 1. Published: one training of 200 epochs; an image that is never learnt counts as
+forgotten infinitely often; the least forgotten are dropped.
+
+Differs from the authors' code: an image is looked at after every epoch, without augmentation, by the parameters that
+the kind of knowledge `trajectories` keeps; theirs looks at it in the mini-batch in which it is trained on, once an
+epoch too. Several experts are averaged. As many are kept of each class, the least forgotten by default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from attar.methods.base import RealImages, Trajectories
+from attar.methods.coreset import ByScore, ScoreSettings
+from attar.methods.el2n import answers
+
+
+class ForgettingSettings(ScoreSettings):
+    """Settings of the choice by forgetting events."""
+
+
+class Forgetting(ByScore[ForgettingSettings, Trajectories]):
+    """Images by their forgetting events."""
+
+    name = "forgetting"
+    summary = "real images by how often trainings forget them: the least, or the most forgotten"
+    source = "Toneva et al., ICLR 2019, algorithm 1"
+    Settings = ForgettingSettings
+    knowledge = "trajectories"
+    defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "recover": {"iterations": 0},
+        "squeeze": {"num_experts": 3, "epochs": 20},
+    }
+    _scores: Tensor | None = None
+
+    def measured(self, members: Tensor, label: int, real: RealImages, knowledge: Trajectories) -> Tensor:
+        """Mean events (m, 1); all images are counted when the first class asks."""
+        if self._scores is None:
+            each = [forgetting_score(_history(real, knowledge, k)) for k in range(knowledge.num_experts)]
+            self._scores = torch.stack(each).mean(0)
+        return self._scores[members][:, None]
+
+
+def forgetting_score(right: Tensor) -> Tensor:
+    """Forgetting events (n,) of a history bool (epochs, n), and less than 1 more the rarer an image is right."""
+    num = len(right)
+    events = (right[:-1] & ~right[1:]).sum(0)
+    events = torch.where(right.any(0), events, num)
+    return events + (1 - right.float().mean(0)) / 2
+
+
+def _history(real: RealImages, experts: Trajectories, k: int) -> Tensor:
+    """Whether expert k is right: bool (epochs + 1, n), from its start to its last epoch."""
+    last = experts.num_epochs
+    thetas = (
+        experts.segment(k, t, t + 1).start if t < last else experts.segment(k, t - 1, t).target for t in range(last + 1)
+    )
+    rows = [
+        torch.cat([logits.argmax(1) == labels for logits, labels in answers(theta, real, experts)]) for theta in thetas
+    ]
+    return torch.stack(rows)
