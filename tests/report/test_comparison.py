@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import csv
+import html
 import io
 import json
 import re
+import shlex
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +20,11 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 
+import attar
+from attar import cli
 from attar.cli.comparisons import comparison_json, print_comparison
 from attar.errors import ArtifactError, ConfigError
+from attar.report.alike import Judging, judged_alike
 from attar.report.charts import TONES
 from attar.report.compare import group_view, render_comparison, write_comparison
 from attar.report.lineup import Shown, pictures, read_shown
@@ -328,3 +336,53 @@ def test_records_that_make_no_sense_are_told(tmp_path: Path, text: str) -> None:
         (folder / "evaluation.json").write_text(text)
     with pytest.raises(ArtifactError):
         read(*folders)
+
+
+@pytest.fixture(scope="module")
+def two_ways(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two runs of random digits that were judged after one epoch and after two, at another rate."""
+    folder = tmp_path_factory.mktemp("two ways")
+    judged = {"evaluate.models": ["convnet-d1-w4"], "evaluate.seeds": 1, "evaluate.full_epochs": 1}
+    for name, training in (("one", {"epochs": 1}), ("two", {"epochs": 2, "learning_rate": 0.1, "kd.tau": 2.5})):
+        settings = {**judged, **{f"train.{key}": value for key, value in training.items()}}
+        attar.distill("digits", "random", 1, out=folder / name, settings=settings, quiet=True)
+    return [folder / "one", folder / "two"]
+
+
+def test_the_offered_commands_judge_both_alike(
+    two_ways: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, other = attar.compare([str(run) for run in two_ways])
+    assert first.alike == ()
+    assert [reason.split(":")[0] for reason in other.because] == ["epochs", "learning rate", "kd"]
+    evaluate, compare = other.alike
+    assert "--set train.epochs=1 --set train.learning_rate=0.01" in evaluate
+    assert "--set train.kd.tau=4.0" in evaluate
+    before = (two_ways[1] / "evaluation.json").read_bytes()
+    for line in (evaluate, f"{compare} --json"):
+        monkeypatch.setattr(sys, "argv", shlex.split(line))
+        with contextlib.suppress(SystemExit):
+            cli.run()
+        said = capsys.readouterr().out
+    (group,) = json.loads(said)["groups"]
+    assert [row["run"] for row in group["rows"]] == ["one", "two"]
+    assert group["alike"] == []
+    assert (two_ways[1] / "evaluation.json").read_bytes() == before
+    text = html.unescape(render_comparison([*first.members, *other.members]))
+    assert "To judge it as the first, and compare" in text
+    assert "--set train.kd.tau=4.0" in re.sub(r"<[^>]*>|\\\n", "", text)
+
+
+def test_other_real_images_cannot_be_judged_alike(tmp_path: Path) -> None:
+    _, other = grouped(read(write_run(tmp_path / "a"), write_run(tmp_path / "b", judged={"source": "g"}, epochs=3)))
+    assert other.alike == ()
+
+
+def test_images_of_a_program_are_judged_again_by_a_call(two_ways: list[Path]) -> None:
+    first, other = read_judged(two_ways, {})
+    again = Judging("runs/x", "memory-0123456789", train={"epochs": 2})
+    line = judged_alike(again, other.measured, first.measured, ["net"], Path("out"))
+    assert line.startswith("attar.evaluate('runs/x', (images, labels), models=['net'], seeds=1, out='out', settings=[")
+    assert "'train.epochs=1'" in line
+    assert ast.parse(line)
+    assert judged_alike(Judging("runs/x", ""), other.measured, first.measured, ["net"], Path("out")) == ""

@@ -32,6 +32,10 @@ def print_comparison(groups: Sequence[Group]) -> None:
         console.print(f"{view.title}; {view.lead}", highlight=False, markup=False, style="bold")
         if view.because:
             console.print(f"not comparable with the first: {'; '.join(view.because)}", highlight=False, markup=False)
+        if view.alike:
+            console.print("to judge as the first was judged, and compare:", highlight=False)
+            for line in view.alike:
+                console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
         console.print(_table(view.rows))
         for model in dict.fromkeys(row.model for row in view.rows if row.full):
             whole = " and ".join(dict.fromkeys(row.full for row in view.rows if row.model == model and row.full))
@@ -43,7 +47,10 @@ def print_comparison(groups: Sequence[Group]) -> None:
 
 def comparison_json(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """Plain values of the groups and their rows."""
-    return [{"because": list(group.because), "rows": [_plain(row) for row in rows(group)]} for group in groups]
+    return [
+        {"because": list(group.because), "alike": list(group.alike), "rows": [_plain(row) for row in rows(group)]}
+        for group in groups
+    ]
 
 
 def print_study(result: StudyResult) -> None:

@@ -102,7 +102,7 @@ def collect(run: Path) -> ReportData:
     names = listed(mapping(description.get("task")).get("class_names"))
     return ReportData(
         run=str(run),
-        settings=_settings(run / "config.yaml"),
+        settings=read_settings(run / "config.yaml"),
         class_names=tuple(str(name) for name in names),
         why=next((str(e.get("message", "")) for e in reversed(events) if e.get("event") == "why"), ""),
         stages=tuple(read_stage(run, name) for name in STAGES if (run / name / "manifest.json").exists()),
@@ -140,7 +140,8 @@ def _words(path: Path, evaluation: Mapping[str, Any]) -> Words:
         return Words.from_json(evaluation["verdict"]) if "verdict" in evaluation else Words()
 
 
-def _settings(path: Path) -> dict[str, dict[str, Any]]:
+def read_settings(path: Path) -> dict[str, dict[str, Any]]:
+    """The sections of a run's config.yaml that hold something; empty where there is none. Raises ArtifactError."""
     if not path.exists():
         return {}
     values = read_yaml(path, "run the command again with --fresh")

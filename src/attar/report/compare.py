@@ -52,6 +52,8 @@ class GroupView:
     title: str
     lead: str
     because: tuple[str, ...]
+    alike: tuple[str, ...]
+    """The commands after which they can be compared with the first group."""
     rows: tuple[RowView, ...]
     charts: tuple[Chart, ...]
     pictures: Pictures | None = None
@@ -111,6 +113,7 @@ def group_view(group: Group) -> GroupView:
         if "tested_on" in first.conditions
         else "",
         because=group.because,
+        alike=group.alike,
         rows=tuple(_row(row, made) for row in made),
         charts=scaling_charts(made),
     )

@@ -6,6 +6,7 @@ training are the same; kinds of labels and networks stand in rows of their own. 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any
 
 from attar.errors import ArtifactError, ConfigError
 from attar.plain import is_number
-from attar.report.collect import listed, mapping, read_stage
+from attar.report.alike import Judging, judged_alike, out_of
+from attar.report.collect import listed, mapping, read_settings, read_stage
 from attar.report.curves import STAGES
 from attar.report.formats import count, setting
 from attar.report.headline import accuracies, how_measured
@@ -22,7 +24,7 @@ from attar.results.records import Record, Split, read_records
 from attar.results.verdict import Pair, pairs
 from attar.runtime.files import read_json
 
-EVALUATION, ABOUT = "evaluation.json", "attar.json"
+EVALUATION, ABOUT, CONFIG = "evaluation.json", "attar.json", "config.yaml"
 WIDEST = ("classes and size", "real images")
 OWN = ("labels", "use_learned_rate")
 """Of how a network was trained, what may differ: it stands in a column."""
@@ -59,6 +61,13 @@ class Judged:
     records: tuple[Record, ...]
     conditions: Mapping[str, Condition] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
+    judging: Judging | None = None
+    """How it can be judged again."""
+
+    @property
+    def measured(self) -> Record:
+        """The first accuracy of the distilled images, by which conditions are told."""
+        return next(record for record in self.records if record.group == "distilled")
 
 
 NONE = Condition("none")
@@ -66,10 +75,15 @@ NONE = Condition("none")
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Evaluations that may be compared with each other; `because` says why not with those of the first group."""
+    """Evaluations that may be compared with each other; `because` says why not with those of the first group.
+
+    `alike` are the commands after which they can: one for each member, and the comparison. There are none where the
+    sets are of other classes, sizes or real images.
+    """
 
     members: tuple[Judged, ...]
     because: tuple[str, ...]
+    alike: tuple[str, ...] = ()
 
     @property
     def split(self) -> Split | None:
@@ -121,7 +135,25 @@ def grouped(judged: Sequence[Judged]) -> tuple[Group, ...]:
             found.append([one])
         else:
             home.append(one)
-    return tuple(Group(tuple(members), _reasons(found[0][0], members[0])) for members in found)
+    return tuple(
+        Group(tuple(members), _reasons(found[0][0], members[0]), _alike(found[0][0], members) if place else ())
+        for place, members in enumerate(found)
+    )
+
+
+def _alike(first: Judged, members: Sequence[Judged]) -> tuple[str, ...]:
+    """The commands that judge the members as the first of all was, and compare them; none where that can't be."""
+    if any(first.conditions.get(key) != members[0].conditions.get(key) for key in WIDEST):
+        return ()
+    models = list(dict.fromkeys(record.model for record in first.records if record.group == "distilled"))
+    folders = [out_of(one.path, first.path) for one in members]
+    lines = [
+        judged_alike(one.judging, one.measured, first.measured, models, out) if one.judging else ""
+        for one, out in zip(members, folders, strict=True)
+    ]
+    if not all(lines):
+        return ()
+    return (*lines, shlex.join(["attar", "compare", str(first.path), *map(str, folders)]))
 
 
 def rows(group: Group) -> tuple[Row, ...]:
@@ -209,7 +241,21 @@ def _read(folder: Path, name: str, outside: Outside | None, defaults: Mapping[st
         records=records,
         conditions=_conditions(judged, ours, defaults),
         class_names=tuple(map(str, listed(mapping(description.get("task")).get("class_names")))),
+        judging=_judging(folder, outside, description, defaults),
     )
+
+
+def _judging(
+    folder: Path, outside: Outside | None, description: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> Judging:
+    made = mapping(description.get("settings"))
+    train, evaluate = {**defaults, **mapping(made.get("train"))}, mapping(made.get("evaluate"))
+    if outside:
+        kept = [text for text in outside.settings if not text.startswith(("train.", "evaluate."))]
+        return Judging(outside.path, outside.source, outside.data_dir, train, evaluate, kept)
+    config = read_settings(folder / CONFIG)
+    lies = config.get("source", {}).get("data_dir")
+    return Judging(str(folder), str(config.get("run", {}).get("source") or ""), lies and str(lies), train, evaluate)
 
 
 def _is_shape(shape: Any) -> bool:

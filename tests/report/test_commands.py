@@ -1,0 +1,50 @@
+"""The commands that a page offers; of images that a program handed over, the calls."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from attar.report.collect import ReportData
+from attar.report.commands import commands, evaluate_command
+from attar.report.outside import Outside
+from attar.results.records import Record
+
+RUN: dict[str, dict[str, Any]] = {
+    "run": {"source": "digits", "method": "random", "ipc": 1, "resolution": None, "seed": 3}
+}
+MEMORY = {"run": {**RUN["run"], "source": "memory-0123456789"}}
+RECORD = Record.of(
+    "accuracy",
+    "distilled",
+    "net",
+    [50.0, 52.0],
+    seeds=[0, 1],
+    num_images=10,
+    size_bytes=9,
+    group="distilled",
+    labels="hard",
+    split="test",
+)
+
+
+def lines(settings: dict[str, dict[str, Any]]) -> dict[str, str]:
+    data = ReportData("runs/x", settings=settings, records=(RECORD,), description={"task": {}})
+    return {one.purpose: one.line for one in commands(data)}
+
+
+def test_a_source_with_a_name_gives_commands() -> None:
+    found = lines(RUN)
+    assert found["Distill"] == "attar distill digits --method random --ipc 1 --seed 3 --out runs/x"
+    assert found["Evaluate"].startswith("attar evaluate runs/x/distilled --source digits --models net --seeds 2")
+
+
+def test_images_in_memory_give_calls() -> None:
+    found = lines(MEMORY)
+    assert found["Distill"] == "attar.distill((images, labels), method='random', ipc=1, seed=3, out='runs/x')"
+    assert found["Evaluate"] == "attar.evaluate('runs/x', (images, labels), models=['net'], seeds=2, baselines=[])"
+    assert found["Draw this page"] == "attar report runs/x"
+    assert all(ast.parse(found[purpose]) for purpose in ("Distill", "Evaluate"))
+    outside = Outside("set", "memory-0123456789", ("train.epochs=2",), out="elsewhere")
+    line = evaluate_command(ReportData("elsewhere", outside=outside, records=(RECORD,)))
+    assert line.endswith("out='elsewhere', settings=['train.epochs=2'])")
