@@ -20,7 +20,8 @@ from attar.data.sources import SourceSettings, open_source
 from attar.errors import ArtifactError
 from attar.report.collect import collect
 from attar.report.commands import commands
-from attar.report.outside import PICTURES, find_judged
+from attar.report.outside import PICTURES, Outside, find_judged, keep_judged
+from attar.report.pictures import Gallery
 
 TOY = {"train.epochs": 2, "evaluate.full_epochs": 1, "source.train_per_class": 12}
 ASKED = {"models": ["convnet-d1-w8"], "seeds": 2, "baselines": ["random", "full"], "settings": TOY}
@@ -140,3 +141,12 @@ def test_what_is_judged_is_not_told_among_other_things(ours: Path, tmp_path: Pat
         with pytest.raises(ArtifactError, match=what):
             attar.evaluate(ours, "digits", out=out)
         assert sorted(path.name for path in out.iterdir()) == before
+
+
+def test_the_kept_pictures_have_one_order_of_bytes(tmp_path: Path) -> None:
+    gallery = Gallery(np.zeros((1, 2, 2, 1), np.uint8), (0,), 1, 1)
+    written = set()
+    for _ in range(20):
+        keep_judged(tmp_path, Outside("set", "digits"), gallery)
+        written.add((tmp_path / PICTURES).read_bytes())
+    assert len(written) == 1

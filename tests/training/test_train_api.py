@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import attar
 from attar import catalogue
+from attar.artifacts.run import RunFolder
 from attar.cli import app
 from attar.errors import ArtifactError, ConfigError
 from attar.runtime.checkpoint import read_tensors
@@ -93,6 +94,16 @@ def test_what_is_trained_is_kept_under_runs_and_not_trained_twice(
     other = attar.train("digits", MODEL, seed=1, settings=SMALL)
     assert other.path not in (None, first.path)
     assert len(list(Path("runs").iterdir())) == 2
+
+
+def test_a_finished_training_is_read_again_in_a_folder_of_its_own_alone(tmp_path: Path) -> None:
+    first = attar.train("digits", MODEL, out=tmp_path, settings=SMALL)
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"of a process that was killed in its last moment")
+    again = attar.train("digits", MODEL, out=tmp_path, settings=SMALL)
+    assert (again.losses, again.accuracies) == (first.losses, first.accuracies)
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+    with RunFolder(tmp_path).locked(), pytest.raises(ArtifactError, match="another attar is at work"):
+        attar.train("digits", MODEL, out=tmp_path, settings=SMALL)
 
 
 def test_nothing_is_written_where_nothing_is_to_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

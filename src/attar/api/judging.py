@@ -23,7 +23,7 @@ from attar.evaluation.evaluate import evaluate as evaluate_set
 from attar.options import given
 from attar.results.records import Record
 from attar.run.origin import differs_from
-from attar.run.pipeline import sharing_engine, slug, teacher_of
+from attar.run.pipeline import held_by_one, sharing_engine, slug, teacher_of
 from attar.run.settings import default_model
 from attar.run.strips import keep_strips
 from attar.runtime.events import Events
@@ -54,7 +54,8 @@ def evaluate(asked: EvaluateOptions) -> Evaluation:
     assert isinstance(training, TrainSettings)
     names = tuple(judged.network(name) for name in judging.models)
     following = tracked(asked.loggers, judged.folder, judged.folder.name, dump(training), asked.callbacks)
-    with sharing_engine(asked.device, asked.precision, asked.workers) as engine, following:
+    opened = sharing_engine(asked.device, asked.precision, asked.workers)
+    with opened as engine, held_by_one(judged.folder, engine), following:
         engine.warn(judged.events.say)
         evaluation = evaluate_set(
             judged.distilled,
@@ -69,9 +70,9 @@ def evaluate(asked: EvaluateOptions) -> Evaluation:
         )
         if not engine.leads:
             return evaluation
-    if judged.ours and judged.at_home:
-        update_card(judged.distilled.path, evaluation.records, evaluation.verdict)
-    return replace(evaluation, report=judged.write_report())
+        if judged.ours and judged.at_home:
+            update_card(judged.distilled.path, evaluation.records, evaluation.verdict)
+        return replace(evaluation, report=judged.write_report())
 
 
 @takes(ContinualOptions)
@@ -93,7 +94,8 @@ def continual(asked: ContinualOptions) -> tuple[Record, ...]:
     settled = build({"continual": ContinualSettings}, {"continual": arriving})["continual"]
     assert isinstance(settled, ContinualSettings)
     following = tracked(asked.loggers, judged.folder, judged.folder.name, dump(training), asked.callbacks)
-    with sharing_engine(asked.device, asked.precision, asked.workers) as engine, following:
+    opened = sharing_engine(asked.device, asked.precision, asked.workers)
+    with opened as engine, held_by_one(judged.folder, engine), following:
         engine.warn(judged.events.say)
         if judged.made_with("evaluate").get("use_learned_rate", True):
             training = at_learnt_rate(judged.distilled, training, judged.events)
@@ -108,10 +110,9 @@ def continual(asked: ContinualOptions) -> tuple[Record, ...]:
             folder=judged.folder,
             teacher=teacher_of(judged.distilled, engine),
         )
-        leads = engine.leads
-    if leads:
-        judged.events.say(f"report: {judged.write_report()}")
-    return records
+        if engine.leads:
+            judged.events.say(f"report: {judged.write_report()}")
+        return records
 
 
 @takes(CompareOptions)

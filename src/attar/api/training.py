@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from attar.errors import ArtifactError
 from attar.evaluation.evaluate import at_learnt_rate
 from attar.items import Item
 from attar.options import PathLike, given
-from attar.run.pipeline import sharing_engine, teacher_of
+from attar.run.pipeline import held_by_one, sharing_engine, teacher_of
 from attar.run.settings import default_model, source_name
 from attar.runtime.checkpoint import read_tensors
 from attar.runtime.engine import Engine
@@ -80,7 +81,8 @@ def train(asked: TrainOptions) -> Training:
     if asked.model != "auto":
         require_known(asked.model)
     out = _folder(asked, training, opening)
-    with sharing_engine(asked.device, asked.precision, asked.workers) as engine:
+    opened = sharing_engine(asked.device, asked.precision, asked.workers)
+    with opened as engine, held_by_one(out, engine) if out else nullcontext():
         events = Events(out / "events.jsonl" if out and engine.leads else None, quiet=asked.quiet or not engine.leads)
         engine.warn(events.say)
         title = f"{source_name(str(asked.data))} {asked.model} {training.strategy} seed {asked.seed}"
@@ -204,6 +206,8 @@ def _finished(network: nn.Module, out: Path, made_by: Mapping[str, Any], events:
         )
     network.load_state_dict(state)
     events.say(f"{out / MODEL} was trained with these settings before")
+    if events.path is not None:  # the first process, which writes: one that was killed in its last moment left it
+        (out / "checkpoint.safetensors").unlink(missing_ok=True)
     return Training(network.eval(), tuple(note["losses"]), note["accuracies"], out, note.get("label_noise"))
 
 

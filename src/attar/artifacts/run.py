@@ -11,9 +11,7 @@ refused with what differs; the same key resumes, or is skipped where it is compl
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,14 +23,17 @@ from attar.config import Change, differences
 from attar.errors import ArtifactError
 from attar.marks import Rules
 from attar.runtime.events import Events, read_events
-from attar.runtime.files import digest, read_json, sha256, write_json, write_text, writing
-from attar.runtime.reading import read_yaml, require_file
+from attar.runtime.files import digest, read_json, sha256, write_json, write_text
+from attar.runtime.holding import LOCK, held
+from attar.runtime.reading import read_yaml
 from attar.text import yaml_text
 
 CONFIG = "config.yaml"
 _EVENTS = "events.jsonl"
 MANIFEST = "manifest.json"
 STAGES = ("squeeze", "recover", "relabel", "distilled", "evaluation")
+_TRIALS = ("trials", "trainings")
+"""Folders of finished trainings of a bench and of a study."""
 _PRODUCTS = ("evaluation.json", "by_class.json", "real.safetensors", "continual.json", "report.html")
 
 
@@ -71,19 +72,8 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process; another attar at work in it is an error."""
-        with writing(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            if os.path.lexists(self.path / ".lock"):
-                require_file(self.path / ".lock")
-            file = (self.path / ".lock").open("w")
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ArtifactError(
-                    f"another attar is at work in {self.path}", fix="wait for it, stop it, or choose another --out"
-                ) from error
+        """Hold the folder for this process and remove what killed ones left half-written; see `holding.held`."""
+        with held(self.path, (*STAGES, *_TRIALS)):
             yield
 
     def open(self, settings: Mapping[str, Any], *, fresh: bool = False, redo: str | None = None) -> None:
@@ -316,7 +306,7 @@ def _inside(name: str) -> bool:
 
 
 def _foreign(path: Path) -> list[str]:
-    known = {*STAGES, *_PRODUCTS, CONFIG, _EVENTS, ".lock"}
+    known = {*STAGES, *_PRODUCTS, CONFIG, _EVENTS, LOCK}
     if not path.is_dir():
         return []
     return sorted(entry.name for entry in path.iterdir() if entry.name not in known and not entry.name.endswith(".tmp"))

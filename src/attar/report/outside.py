@@ -20,6 +20,7 @@ from attar.errors import ArtifactError
 from attar.report.pictures import MOST_PICTURE_BYTES, Gallery, Pixels, checked_labels
 from attar.runtime.files import read_json, write_bytes, write_json
 from attar.runtime.reading import parse_notes, require_file
+from attar.runtime.tensorfile import in_order
 
 JUDGED, PICTURES = "judged.json", "pictures.safetensors"
 FOREIGN = "another program"
@@ -61,7 +62,7 @@ def keep_judged(folder: Path, outside: Outside, gallery: Gallery) -> None:
     """Write both files."""
     note = {"labels": json.dumps(gallery.labels), "num": json.dumps([gallery.num_images, gallery.num_classes])}
     tensors = {"pixels": np.ascontiguousarray(gallery.pixels)}
-    write_bytes(folder / PICTURES, safetensors.numpy.save(tensors, metadata=note))
+    write_bytes(folder / PICTURES, in_order(safetensors.numpy.save(tensors, metadata=note)))
     write_json(folder / JUDGED, {**vars(outside), "settings": list(outside.settings)})
 
 

@@ -611,6 +611,14 @@ def _locked(folder: RunFolder, engine: Engine) -> AbstractContextManager[None]:
     return folder.locked()
 
 
+@contextmanager
+def held_by_one(folder: Path, engine: Engine) -> Iterator[None]:
+    """One process holds a folder for all, which go on once it does; see `RunFolder.locked`."""
+    with RunFolder(folder).locked() if engine.leads else nullcontext():
+        engine.barrier()
+        yield
+
+
 def _data_files(folder: Path) -> list[str]:
     """Files of the distilled dataset that evaluation leaves as they are, relative to the stage's folder."""
     return [

@@ -16,8 +16,7 @@ from torch import Tensor
 from attar.errors import ArtifactError
 from attar.runtime.files import write_bytes, write_parts
 from attar.runtime.reading import parse_notes, require_file
-from attar.runtime.tensorfile import encode_header
-from attar.text import parse_json
+from attar.runtime.tensorfile import encode_header, in_order
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
@@ -27,7 +26,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
     note = {key: json.dumps(value) for key, value in (metadata or {}).items()}
-    write_bytes(path, _in_order(safetensors.torch.save(plain, metadata=note or None)))
+    write_bytes(path, in_order(safetensors.torch.save(plain, metadata=note or None)))
 
 
 def write_rows(
@@ -83,13 +82,3 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _note(file: Any) -> dict[str, Any]:
     return parse_notes(file.metadata(), finite=False)  # a loss may have been none
-
-
-def _in_order(data: bytes) -> bytes:
-    """Sort the metadata in a safetensors header: the library writes its keys in an order of chance."""
-    start = 8 + int.from_bytes(data[:8], "little")
-    header = parse_json(data[8:start])
-    if len(header.get("__metadata__", ())) < 2:
-        return data
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    return b"".join((encode_header(header), memoryview(data)[start:]))

@@ -30,7 +30,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-from attar.runtime.files import writing
+from attar.runtime.files import unlinked, writing
 from attar.runtime.reading import lines_of, require_file
 from attar.text import parse_json
 
@@ -123,7 +123,7 @@ class Events:
         line = json.dumps(note)
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
+            with open(self.path, "a", encoding="utf-8", opener=unlinked) as file:
                 file.write(line + "\n")
 
     def say(self, message: str) -> None:
@@ -270,6 +270,6 @@ def _metrics(metrics: dict[str, float]) -> str:
 
 
 def _end_last_line(path: Path) -> None:
-    with path.open("rb+") as file:
+    with open(path, "rb+", opener=unlinked) as file:
         if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
             file.write(b"\n")

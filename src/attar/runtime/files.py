@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from attar.errors import ArtifactError, ResourceError
-from attar.runtime.reading import read_bytes
+from attar.runtime.reading import read_bytes, require_file
 from attar.text import parse_json
 
 
@@ -68,7 +69,8 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("wb") as file:
+            temporary.unlink(missing_ok=True)  # of a killed process that had this one's number
+            with open(temporary, "xb", opener=unlinked) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -88,13 +90,56 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def unlinked(path: str, flags: int) -> int:
+    """Opener for `open` that follows no link in the place of the file; raises ArtifactError where there is one."""
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP or not Path(path).is_symlink():
+            raise
+        raise ArtifactError(
+            f"{path} is a link to another file",
+            expected="a file of its own: nothing is written through a link",
+            fix="delete the link",
+        ) from error
+
+
+@contextmanager
+def locked_file(path: Path, holding: Path, fix: str) -> Iterator[None]:
+    """Hold a lock, which is this file, for this process; raises ArtifactError where another process holds it."""
+    with writing(path):
+        if os.path.lexists(path):
+            require_file(path)
+        file = open(path, "a", opener=unlinked)  # noqa: SIM115 (closed below, where the lock ends)
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ArtifactError(f"another attar is at work in {holding}", fix=fix) from error
+        yield
+
+
 @contextmanager
 def new_folder(path: Path, *, replacing: str | None = None) -> Iterator[Path]:
     """Yield an empty sibling folder that is renamed to `path` when the block ends well: whole or absent.
 
     A non-empty `path` is refused (ResourceError), unless it holds a file named `replacing`: its old content is
-    then there until the new one is complete. What a killed process left half-made is cleared by the next call.
+    then there until the new one is complete. What a killed process left half-made is cleared by the next call; while
+    one is at it, another is an ArtifactError.
     """
+    lock = path.with_name(f".{path.name}.lock.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with locked_file(lock, path, "wait for it, or choose another folder"):
+        try:
+            with _building(path, replacing) as building:
+                yield building
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+@contextmanager
+def _building(path: Path, replacing: str | None) -> Iterator[Path]:
     building, old = path.with_name(f".{path.name}.new.tmp"), path.with_name(f".{path.name}.old.tmp")
     with writing(path):
         _settle(path, building, old)
@@ -138,6 +183,9 @@ def digest(value: Any) -> str:
 
 
 def _settle(path: Path, building: Path, old: Path) -> None:
+    for link in (building, old):
+        if link.is_symlink():  # not ours
+            link.unlink()
     if old.exists() and not path.exists():  # stopped between the two renames
         old.rename(path)
     shutil.rmtree(building, ignore_errors=True)

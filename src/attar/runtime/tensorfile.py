@@ -32,6 +32,16 @@ def encode_header(header: Mapping[str, Any]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
+def in_order(data: bytes) -> bytes:
+    """The same file with the metadata of its header sorted: the library writes its keys in an order of chance."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = parse_json(data[8:start])
+    if len(header.get("__metadata__", ())) < 2:
+        return data
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    return b"".join((encode_header(header), memoryview(data)[start:]))
+
+
 def places(path: Path) -> dict[str, Place]:
     """Where each tensor of a file lies.
 
