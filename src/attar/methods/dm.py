@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from attar.augment.operations import Augmentation
 from attar.config import Config
 from attar.methods.base import Generators, Metrics, Optimised, RealImages, Synthetic, random_members
+from attar.methods.both_sides import both_sides, of_classes
 from attar.models.convnet import convnet_for
 from attar.models.factory import build, penultimate
 from attar.models.norms import has_batch_norm
@@ -113,13 +114,7 @@ class Dm(Optimised[DmSettings, None]):
         """Look at both sides through one network and one draw of DSA for each class."""
         images = synthetic.variables["images"].detach().requires_grad_()
         network, augmentation = self._network(rng).to(images.device), Augmentation(self.settings.augment)
-        theirs, ours, members = list[Tensor](), list[Tensor](), list[Tensor]()
-        for label in range(self.task.num_classes):
-            draw = augmentation.draw(rng, 1, self.task.shape, "batch")
-            sample = real.images(self._sample(real.labels, label, rng)).to(images.device)
-            members.append((synthetic.labels == label).nonzero().squeeze(1))
-            theirs.append(augmentation.apply(sample, draw))
-            ours.append(augmentation.apply(images[members[-1]], draw))
+        theirs, ours = both_sides(images, synthetic, real, self.settings.num_real, augmentation, self.task, rng)
         with torch.no_grad():
             wanted = _means(network, theirs)
         loss = (wanted - _means(network, ours)).square().sum()
@@ -133,12 +128,8 @@ class Dm(Optimised[DmSettings, None]):
         seed = int(torch.randint(2**31, (), generator=rng))
         return build(name, self.task, seed=seed).requires_grad_(False).eval()
 
-    def _sample(self, labels: Tensor, label: int, rng: torch.Generator) -> Tensor:
-        members = (labels == label).nonzero().squeeze(1)
-        return members[torch.randperm(len(members), generator=rng)[: self.settings.num_real]]
-
 
 def _means(network: nn.Module, classes: list[Tensor]) -> Tensor:
     """Mean features (classes, d), float32, of the images (b, c, h, w) of each class."""
     features = torch.cat([penultimate(network, part) for part in torch.cat(classes).split(_AT_ONCE)])
-    return torch.stack([part.float().mean(0) for part in features.split([len(one) for one in classes])])
+    return torch.stack([part.float().mean(0) for part in of_classes(features, classes)])

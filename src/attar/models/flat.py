@@ -36,6 +36,10 @@ class FlatModel:
         logits: Tensor = functional_call(self.module, self.unflatten(vector), (images,))
         return logits
 
+    def at(self, vector: Tensor) -> nn.Module:
+        """The network under parameters `vector` (p,), for what takes a module, such as `penultimate`."""
+        return _At(self, vector)
+
     def unflatten(self, vector: Tensor) -> dict[str, Tensor]:
         """Parameters by name, as views into `vector` (p,)."""
         pieces = vector.split(self._sizes)
@@ -44,3 +48,12 @@ class FlatModel:
     def vector(self) -> Tensor:
         """Copy the module's own parameters into one vector (p,)."""
         return torch.cat([parameter.detach().reshape(-1) for parameter in self.module.parameters()])
+
+
+class _At(nn.Module):
+    def __init__(self, flat: FlatModel, vector: Tensor) -> None:
+        super().__init__()
+        self.network, self._flat, self._vector = flat.module, flat, vector
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._flat(self._vector, images)
