@@ -3,8 +3,8 @@
 A recipe that claims published settings, whole or in part, has a row for each value that it claims. Sources: METHODS of
 the papers; for SRe2L its scripts (recover*.sh, relabel.sh, train_FKD.sh, squeeze_cifar.py, relabel_cifar.py) and those
 of its authors' tiny-imagenet repository (train_rn18.sh, train_kd.sh); for RDED argument.py, validation/main.py and
-scripts/; for trajectory matching the table in MTT's appendix, buffer.py, distill.py and TESLA's README; for
-distribution matching main_DM.py and utils.py.
+scripts/; for trajectory matching the table in MTT's appendix, buffer.py, distill.py and TESLA's README, and
+configs/ of DATM and PAD; for distribution matching main_DM.py and utils.py.
 """
 
 from __future__ import annotations
@@ -205,6 +205,25 @@ OURS_IN_WIDER_SETS = ("method.num_steps", "method.max_start_epoch", "method.batc
 """TESLA publishes a command for one image a class of ImageNet-1K alone."""
 IMAGENET_64_WIDER = {key: value for key, value in IMAGENET_64.items() if key not in OURS_IN_WIDER_SETS}
 
+
+def aligned(starts: tuple[int | None, int], labels: float, limit: float, images: float, *, zca: bool) -> Facts:
+    """T+ at the beginning and the end, rates of labels and images, and the limit of the loss in one row of DATM's."""
+    return facts(
+        matched(80, 2, starts[1], zca=zca),
+        WIDTH_32,
+        method__initial_max_start_epoch=starts[0],
+        method__start="right",
+        method__labels="learnt",
+        method__label_start="expert",
+        method__label_momentum=0.9,
+        method__lr_labels=labels,
+        method__max_loss=limit,
+        method__lr_images=images,
+        recover__iterations=10_000,
+        train__batch_size=128,
+    )
+
+
 # --- Distribution matching ----------------------------------------------------------------------------------------
 
 STUDENT_DSA = facts(
@@ -263,6 +282,12 @@ PUBLISHED: dict[str, Facts] = {
     "tesla-tiny-imagenet-ipc10": facts(matched(20, 2, 40, zca=False, batch=200), WIDTH_64),
     "tesla-tiny-imagenet-ipc50": facts(matched(20, 2, 40, zca=False, batch=300), WIDTH_64),
     "tesla-imagenet-1k-ipc1": IMAGENET_64,
+    "tesla-cifar10-ipc1-datm": aligned((None, 4), 5.0, 1.1, 100.0, zca=True),
+    "tesla-cifar10-ipc10-datm": facts(aligned((10, 20), 2.0, 1.0, 100.0, zca=True), method__growth=0.1),
+    "tesla-cifar10-ipc50-datm": facts(aligned((20, 40), 2.0, 1.0, 1000.0, zca=True), method__growth=0.2),
+    "tesla-cifar10-ipc10-pad": facts(
+        aligned((10, 20), 2.0, 1.0, 100.0, zca=False), method__growth=0.1, method__leave_out=0.5
+    ),
     **{f"tesla-imagenet-1k-ipc{i}": IMAGENET_64_WIDER for i in (10, 50)},
 }
 

@@ -21,7 +21,8 @@ Augment = Callable[[int, Tensor], Tensor]
 class Matching:
     """One matching problem: N steps of SGD on synthetic batches, from θ₀ and hopefully to θ*.
 
-    `batches[i]` (b,) indexes the synthetic images that step i trains on.
+    `batches[i]` (b,) indexes the synthetic images that step i trains on. `leave_out` is the part of the parameters that
+    does not count, those that came nearest to θ* (PAD, Li et al. 2024); which ones is decided at θ_N, and constant.
     """
 
     start: Tensor
@@ -29,6 +30,7 @@ class Matching:
     batches: Sequence[Tensor]
     loss: Loss
     augment: Augment
+    leave_out: float = 0.0
 
     def step_loss(self, i: int, theta: Tensor, images: Tensor, targets: Tensor) -> Tensor:
         """Training loss of step i, its augmentation included."""
@@ -36,16 +38,24 @@ class Matching:
 
     def distance(self, theta: Tensor) -> Tensor:
         """L = ||θ_N - θ*||² / ||θ₀ - θ*||²: 1 where the steps led nowhere, 0 where they reach θ*."""
-        return (theta - self.target).square().sum() / self.initial_distance
+        errors = (theta - self.target).square()
+        return self._counted(theta, errors).sum() / self._initial_distance(theta)
 
     def distance_gradient(self, theta: Tensor) -> Tensor:
-        """dL/dθ_N = 2 (θ_N - θ*) / ||θ₀ - θ*||²."""
-        return 2 * (theta - self.target) / self.initial_distance
+        """dL/dθ_N = 2 (θ_N - θ*) / ||θ₀ - θ*||², 0 for parameters that do not count."""
+        return 2 * self._counted(theta, theta - self.target) / self._initial_distance(theta)
 
-    @property
-    def initial_distance(self) -> Tensor:
-        """||θ₀ - θ*||², how far the expert went."""
-        return (self.start - self.target).square().sum()
+    def _initial_distance(self, theta: Tensor) -> Tensor:
+        """||θ₀ - θ*||², how far the expert went, over the parameters that count at θ."""
+        return self._counted(theta, (self.start - self.target).square()).sum()
+
+    def _counted(self, theta: Tensor, values: Tensor) -> Tensor:
+        """Values (p,), those of parameters that do not count at θ (p,) set to 0."""
+        num = int(self.leave_out * theta.numel())
+        if not num:
+            return values
+        nearest = (theta.detach() - self.target).square().argsort(stable=True)[:num]
+        return values.index_fill(0, nearest, 0.0)
 
 
 @dataclass(frozen=True)

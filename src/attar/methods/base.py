@@ -273,7 +273,7 @@ class Optimised(Selector[SettingsT, KnowledgeT]):
         rng: torch.Generator,
         done: float = 0.0,
     ) -> tuple[dict[str, Tensor], Metrics]:
-        """Gradients of the objective by variable, and metrics (`loss` among them).
+        """Gradients of the objective by variable, and metrics (`loss` among them); without gradients no step is taken.
 
         Args:
             synthetic: the state; not changed here.
@@ -287,6 +287,10 @@ class Optimised(Selector[SettingsT, KnowledgeT]):
     @abstractmethod
     def learning_rates(self) -> dict[str, float]:
         """Learning rate of each variable; 0 keeps a variable as it is."""
+
+    def momenta(self) -> dict[str, float]:
+        """Momentum of variables that have another than `recover.momentum`; of the optimiser sgd."""
+        return {}
 
     def decode(self, synthetic: Synthetic) -> Tensor:
         """Images (n, c, h, w), normalised, that the variables stand for: one for each of `labels`.

@@ -23,6 +23,7 @@ from attar.augment.operations import Augmentation, Per
 from attar.config import Config
 from attar.errors import ArtifactError
 from attar.losses.trajectory import Matching, MatchingGradient, soft_cross_entropy
+from attar.methods.aligned import right_logits, right_members
 from attar.methods.base import (
     Distillate,
     Generators,
@@ -77,8 +78,18 @@ class TrajectorySettings(Config):
     """What the images are labelled with. hard: their class; expert: in each step what the expert aimed at says of the
     images as they are, good with many classes, and at the end the mean of what all experts say at every epoch that may
     be aimed at; learnt: probabilities, 0.9 for the class at first, optimised with the images."""
-    start: Literal["real", "noise"] = "real"
-    """What the images begin as: random real images of their class, or unit noise."""
+    label_start: Literal["class", "expert"] = "class"
+    """What learnt labels begin as. class: 0.9 for the class; expert: the mean logits of the finished experts that get
+    the image right, as in DATM."""
+    label_momentum: float | None = Field(None, ge=0, lt=1)
+    """Momentum of the label logits (sgd); none: recover.momentum. DATM: 0.9."""
+    start: Literal["real", "right", "noise"] = "real"
+    """What the images begin as: random real images of their class; right: those of them that a finished expert
+    classifies right, as in DATM; or unit noise."""
+    max_loss: float | None = Field(None, gt=0)
+    """A step whose loss is above this is not taken; none: all are. DATM: 1, where steps lead nowhere."""
+    leave_out: float = Field(0.0, ge=0, lt=1)
+    """Part of the parameters, those that came nearest to the expert's, that the loss leaves out; PAD: 0.5."""
     initial_rate: float | None = Field(None, gt=0)
     """β at the beginning: the learning rate of the N steps, itself learnt. Too high, and the loss is far above 1 from
     the start; too low, and nothing moves. none takes the experts' learning rate, over 1 - momentum."""
@@ -151,6 +162,8 @@ class TrajectoryMatching(Optimised[TrajectorySettingsT, Trajectories]):
                 f"method.initial_max_start_epoch={first} must be more than min_start_epoch={low} and at most "
                 f"max_start_epoch={settings.max_start_epoch}"
             )
+        if settings.max_loss is not None and getattr(sections.get("recover"), "draws_per_step", 1) > 1:
+            found.append("method.max_loss leaves out single segments: recover.draws_per_step must be 1")
         if getattr(sections.get("run"), "precision", "") == "16-mixed":
             found.append(
                 "run.precision=16-mixed is too narrow for gradients of trajectories; use bf16-mixed or 32-true"
@@ -160,7 +173,7 @@ class TrajectoryMatching(Optimised[TrajectorySettingsT, Trajectories]):
     @classmethod
     def starts_from_real(cls, settings: TrajectorySettingsT) -> bool:
         """Unless the start is noise."""
-        return settings.start == "real"
+        return settings.start != "noise"
 
     @classmethod
     def labeller(cls, settings: TrajectorySettingsT, knowledge: Trajectories) -> Labeller | None:
@@ -181,6 +194,11 @@ class TrajectoryMatching(Optimised[TrajectorySettingsT, Trajectories]):
             "log_rate": self.settings.lr_rate,
             "label_logits": self.settings.lr_labels,
         }
+
+    def momenta(self) -> dict[str, float]:
+        """Of the label logits, where they have their own."""
+        own = self.settings.label_momentum
+        return {} if own is None else {"label_logits": own}
 
     def limits(self) -> dict[str, tuple[float, float]]:
         """Of log β."""
@@ -204,16 +222,21 @@ class TrajectoryMatching(Optimised[TrajectorySettingsT, Trajectories]):
         return [f"method.initial_rate={float(synthetic.variables['log_rate'].exp()) / 3:.3g}"]
 
     def init(self, picked: Tensor, real: RealImages, knowledge: Trajectories, rngs: Generators) -> Synthetic:
-        """Start from random real images of each class (or noise) and the experts' learning rate."""
+        """Start from real images of each class (or noise) and the experts' learning rate."""
         labels, rng = self.labels()[picked], rngs()
         if self.settings.start == "real":
             images = real.images(random_members(real.labels, self.labels(), picked, rng)).clone()
+        elif self.settings.start == "right":
+            images = real.images(right_members(real, self.labels(), knowledge, rng)[picked]).clone()
         else:
             images = torch.randn((len(labels), *self.task.shape), generator=rng)
         rate = self.settings.initial_rate or knowledge.learning_rate
         variables = {"images": images, "log_rate": torch.tensor(math.log(rate))}
         if self.settings.labels == "learnt":
-            variables["label_logits"] = _sure_logits(labels, self.task.num_classes)
+            logits = _sure_logits(labels, self.task.num_classes)
+            if self.settings.label_start == "expert":
+                logits = right_logits(images, labels, knowledge, logits)
+            variables["label_logits"] = logits
         return Synthetic(labels, variables)
 
     def gradient(
@@ -240,6 +263,8 @@ class TrajectoryMatching(Optimised[TrajectorySettingsT, Trajectories]):
         loss = float(found.loss)
         if not math.isfinite(loss):
             _require_sound(segment)
+        elif self.settings.max_loss is not None and loss > self.settings.max_loss:
+            gradients = {}
         return gradients, {"loss": loss, "learning_rate": float(rate)}
 
     def project(self, synthetic: Synthetic) -> None:
@@ -293,6 +318,7 @@ class TrajectoryMatching(Optimised[TrajectorySettingsT, Trajectories]):
             batches=[batch.to(device) for batch in batches],
             loss=loss,
             augment=lambda i, x: augmentation.apply(x, draws[i]),
+            leave_out=self.settings.leave_out,
         )
 
     def _targets(self, synthetic: Synthetic, experts: Trajectories, target: Tensor) -> Tensor:

@@ -195,7 +195,7 @@ class _Loop(Generic[KnowledgeT]):
         self.engine, self.events, self.team = engine, events, members or Team()
         self.checkpoint = folder / f"checkpoint-{chunk:05d}.safetensors"
         self.rates = method.learning_rates()
-        self.optimizer = _optimizer(synthetic.variables, self.rates, settings)
+        self.optimizer = _optimizer(synthetic.variables, self.rates, settings, method.momenta())
         self.average = Average(synthetic.variables, settings.ema)
         self.snapshots = snapshot_steps(settings) if chunk == 0 else set()
         self.states = set() if method.separable else state_steps(settings)
@@ -389,14 +389,19 @@ def _snapshot_name(step: int) -> str:
 
 
 def _optimizer(
-    variables: Mapping[str, Tensor], rates: Mapping[str, float], settings: RecoverSettings
+    variables: Mapping[str, Tensor],
+    rates: Mapping[str, float],
+    settings: RecoverSettings,
+    momenta: Mapping[str, float],
 ) -> torch.optim.Optimizer:
     groups = [
         {"params": [value], "lr": rates[name], "name": name} for name, value in variables.items() if name in rates
     ]
     if settings.optimizer == "adam":
         return torch.optim.Adam(groups, betas=(settings.momentum, settings.second_beta))
-    return torch.optim.SGD(groups, momentum=settings.momentum)
+    for group in groups:
+        group["momentum"] = momenta.get(str(group["name"]), settings.momentum)
+    return torch.optim.SGD(groups)
 
 
 def _schedule(name: str, step: int, total: int) -> float:
