@@ -200,14 +200,18 @@ class KMeans(ByFeatures):
 
     def select(self, features: Tensor, count: int, rng: torch.Generator) -> Tensor:
         """Cluster, then take the nearest image to each centre that is still free."""
-        from sklearn.cluster import KMeans as Clusters
+        return nearest_to_centres(features, count, rng)
 
-        seed = int(torch.randint(2**31 - 1, (), generator=rng))
-        points = features.double().numpy()
-        centres = Clusters(n_clusters=count, n_init=3, random_state=seed).fit(points).cluster_centers_
-        distance = torch.cdist(torch.from_numpy(centres), torch.from_numpy(points))
-        chosen: list[int] = []
-        for row in distance:
-            row[chosen] = torch.inf
-            chosen.append(int(row.argmin()))
-        return torch.tensor(chosen)
+
+def nearest_to_centres(points: Tensor, count: int, rng: torch.Generator) -> Tensor:
+    """Indices (count,) of the points (m, d), m >= count, that are nearest to the centres of k-means; none twice."""
+    from sklearn.cluster import KMeans as Clusters
+
+    seed, values = int(torch.randint(2**31 - 1, (), generator=rng)), points.double()
+    centres = Clusters(n_clusters=count, n_init=3, random_state=seed).fit(values.numpy()).cluster_centers_
+    distance = torch.cdist(torch.from_numpy(centres), values)
+    chosen: list[int] = []
+    for row in distance:
+        row[chosen] = torch.inf
+        chosen.append(int(row.argmin()))
+    return torch.tensor(chosen)

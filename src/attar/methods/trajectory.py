@@ -37,6 +37,7 @@ from attar.methods.base import (
     clamp_pixels,
     random_members,
 )
+from attar.methods.coreset import nearest_to_centres
 
 _RATE_RANGE = (1e-6, 100.0)
 """Step sizes β between which a training makes sense; beyond, the images have stopped to count, or it has run off."""
@@ -83,9 +84,10 @@ class TrajectorySettings(Config):
     the image right, as in DATM."""
     label_momentum: float | None = Field(None, ge=0, lt=1)
     """Momentum of the label logits (sgd); none: recover.momentum. DATM: 0.9."""
-    start: Literal["real", "right", "noise"] = "real"
-    """What the images begin as: random real images of their class; right: those of them that a finished expert
-    classifies right, as in DATM; or unit noise."""
+    start: Literal["real", "right", "kmeans", "noise"] = "real"
+    """What the images begin as. real: random real images of their class; right: those of them that a finished expert
+    classifies right, as in DATM; kmeans: those nearest to the centres of ipc clusters of their class's pixels, so that
+    what is learnt begins where a good coreset ends; noise: unit noise."""
     max_loss: float | None = Field(None, gt=0)
     """A step whose loss is above this is not taken; none: all are. DATM: 1, where steps lead nowhere."""
     leave_out: float = Field(0.0, ge=0, lt=1)
@@ -224,12 +226,7 @@ class TrajectoryMatching(Optimised[TrajectorySettingsT, Trajectories]):
     def init(self, picked: Tensor, real: RealImages, knowledge: Trajectories, rngs: Generators) -> Synthetic:
         """Start from real images of each class (or noise) and the experts' learning rate."""
         labels, rng = self.labels()[picked], rngs()
-        if self.settings.start == "real":
-            images = real.images(random_members(real.labels, self.labels(), picked, rng)).clone()
-        elif self.settings.start == "right":
-            images = real.images(right_members(real, self.labels(), knowledge, rng)[picked]).clone()
-        else:
-            images = torch.randn((len(labels), *self.task.shape), generator=rng)
+        images = self._begin(picked, real, knowledge, rng)
         rate = self.settings.initial_rate or knowledge.learning_rate
         variables = {"images": images, "log_rate": torch.tensor(math.log(rate))}
         if self.settings.labels == "learnt":
@@ -286,6 +283,22 @@ class TrajectoryMatching(Optimised[TrajectorySettingsT, Trajectories]):
             soft_labels=soft,
             learning_rate=float(synthetic.variables["log_rate"].exp()),
         )
+
+    def _begin(self, picked: Tensor, real: RealImages, experts: Trajectories, rng: torch.Generator) -> Tensor:
+        """The images (n, channels, height, width) that all begin as."""
+        start, wanted = self.settings.start, self.labels()
+        if start == "noise":
+            return torch.randn((len(picked), *self.task.shape), generator=rng)
+        if start == "real":
+            return real.images(random_members(real.labels, wanted, picked, rng)).clone()
+        if start == "right":
+            return real.images(right_members(real, wanted, experts, rng)[picked]).clone()
+        chosen = torch.empty_like(wanted)
+        for label in range(self.task.num_classes):
+            members = (real.labels == label).nonzero().squeeze(1)
+            points = real.images(members).flatten(1)
+            chosen[wanted == label] = members[nearest_to_centres(points, self.ipc, rng)]
+        return real.images(chosen[picked]).clone()
 
     def _draw_segment(self, experts: Trajectories, rng: torch.Generator, done: float) -> Segment:
         expert = int(torch.randint(experts.num_experts, (), generator=rng))

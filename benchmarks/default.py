@@ -1,0 +1,121 @@
+"""What `auto` should choose: methods and coresets on several data sets, by one protocol, against random real images.
+
+Each case is an `attar bench`: one network, schedule, augmentation and maker of soft labels for every set. A row of the
+table is a data set, a number of images and a kind of labels: random real images, the best coreset, what `auto` chooses
+there, and the best of all. The checks ask whether what auto chooses is ahead of random images and of the best coreset.
+
+    python benchmarks/default.py --work WORK --json benchmarks/results/default.json
+    python benchmarks/default.py --work WORK --data digits --ipc 1 --split test
+
+A set may take four minutes (--time). Finished ones are kept in --work; data sets but the digits are read from
+$ATTAR_DATA. On validation splits, from which the rules are chosen, unless --split test asks for the last word.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from table import Checks, Rows, arguments, finish
+
+import attar
+from attar.methods import method as method_named
+from attar.run.choice import choose_method
+from attar.studies.bench import BenchResult
+
+
+@dataclass(frozen=True)
+class Case:
+    """A data set, as it is read."""
+
+    source: str
+    settings: dict[str, Any]
+
+
+CASES = {
+    "digits": Case("digits", {}),
+    "cifar10": Case("cifar10", {"source.train_per_class": 500}),
+    "imagenette": Case("imagenette", {"source.resolution": 64}),
+    "tiny-imagenet": Case("tiny-imagenet-32", {"source.train_per_class": 100}),
+}
+METHODS = ["tesla", "dm", "sre2l", "rded"]
+CORESETS = ["kmeans", "herding"]
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """What may be asked for."""
+    parser.add_argument("--work", type=Path, required=True, help="where sets and trainings are kept")
+    parser.add_argument("--data", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--ipc", nargs="+", type=int, default=[1, 10])
+    parser.add_argument("--methods", nargs="+", default=METHODS, help="beside the coresets and what auto chooses")
+    parser.add_argument("--time", default="4m", help="what a set may take")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--split", default="validation", choices=["validation", "test"])
+
+
+def bench(name: str, ipc: int, options: argparse.Namespace) -> tuple[str, BenchResult]:
+    """What auto chooses for a case, and the bench of all methods there."""
+    case, root = CASES[name], os.environ.get("ATTAR_DATA")
+    source = case.source if name == "digits" or not root else str(Path(root) / case.source)
+    task = attar.open(source, settings=case.settings, quiet=True).task
+    chosen, _ = choose_method(task, ipc)
+    methods = dict.fromkeys([chosen, *options.methods, *CORESETS])
+    result = attar.bench(
+        source,
+        [name for name in methods if name != "random"],
+        [ipc],
+        seeds=options.seeds,
+        split=options.split,
+        time=options.time,
+        out=options.work / f"{name}-ipc{ipc}-{options.split}",
+        settings=case.settings,
+    )
+    return chosen, result
+
+
+def told(row: Any) -> str:
+    """Mean and deviation."""
+    return f"{row.mean:.1f} ± {row.std:.1f}"
+
+
+def main() -> None:
+    options = arguments(__doc__ or "", add)
+    rows: Rows = []
+    checks: Checks = {}
+    for name in options.data:
+        for ipc in options.ipc:
+            chosen, result = bench(name, ipc, options)
+            for labels in ("hard", "soft"):
+                found = {row.method: row for row in result.rows if row.labels == labels and row.ipc == ipc}
+                random = found.pop("random")
+                chosen_images = [row for key, row in found.items() if method_named(key).makes != "synthetic images"]
+                coreset = max([random, *chosen_images], key=lambda row: row.mean)
+                best = max(found.values(), key=lambda row: row.mean)
+                ours = found[chosen] if chosen != "random" else random
+                rows.append(
+                    {
+                        "data": name,
+                        "ipc": ipc,
+                        "labels": labels,
+                        "random": told(random),
+                        "best coreset": f"{coreset.method} {told(coreset)}",
+                        "auto": f"{chosen} {told(ours)}",
+                        "ahead of random": f"{ours.points:+.1f} ({ours.low:+.1f} to {ours.high:+.1f})"
+                        if ours is not random
+                        else "",
+                        "best": f"{best.method} {told(best)}",
+                        "all": {row.method: told(row) for row in found.values()},
+                        "n": random.n,
+                    }
+                )
+                key = f"{name}, ipc {ipc}, {labels}"
+                checks[f"{key}: auto ahead of random"] = {"value": ours.mean - random.mean, "target": 0.0}
+                checks[f"{key}: auto ahead of the best coreset"] = {"value": ours.mean - coreset.mean, "target": 0.0}
+    finish(rows, checks, options.json)
+
+
+if __name__ == "__main__":
+    main()
