@@ -91,7 +91,7 @@ def main() -> None:
             for labels in ("hard", "soft"):
                 found = {row.method: row for row in result.rows if row.labels == labels and row.ipc == ipc}
                 random = found.pop("random")
-                chosen_images = [row for key, row in found.items() if method_named(key).makes != "synthetic images"]
+                chosen_images = [row for key, row in found.items() if method_named(key).makes != "distilled images"]
                 coreset = max([random, *chosen_images], key=lambda row: row.mean)
                 best = max(found.values(), key=lambda row: row.mean)
                 ours = found[chosen] if chosen != "random" else random

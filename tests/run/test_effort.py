@@ -143,7 +143,7 @@ def test_quick_recipes_resolve_at_every_size(method: str) -> None:
 
 
 def test_the_network_that_a_method_names_is_narrow_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    notes = {"quick": True, "reached": "-"}
+    notes = {"quick": {"px": 32, "channels": 3}, "reached": "-"}
     wide = {"run": {"method": "tesla", "ipc": 1}, "method": {"network": "convnet-d3-w128"}}
     monkeypatch.setattr(effort, "recipes", lambda: {"some": effort.Recipe("some", notes, wide)})
     task = Task(("a", "b"), 3, 64, 64, Normalization((0.5,) * 3, (0.5,) * 3))
@@ -152,14 +152,14 @@ def test_the_network_that_a_method_names_is_narrow_too(monkeypatch: pytest.Monke
     assert found.sections["method"]["network"] == "convnet-d4-w32"
 
 
-def test_the_nearest_number_of_images_is_taken() -> None:
-    task = open_source("digits").task
-    assert [quick_recipe("tesla", ipc, task).name for ipc in (1, 2, 10, 50)] == [  # type: ignore[union-attr]
-        "tesla-cifar10-ipc1-cpu",
-        "tesla-cifar10-ipc1-cpu",
-        "tesla-cifar10-ipc10-soft-cpu",
-        "tesla-cifar10-ipc10-soft-cpu",
-    ]
+def test_the_recipe_for_the_most_similar_images_is_taken() -> None:
+    def names(channels: int, size_px: int) -> list[str]:
+        task = Task(("a", "b"), channels, size_px, size_px, Normalization((0.5,) * channels, (0.5,) * channels))
+        return [quick_recipe("tesla", ipc, task).name for ipc in (1, 2, 10, 50)]  # type: ignore[union-attr]
+
+    one, ten = "tesla-cifar10-ipc1-cpu", "tesla-cifar10-ipc10-soft-cpu"
+    assert names(3, 32) == names(3, 48) == [one, one, ten, ten], "the nearest number of images"
+    assert names(1, 8) == names(1, 28) == ["tesla-digits-ipc1"] * 4, "grey images are not mirrored"
     assert all(recipe.notes.get("reached") for recipe in recipes().values() if recipe.notes.get("quick"))
 
 

@@ -97,12 +97,21 @@ def goal(asked: Effort, *, left_open: bool, on_cpu: bool) -> Goal | None:
 
 
 def quick_recipe(method: str, ipc: int, task: Task) -> Recipe | None:
-    """The measured recipe for few cores of a method, with the nearest number of images; what it says of a source and
-    of the images' size is left out, and its network is made for this size."""
-    found = [recipe for recipe in recipes().values() if _serves(recipe) and _of(recipe, "method") == method]
+    """The recipe of a method that was measured on few cores, with the images most like these.
+
+    Grey or not comes first, then the size, then the number of images. What it says of a source and of the images' size
+    is left out, and its networks are made for this size.
+    """
+    found = [recipe for recipe in recipes().values() if recipe.notes.get("quick") and _of(recipe, "method") == method]
     if not found:
         return None
-    nearest = min(found, key=lambda recipe: abs(math.log(int(_of(recipe, "ipc")) / ipc)))
+
+    def unlike(recipe: Recipe) -> tuple[bool, float, float]:
+        measured, size_px = recipe.notes["quick"], max(task.height_px, task.width_px)
+        far = abs(math.log(measured["px"] / size_px)), abs(math.log(int(_of(recipe, "ipc")) / ipc))
+        return measured["channels"] != task.channels, *far
+
+    nearest = min(found, key=unlike)
     sections = {name: dict(values) for name, values in nearest.sections.items() if name not in ("run", "source")}
     for section, key in NETWORKS:
         if model := sections.get(section, {}).get(key):
@@ -194,11 +203,6 @@ def cost_sentence(found: Plan, stages: Sequence[str]) -> str:
     of = f" ({parts})" if ", " in parts else ""
     advice = "; --quick or --time 30m make it shorter" if total_s > 2 * QUICK_S else ""
     return f"this will take about {roughly(total_s)}{of}, {memory} of memory and {disk} of disk{advice}"
-
-
-def _serves(recipe: Recipe) -> bool:
-    """Whether it is for few cores, and for more than one source."""
-    return bool(recipe.notes.get("quick")) and not recipe.notes.get("when")
 
 
 def _of(recipe: Recipe, key: str) -> Any:

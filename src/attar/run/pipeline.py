@@ -30,12 +30,12 @@ from attar.models.factory import build as build_model
 from attar.models.weights import without_place
 from attar.options import Effort, Redo, Until
 from attar.recipes import Recipe, fitting_recipe, load_recipe
+from attar.run.choice import RULES, choose_method
 from attar.run.effort import WIDE, Goal, capped, fitted, goal, quick_recipe, restored
 from attar.run.origin import about_source
 from attar.run.planning import Plan
 from attar.run.settings import (
     Settings,
-    choose_method,
     command,
     resolve,
     restore,
@@ -466,7 +466,7 @@ def _resolve(
 ) -> tuple[Settings, Source, list[str]]:
     """Settings and source; where the method is left to auto, the source is looked at to choose it."""
     named = {**(recipe.sections.get("run", {}) if recipe else {}), **sections["run"]}.get("method", "auto")
-    candidates = [named] if named != "auto" else ["tesla", "rded"]
+    candidates = [named] if named != "auto" else dict.fromkeys(rule.method for rule in RULES)
     resolved: dict[str, Settings] = {}
     errors: list[ConfigError] = []
     for candidate in candidates:

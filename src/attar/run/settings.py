@@ -34,8 +34,6 @@ from attar.training.soft import Teacher
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
-TRAJECTORY_LIMIT_PX, TRAJECTORY_LIMIT_IMAGES = 64, 1000
-
 
 class RunSettings(Machine, Seeded, Wanted):
     """The run as a whole."""
@@ -192,21 +190,6 @@ def _differing(settings: Settings, recipe: Recipe | None, task: Task) -> list[st
             if key not in plain[section] or value != plain[section][key]:
                 words += _flag(section, key, value)
     return words
-
-
-def choose_method(task: Task, ipc: int) -> tuple[str, str]:
-    """Choose a method by resolution, classes and images per class; returns its name and why."""
-    size_px, num = max(task.height_px, task.width_px), task.num_classes * ipc
-    facts = f"{size_px} px, {task.num_classes} classes, {ipc} image{'s' * (ipc > 1)} per class"
-    if size_px <= TRAJECTORY_LIMIT_PX and num <= TRAJECTORY_LIMIT_IMAGES:
-        return "tesla", (
-            f"tesla for {facts}: up to {TRAJECTORY_LIMIT_PX} px and {TRAJECTORY_LIMIT_IMAGES} synthetic images, "
-            "trajectory matching makes the strongest images known"
-        )
-    return "rded", (
-        f"rded for {facts}: beyond {TRAJECTORY_LIMIT_PX} px or {TRAJECTORY_LIMIT_IMAGES} images trajectory matching "
-        "costs too much; the real patches that a teacher is surest of cost little and train well with its labels"
-    )
 
 
 def with_models(settings: Settings, task: Task) -> Settings:
