@@ -159,8 +159,14 @@ def test_the_recipe_for_the_most_similar_images_is_taken() -> None:
 
     one, ten = "tesla-cifar10-ipc1-cpu", "tesla-cifar10-ipc10-soft-cpu"
     assert names(3, 32) == names(3, 48) == [one, one, ten, ten], "the nearest number of images"
-    assert names(1, 8) == names(1, 28) == ["tesla-digits-ipc1"] * 4, "grey images are not mirrored"
+    assert names(1, 8) == names(1, 28) == ["tesla-digits-ipc1"] * 4
     assert all(recipe.notes.get("reached") for recipe in recipes().values() if recipe.notes.get("quick"))
+
+
+def test_grey_images_are_not_mirrored_by_a_recipe_for_photographs() -> None:
+    found = quick_recipe("dm", 10, open_source("digits").task)
+    assert found is not None
+    assert found.sections["method"]["augment"] == found.sections["train"]["augment"] == "dsa-noflip"
 
 
 def test_large_sources_are_capped(monkeypatch: pytest.MonkeyPatch) -> None:
