@@ -255,3 +255,27 @@ def test_graphs_are_kept_as_far_as_memory_is_given(monkeypatch):
 def test_memory_for_graphs_is_a_size():
     with pytest.raises(ConfigError, match=r"method\.graph_memory.*is not a size"):
         build({"method": tesla.TeslaSettings}, {"method": {"graph_memory": "plenty"}})
+
+
+class Real:
+    """Invented real images, six of each class."""
+
+    labels = torch.arange(3).repeat_interleave(6)
+
+    def __init__(self):
+        self.all = torch.randn(18, *TASK.shape, generator=seeding.generator(0, "real"))
+
+    def images(self, indices):
+        return self.all[indices]
+
+
+def test_images_begin_as_those_of_the_kmeans_coreset():
+    coreset = methods()["kmeans"](methods()["kmeans"].Settings(features="pixels"), TASK, 2)
+    rngs, picked, real = partial(seeding.generator, 0, "recover"), torch.arange(6), Real()
+    chosen = coreset.init(picked, real, None, rngs)
+    found = make("tesla", start="kmeans").init(picked, real, Experts(), rngs)
+    assert found.labels.equal(chosen.labels)
+    assert found.variables["images"].equal(chosen.variables["images"])
+    assert not found.variables["images"].equal(
+        make("tesla", start="real").init(picked, real, Experts(), rngs).variables["images"]
+    )

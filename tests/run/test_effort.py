@@ -117,6 +117,15 @@ def test_nothing_is_cut_where_it_fits_and_no_further_than_makes_sense(rehearsed:
     assert least.sentence(1.0).startswith("at least")
 
 
+def test_nothing_is_cut_where_no_number_makes_it_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Plan((Estimate("begin", "unit", 60, 60.0, 1),), 10, 10)
+    monkeypatch.setattr(effort, "plan", lambda *_, **__: found)
+    settings, source = settled()
+    cut = fitted(settings, source, ENGINE, 600.0, (), "relabel")
+    assert cut.settings == settings
+    assert cut.sentence(600.0).startswith("at least 60 min")
+
+
 def test_a_published_recipe_gives_way_to_a_quick_one_and_a_named_recipe_does_not(rehearsed: Plan) -> None:
     images, labels = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8), torch.arange(40) % 2
     given = {"run": {"source": attar.open((images, labels), name="two").name, "method": "tesla", "ipc": 1}}

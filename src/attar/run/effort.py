@@ -149,7 +149,7 @@ def fitted(
     for _ in levers:  # what has come to its least stays, and the others are cut further
         free = [lever for lever in levers if now[lever] > lever.least]
         expected_s, least_s = _total(whole, factors), _total(whole, {**factors, **dict.fromkeys(free, 0.0)})
-        if expected_s <= seconds or not free:
+        if expected_s <= seconds or not free or least_s >= expected_s:  # the last: what is left can't be cut
             break
         share = max(0.0, seconds - least_s) / (expected_s - least_s)
         for lever in free:
