@@ -32,6 +32,7 @@ from attar.methods.base import (
     Teacher,
     random_members,
 )
+from attar.methods.clusters import nearest_to_centres
 from attar.task import Task
 
 AT_ONCE = 256
@@ -201,17 +202,3 @@ class KMeans(ByFeatures):
     def select(self, features: Tensor, count: int, rng: torch.Generator) -> Tensor:
         """Cluster, then take the nearest image to each centre that is still free."""
         return nearest_to_centres(features, count, rng)
-
-
-def nearest_to_centres(points: Tensor, count: int, rng: torch.Generator) -> Tensor:
-    """Indices (count,) of the points (m, d), m >= count, that are nearest to the centres of k-means; none twice."""
-    from sklearn.cluster import KMeans as Clusters
-
-    seed, values = int(torch.randint(2**31 - 1, (), generator=rng)), points.double()
-    centres = Clusters(n_clusters=count, n_init=3, random_state=seed).fit(values.numpy()).cluster_centers_
-    distance = torch.cdist(torch.from_numpy(centres), values)
-    chosen: list[int] = []
-    for row in distance:
-        row[chosen] = torch.inf
-        chosen.append(int(row.argmin()))
-    return torch.tensor(chosen)

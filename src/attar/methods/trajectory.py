@@ -37,7 +37,7 @@ from attar.methods.base import (
     clamp_pixels,
     random_members,
 )
-from attar.methods.coreset import nearest_to_centres
+from attar.methods.clusters import nearest_to_centres
 
 _RATE_RANGE = (1e-6, 100.0)
 """Step sizes β between which a training makes sense; beyond, the images have stopped to count, or it has run off."""

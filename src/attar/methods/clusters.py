@@ -1,0 +1,20 @@
+"""Points that stand for clusters of others: what a coreset takes, and what images may begin as."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def nearest_to_centres(points: Tensor, count: int, rng: torch.Generator) -> Tensor:
+    """Indices (count,) of the points (m, d), m >= count, that are nearest to the centres of k-means; none twice."""
+    from sklearn.cluster import KMeans as Clusters
+
+    seed, values = int(torch.randint(2**31 - 1, (), generator=rng)), points.double()
+    centres = Clusters(n_clusters=count, n_init=3, random_state=seed).fit(values.numpy()).cluster_centers_
+    distance = torch.cdist(torch.from_numpy(centres), values)
+    chosen: list[int] = []
+    for row in distance:
+        row[chosen] = torch.inf
+        chosen.append(int(row.argmin()))
+    return torch.tensor(chosen)
