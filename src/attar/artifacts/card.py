@@ -25,6 +25,7 @@ from attar.results.records import Labels, Record
 from attar.results.verdict import Words
 from attar.runtime.files import write_text
 from attar.text import parse_yaml, yaml_text
+from attar.visible import visible
 
 README = "README.md"
 PREVIEW = "preview.png"
@@ -42,7 +43,7 @@ def render(description: Description, records: Sequence[Record] = (), verdict: Wo
     sections = (_title, _use, _making, _limits, _rights)
     title, use, making, limits, rights = ("\n".join(section(description)) for section in sections)
     results = "\n".join(_results(records, verdict or Words()))
-    return f"---\n{header}---\n\n" + "\n\n".join([title, results, use, making, limits, rights]) + "\n"
+    return visible(f"---\n{header}---\n\n" + "\n\n".join([title, results, use, making, limits, rights]) + "\n")
 
 
 def update_card(path: Path | str, records: Sequence[Record], verdict: Words) -> None:
@@ -335,5 +336,4 @@ def _bytes(num: int) -> str:
 
 def _text(value: str) -> str:
     """Make any text one line of Markdown that shows as it is, in a table too."""
-    line = "".join(c if c.isprintable() else " " for c in " ".join(value.split()))
-    return re.sub(r"([\\`*_\[\]<>|~&$#!])", r"\\\1", line)
+    return re.sub(r"([\\`*_\[\]<>|~&$#!])", r"\\\1", " ".join(value.split()))

@@ -259,4 +259,4 @@ def _order(name: str, found: tuple[str, ...], expected: tuple[str, ...]) -> str:
 
 def _printable(text: str) -> str:
     line = " ".join(text.split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return visible(line)

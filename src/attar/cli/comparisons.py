@@ -15,6 +15,7 @@ from attar.report.formats import binary_size, roughly
 from attar.report.several import Group, Row, rows
 from attar.report.study import noise_text
 from attar.results.significance import MEANING, cell_of, signed
+from attar.visible import visible
 
 if TYPE_CHECKING:
     from attar.studies.bench import BenchResult
@@ -29,17 +30,18 @@ def print_comparison(groups: Sequence[Group]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120, markup=False)
     for group in groups:
         view = group_view(group)
-        console.print(f"{view.title}; {view.lead}", highlight=False, markup=False, style="bold")
+        console.print(visible(f"{view.title}; {view.lead}"), highlight=False, markup=False, style="bold")
         if view.because:
-            console.print(f"not comparable with the first: {'; '.join(view.because)}", highlight=False, markup=False)
+            because = visible("; ".join(view.because))
+            console.print(f"not comparable with the first: {because}", highlight=False, markup=False)
         if view.alike:
             console.print("to judge as the first was judged, and compare:", highlight=False)
             for line in view.alike:
-                console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+                console.print(f"  {visible(line)}", highlight=False, markup=False, soft_wrap=True)
         console.print(_table(view.rows))
         for model in dict.fromkeys(row.model for row in view.rows if row.full):
             whole = " and ".join(dict.fromkeys(row.full for row in view.rows if row.model == model and row.full))
-            console.print(f"whole training set, {model}: {whole}", highlight=False, markup=False)
+            console.print(visible(f"whole training set, {model}: {whole}"), highlight=False, markup=False)
         console.print()
     if any(row.best for group in groups for row in group_view(group).rows):
         console.print("* the best of its network, labels and ipc; accuracies in percent", highlight=False, markup=False)
@@ -73,7 +75,7 @@ def print_study(result: StudyResult) -> None:
     console.print(_drawn(cells, ("strategy", "variant", "network", "verdict"), ("variant", "network", "wrong labels")))
     lines = [str(result.summary), MEANING if result.contrasts else "", result.held_equal]
     for line in filter(None, lines):
-        console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+        console.print(visible(line), highlight=False, markup=False, soft_wrap=not console.is_terminal)
     console.print(f"report: {result.report}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -113,7 +115,7 @@ def _drawn(cells: dict[str, list[str]], left: Sequence[str], dropped: Sequence[s
         words = name in left
         table.add_column(name, justify="left" if words else "right", overflow="fold", no_wrap=not words)
     for row in zip(*kept.values(), strict=True):
-        table.add_row(*row)
+        table.add_row(*map(visible, row))
     return table
 
 
@@ -174,7 +176,7 @@ def print_bench(result: BenchResult) -> None:
     told = (
         f"{network}, {result.protocol['split']} split, last epoch; beats random: Welch's t test at 5 %, Holm-corrected"
     )
-    console.print(told, highlight=False, soft_wrap=not console.is_terminal)
+    console.print(visible(told), highlight=False, soft_wrap=not console.is_terminal)
     if result.report:
         console.print(f"report: {result.report}", highlight=False, soft_wrap=True)
 

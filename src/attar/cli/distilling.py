@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-import typer
-
 from attar.cli.app import command_of
-from attar.cli.texts import print_json
+from attar.cli.texts import echo, print_json
 from attar.report.formats import binary_size
 
 if TYPE_CHECKING:
@@ -76,11 +74,11 @@ def _show(result: Distillation, until: str, as_json: bool) -> None:
         print_records(result.records, result.verdict)
     following = {"squeeze": "recover", "recover": "relabel"}.get(until)
     if following:
-        typer.echo(f"{until} is complete; next: attar {following} {result.path}")
+        echo(f"{until} is complete; next: attar {following} {result.path}")
     else:
-        typer.echo(f"distilled dataset: {result.distilled}")
+        echo(f"distilled dataset: {result.distilled}")
     if result.report:
-        typer.echo(f"report:            {result.report}")
+        echo(f"report:            {result.report}")
 
 
 def _list_experts(given: dict[str, Any], as_json: bool) -> None:
@@ -95,10 +93,10 @@ def _list_experts(given: dict[str, Any], as_json: bool) -> None:
         print_json([{**vars(expert), "path": str(expert.path)} for expert in found])
         return
     width = max(len(expert.model) for expert in found)
-    typer.echo(f"expert  {'network':<{width}}  epochs    loss      size{f'  for {source}' if out else ''}")
+    echo(f"expert  {'network':<{width}}  epochs    loss      size{f'  for {source}' if out else ''}")
     for expert in found:
         loss = "" if expert.loss is None else f"{expert.loss:.4f}"
         use = f"  {expert.problem or 'yes'}" if out else ""
         cells = f"{expert.expert:>6}  {expert.model:<{width}}  {expert.epochs:>6}  {loss:>6}"
-        typer.echo(f"{cells}  {binary_size(expert.bytes):>8}{use}")
-    typer.echo(f"{len(found)} expert{'s' * (len(found) > 1)}, {binary_size(sum(expert.bytes for expert in found))}")
+        echo(f"{cells}  {binary_size(expert.bytes):>8}{use}")
+    echo(f"{len(found)} expert{'s' * (len(found) > 1)}, {binary_size(sum(expert.bytes for expert in found))}")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import typer
-
 from attar.cli.app import command_of
-from attar.cli.texts import print_json
+from attar.cli.texts import echo, print_json
 
 PANEL = "Train and judge"
 
@@ -31,7 +29,7 @@ def evaluate(given: dict[str, Any], as_json: bool) -> None:
     print_records(result.records, result.verdict)
     print_scores(result.scores, told=bool(given.get("scores")))
     if result.report:
-        typer.echo(f"report: {result.report}")
+        echo(f"report: {result.report}")
 
 
 @command_of("ContinualOptions", panel=PANEL)

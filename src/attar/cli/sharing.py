@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from attar.cli.app import command_of
-from attar.cli.texts import print_json
+from attar.cli.texts import echo, print_json
 from attar.report.formats import binary_size
 
 PANEL = "Look and share"
@@ -20,7 +20,7 @@ def report(given: dict[str, Any], as_json: bool) -> None:
     from attar import api
 
     path = api.write_report(**given)
-    print_json({"report": str(path)}) if as_json else typer.echo(f"report: {path}")
+    print_json({"report": str(path)}) if as_json else echo(f"report: {path}")
 
 
 @command_of("CompareOptions", panel=PANEL)
@@ -37,7 +37,7 @@ def compare(given: dict[str, Any], as_json: bool) -> None:
         return
     print_comparison(groups)
     if page:
-        typer.echo(f"page: {page}")
+        echo(f"page: {page}")
 
 
 @command_of("ExportOptions", panel=PANEL, name="export")
@@ -49,9 +49,9 @@ def export_(given: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json({"path": str(done.path), "lost": list(done.lost)})
         return
-    typer.echo(f"{given.get('to', 'imagefolder')}: {done.path} ({done.files} files, {binary_size(done.bytes)})")
+    echo(f"{given.get('to', 'imagefolder')}: {done.path} ({done.files} files, {binary_size(done.bytes)})")
     for lost in done.lost:
-        typer.echo(f"not in it: {lost}")
+        echo(f"not in it: {lost}")
 
 
 @command_of("ImportOptions", panel=PANEL, name="import")
@@ -63,7 +63,7 @@ def import_(given: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json({"path": str(made.path), "images": len(made), "bytes": made.sizes["total"]})
         return
-    typer.echo(f"distilled dataset: {made.path} ({len(made)} images, {made.sizes['total']:,} bytes)")
+    echo(f"distilled dataset: {made.path} ({len(made)} images, {made.sizes['total']:,} bytes)")
 
 
 @command_of("PushOptions", panel=PANEL)
@@ -76,9 +76,9 @@ def push(given: dict[str, Any], as_json: bool) -> None:
         print_json({"repository": done.repository, "url": done.url, "files": done.files, "dry_run": done.dry_run})
         return
     for name, num_bytes in done.files.items() if done.dry_run else ():
-        typer.echo(f"{binary_size(num_bytes):>9}  {name}")
+        echo(f"{binary_size(num_bytes):>9}  {name}")
     total = binary_size(sum(done.files.values()))
-    typer.echo(f"{len(done.files)} files, {total} {'would go to' if done.dry_run else 'are at'} {done.url}")
+    echo(f"{len(done.files)} files, {total} {'would go to' if done.dry_run else 'are at'} {done.url}")
 
 
 @command_of("VerifyOptions", panel=PANEL)
@@ -90,9 +90,9 @@ def verify(given: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json({"problems": list(found.problems), "files": found.files, "bytes": found.bytes})
     elif not found.problems:
-        typer.echo(f"{given['distilled']}: {found.files} files, {found.bytes:,} bytes, all as written")
+        echo(f"{given['distilled']}: {found.files} files, {found.bytes:,} bytes, all as written")
     else:
         for problem in found.problems:
-            typer.echo(problem)
+            echo(problem)
     if found.problems:
         raise typer.Exit(4)

@@ -6,13 +6,14 @@ import sys
 from collections.abc import Sequence
 from statistics import fmean
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
+from attar.cli.texts import echo
 from attar.results.ddranking import NAMES, Scores, score_text
 from attar.results.records import Record
 from attar.results.verdict import Words, best_lines, group_words
+from attar.visible import visible
 
 
 def print_records(records: Sequence[Record], verdict: Words) -> None:
@@ -36,11 +37,11 @@ def print_records(records: Sequence[Record], verdict: Words) -> None:
         left = name in ("trained on", "labels", "network")
         table.add_column(name, justify="left" if left else "right", overflow="fold", no_wrap=name != "network")
     for row in zip(*columns.values(), strict=True):
-        table.add_row(*row)
+        table.add_row(*map(visible, row))
     console = Console(width=None if sys.stdout.isatty() else 100, markup=False)
     console.print(table)
     for text in (str(verdict), *best):
-        console.print(text, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+        console.print(visible(text), highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
 
 def print_steps(records: Sequence[Record]) -> None:
@@ -56,7 +57,7 @@ def print_steps(records: Sequence[Record]) -> None:
     means = [fmean(record.mean for record in records if record.subject == subject) for subject in subjects]
     table.add_row("mean", "", *(f"{mean:.1f} %" for mean in means), style="bold")
     Console(width=None if sys.stdout.isatty() else 100, markup=False).print(table)
-    typer.echo(f"{records[0].model}, n={records[0].n}, accuracy on the classes seen after the last epoch")
+    echo(f"{records[0].model}, n={records[0].n}, accuracy on the classes seen after the last epoch")
 
 
 def print_scores(found: Sequence[Scores], *, told: bool) -> None:
@@ -65,6 +66,6 @@ def print_scores(found: Sequence[Scores], *, told: bool) -> None:
         if told or not one.missing:
             parts = [f"{NAMES[name]} {score_text(name, record)}" for name, record in one.found.items()]
             parts += [f"{NAMES[name]} missing" for name in one.missing]
-            typer.echo(f"DD-Ranking, {one.model}: {', '.join(parts)}")
+            echo(f"DD-Ranking, {one.model}: {', '.join(parts)}")
             if one.missing:
-                typer.echo(f"not trained on: {'; '.join(one.lacking)}")
+                echo(f"not trained on: {'; '.join(one.lacking)}")

@@ -1,4 +1,4 @@
-"""What commands print for programs."""
+"""What commands print, for people and for programs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from typing import Any
 
 import typer
 
+from attar.visible import visible, visible_json
+
 
 def print_json(value: Any) -> None:
     """Print plain values on stdout."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    typer.echo(visible_json(json.dumps(value, indent=2, ensure_ascii=False)))
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a text, which may hold names that other people gave, on stdout or stderr."""
+    typer.echo(visible(text), err=err)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import typer
-
 from attar.cli.app import command_of
-from attar.cli.texts import print_json
+from attar.cli.texts import echo, print_json
 
 PANEL = "Train and judge"
 
@@ -28,11 +26,11 @@ def train(given: dict[str, Any], as_json: bool) -> None:
         print_json({**found, "path": str(result.path) if result.path else None})
         return
     if noise := result.label_noise:
-        typer.echo(f"wrong labels {noise['flipped']} of {noise['of']} ({noise['kind']}, digest {noise['digest']})")
+        echo(f"wrong labels {noise['flipped']} of {noise['of']} ({noise['kind']}, digest {noise['digest']})")
     for split, percent in result.accuracies.items():
-        typer.echo(f"{split:<12} {percent:5.1f} %")
+        echo(f"{split:<12} {percent:5.1f} %")
     if result.path:
-        typer.echo(f"network: {result.path / 'model.safetensors'}")
+        echo(f"network: {result.path / 'model.safetensors'}")
 
 
 @command_of("StudyOptions", "Counting", panel=PANEL)
@@ -45,7 +43,7 @@ def study(given: dict[str, Any], as_json: bool) -> None:
 
     if given.pop("counting", False):
         planned = api.plan_study(**{name: value for name, value in given.items() if name != "jobs"})
-        print_json(vars(planned)) if as_json else typer.echo(f"{planned}\n{planned.held_equal}")
+        print_json(vars(planned)) if as_json else echo(f"{planned}\n{planned.held_equal}")
         return
     result = api.study(**given)
     from attar.cli.comparisons import print_study, study_json

@@ -36,6 +36,7 @@ from attar.report.tables import page_tables
 from attar.results.verdict import best_lines
 from attar.runtime.files import write_text
 from attar.version import __version__
+from attar.visible import visible
 
 SIZES = {"images": "Images", "labels": "Labels", "teacher": "Teacher", "whitening": "Whitening", "total": "Total"}
 MOST_DASHES = 2
@@ -122,7 +123,7 @@ def draw(template: str, view: Mapping[str, Any]) -> str:
     }
     text = _environment().get_template(template).render({**view, **frame})
     text = text.replace(CONTENTS, _contents(text), 1)
-    return text.encode("utf-8", errors="replace").decode()  # names of files need not be text
+    return visible(text)
 
 
 def _contents(page: str) -> str:

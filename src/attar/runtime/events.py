@@ -33,6 +33,7 @@ from rich.text import Text
 from attar.runtime.files import unlinked, writing
 from attar.runtime.reading import lines_of, require_file
 from attar.text import parse_json
+from attar.visible import visible
 
 _PLAIN_INTERVAL_S = 10.0
 KEY = ("stage", "event", "item", "step")
@@ -129,11 +130,13 @@ class Events:
     def say(self, message: str) -> None:
         """Tell the person one line, above any running bar."""
         if not self.quiet:
-            (self._bars.console if self._bars else self._console).print(message, highlight=False, markup=False)
+            console = self._bars.console if self._bars else self._console
+            console.print(visible(message), highlight=False, markup=False)
 
     @contextmanager
     def progress(self, description: str, total: int, done: int = 0) -> Iterator[Progress]:
         """Show a bar of `total` units, `done` of them already complete, for the length of the block."""
+        description = visible(description)
         if self.quiet:
             yield _Silent()
         elif not self._console.is_terminal:
