@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from attar.artifacts.labelling import Labelling
+from attar.augment.views import Views, ViewSettings
 from attar.labels.plan import LabelPlan
 from attar.labels.writing import write_labels
 from attar.methods.base import Distillate
@@ -57,4 +58,9 @@ def stored(tmp_path: Path, task: Task, exact: Distillate) -> Labelling:
     plan = LabelPlan("q8", task.num_classes, len(exact.labels), 5, epochs_per_shard=2)
     logits = torch.randn(5, len(exact.labels), task.num_classes, generator=generator(0, "stored")) * 3
     write_labels(tmp_path / "relabel", plan, lambda epoch: [(torch.arange(len(exact.labels)), logits[epoch])])
-    return Labelling("epochs", plan, tmp_path / "relabel", {"seed": 3, "crop": [0.08, 1.0], "mix": None})
+    return Labelling("epochs", plan, tmp_path / "relabel", views_of(task, len(exact.labels)))
+
+
+def views_of(task: Task, num_images: int) -> dict[str, Any]:
+    """What views of these images are replayed by."""
+    return Views(ViewSettings(), 3, num_images, task.shape).to_json()

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,20 @@ from attar.artifacts.checksums import write_sums
 from attar.artifacts.distilled import load_distilled, write_distilled
 from attar.artifacts.labelling import Labelling
 from attar.artifacts.verify import verify
+from attar.augment.views import Views, ViewSettings
 from attar.errors import ArtifactError, AttarError
 from attar.labels.plan import LabelPlan
 from attar.labels.store import LabelStore
 from attar.labels.writing import write_labels
 from attar.methods.base import Distillate
+from attar.runtime.checkpoint import write_tensors
 from attar.runtime.seeding import generator
 from attar.task import Normalization, Task
+
+
+def views_of(task: Task, num_images: int) -> dict[str, Any]:
+    """What views of these images are replayed by."""
+    return Views(ViewSettings(), 3, num_images, task.shape).to_json()
 
 
 @pytest.fixture
@@ -33,11 +42,11 @@ def folder(tmp_path: Path, task: Task, exact: Distillate, stored: Labelling) -> 
 
 
 @pytest.fixture
-def online(tmp_path: Path) -> Labelling:
+def online(tmp_path: Path, task: Task, exact: Distillate) -> Labelling:
     (tmp_path / "weights").write_bytes(b"weights of a teacher")
     (tmp_path / "config").write_bytes(b"its shape")
-    teacher = {"1/config.json": tmp_path / "config", "0.safetensors": tmp_path / "weights"}
-    return Labelling("online", views={"seed": 3}, teacher=teacher)
+    teacher = {"1/config.json": tmp_path / "config", "0.bin": tmp_path / "weights"}
+    return Labelling("online", views=views_of(task, len(exact.labels)), teacher=teacher)
 
 
 def every_label(store: LabelStore) -> torch.Tensor:
@@ -80,9 +89,9 @@ def test_a_teacher_comes_along_and_counts(tmp_path: Path, task: Task, exact: Dis
     loaded = write_distilled(tmp_path / "d", exact, task, labelling=online)
     assert loaded.label_kind == "online"
     assert loaded.label_store is None
-    assert loaded.views == {"seed": 3}
+    assert loaded.views == online.views
     assert [path.relative_to(loaded.path).as_posix() for path in loaded.teacher_files] == [
-        "teacher/0.safetensors",
+        "teacher/0.bin",
         "teacher/1/config.json",
     ]
     assert loaded.teacher_files[0].read_bytes() == b"weights of a teacher"
@@ -149,6 +158,99 @@ def test_a_lie_about_the_plan_is_found_though_the_sums_hold(folder: Path, case: 
 def test_an_error_that_the_files_do_not_state_is_found(folder: Path) -> None:
     edit(folder, error={"max_abs": 0.0, "kl_1": 0.0, "kl_20": 0.0, "num": 35})
     assert verify(folder).problems == ["attar.json states another error of the labels than their files do"]
+
+
+def set_labels(**changes: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda said: said["labels"]["views"].update(changes)
+
+
+def made_with(**settings: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda said: said["settings"].update(settings)
+
+
+DISAGREEMENTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "views of fewer images": (set_labels(num_images=6), "views are of 6 images, there are 7"),
+    "views of another shape": (set_labels(shape=[3, 5, 6]), r"of the shape \[3, 5, 6\]"),
+    "views of another algorithm": (set_labels(algorithm=2), "drawn by algorithm 2"),
+    "views of no seed": (set_labels(seed="3"), "the seed of the views is '3'"),
+    "a crop of nothing": (set_labels(settings={"min_scale": 0.0}), "settings of the views are none"),
+    "other views than asked for": (made_with(relabel={"mix": "mixup"}), "mix = cutmix, settings say .* = mixup"),
+    "another kind than asked for": (made_with(relabel={"labels": "online"}), "of the kind epochs, .* = online"),
+    "more epochs than asked for": (
+        made_with(relabel={"labels": "epochs"}, train={"epochs": 3}),
+        "labels of 5 epochs are stored, settings say 3",
+    ),
+    "fewer epochs than asked for": (
+        made_with(relabel={"labels": "epochs", "epochs": 8}, train={"epochs": 9}),
+        "labels of 5 epochs are stored, settings say 8",
+    ),
+    "images of a class": (lambda said: said.update(ipc=2), "7 of 7 classes .* ipc = 2, the first is 'yes' with 1"),
+    "error of fewer labels": (lambda said: said["labels"]["error"].update(num=7), "measured on 7 of them"),
+    "error below zero": (lambda said: said["labels"]["error"].update(kl_1=-1.0), "greater than or equal to 0"),
+}
+
+
+@pytest.mark.parametrize("case", DISAGREEMENTS)
+def test_parts_that_disagree_are_found_though_the_sums_hold(folder: Path, case: str) -> None:
+    change, message = DISAGREEMENTS[case]
+    said = json.loads((folder / "attar.json").read_text())
+    said.setdefault("settings", {})
+    change(said)
+    (folder / "attar.json").write_text(json.dumps(said))
+    write_sums(folder)
+    problems = verify(folder).problems
+    assert any(re.search(message, problem) for problem in problems), problems
+
+
+def test_settings_that_agree_are_no_problem(folder: Path) -> None:
+    said = json.loads((folder / "attar.json").read_text())
+    said |= {"ipc": 1, "settings": {"relabel": {"labels": "epochs", "mix": "cutmix"}, "train": {"epochs": 5}}}
+    (folder / "attar.json").write_text(json.dumps(said))
+    write_sums(folder)
+    assert verify(folder).problems == []
+
+
+def test_stored_labels_that_are_no_numbers_are_found_though_the_sums_hold(
+    tmp_path: Path, task: Task, exact: Distillate
+) -> None:
+    plan = LabelPlan("fp16", task.num_classes, len(exact.labels), 3, epochs_per_shard=2)
+    shards = tmp_path / "shards"
+    write_labels(shards, plan, lambda epoch: [(torch.arange(7), torch.randn(7, 7, generator=generator(epoch, "x")))])
+    folder = tmp_path / "d"
+    write_distilled(folder, exact, task, labelling=Labelling("epochs", plan, shards, views_of(task, 7)))
+    assert verify(folder).ok
+    last = folder / plan.shards[-1].name
+    data = bytearray(last.read_bytes())
+    last.unlink()
+    data[-2:] = b"\xff\x7f"
+    last.write_bytes(data)
+    write_sums(folder)
+    assert verify(folder).problems == [
+        f"{last.name}: logits that are not finite or beyond 20000, the first of image 6 in stored epoch 2"
+    ]
+
+
+def test_a_teacher_that_fits_not_is_found_though_the_sums_hold(tmp_path: Path, task: Task, exact: Distillate) -> None:
+    def problems(task_of: Task, weight: torch.Tensor) -> list[str]:
+        path = tmp_path / "teacher.safetensors"
+        write_tensors(path, {"fc.weight": weight}, {"model": "convnet", "task": task_of.to_json()})
+        carried = Labelling("online", views=views_of(task, 7), teacher={path.name: path})
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(tmp_path / "d")
+        write_distilled(tmp_path / "d", exact, task, labelling=carried)
+        return verify(tmp_path / "d").problems
+
+    assert problems(task, torch.zeros(7, 4)) == []
+    assert problems(task, torch.full((7, 4), torch.nan)) == [
+        "teacher/teacher.safetensors: fc.weight holds values that are not finite"
+    ]
+    assert problems(task, torch.zeros(8, 4)) == ["teacher/teacher.safetensors has no output of 7 classes"]
+    assert problems(replace(task, class_names=tuple("abcdefg")), torch.zeros(7, 4)) == [
+        "teacher/teacher.safetensors is of other classes"
+    ]
+    assert problems(replace(task, width_px=9), torch.zeros(7, 4)) == [
+        "teacher/teacher.safetensors is of images of another shape"
+    ]
 
 
 @pytest.mark.parametrize("changes", [{"kind": "online"}, {"kind": "hard"}, {"views": None}, {"error": None}])
@@ -245,4 +347,4 @@ def _write_small(folder: Path) -> None:
     shards = folder.with_name("labelled-shards")
     write_labels(shards, plan, lambda epoch: [(torch.arange(3), logits[epoch])])
     distillate = Distillate(torch.zeros(3, 1, 2, 2), torch.arange(3))
-    write_distilled(folder, distillate, task, labelling=Labelling("epochs", plan, shards, {"seed": 0}))
+    write_distilled(folder, distillate, task, labelling=Labelling("epochs", plan, shards, views_of(task, 3)))

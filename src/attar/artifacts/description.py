@@ -134,9 +134,9 @@ class StoredLabels(Lean):
 class StatedError(Part):
     """How far labels read back are from the teacher's logits; see `attar.labels.error.QuantizationError`."""
 
-    max_abs: Finite
-    kl_1: Finite
-    kl_20: Finite
+    max_abs: Annotated[Finite, Field(ge=0)]
+    kl_1: Annotated[Finite, Field(ge=0)]
+    kl_20: Annotated[Finite, Field(ge=0)]
     num: Count
 
 

@@ -15,6 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from attar.artifacts import description as about
+from attar.artifacts.agreement import (
+    class_problems,
+    decoded_problems,
+    label_settings_problems,
+    teacher_problems,
+    view_problems,
+)
 from attar.artifacts.arrays import Array, StoredRows
 from attar.artifacts.card import README, class_names
 from attar.artifacts.checks import image_problems, label_problems, measure, soft_label_problems
@@ -24,9 +31,10 @@ from attar.artifacts.labelling import stored_plan
 from attar.artifacts.parquet import Bytes8, Integers, quantise, read_shard
 from attar.artifacts.whitening import OTHER_MATRIX, fingerprint, inverse, read_whitening, unwhiten
 from attar.errors import AttarError
-from attar.labels.checks import view_problems
+from attar.labels.checks import view_problems as stored_view_problems
 from attar.labels.plan import VIEW, LabelPlan
 from attar.labels.shards import VIEWS, OpenShard, QuantizationError, open_shard
+from attar.visible import visible
 
 
 @dataclass(frozen=True)
@@ -105,10 +113,14 @@ class _Inspection:
     def check_content(self, known: set[str], description: Description) -> None:
         files = description.files
         self.require(known, *files.every())
+        self.problems += label_settings_problems(description) + view_problems(description)
         self.check_whitening(description)
         self.check_images(description)
         self.check_soft_labels(description)
         self.check_stored_labels(description)
+        for name in filter(self.intact.__contains__, files.teacher):
+            with self.telling(name):
+                self.problems += teacher_problems(self.folder / name, description.task)
         if self.intact.issuperset(files.every()):
             with self.telling("the size of the data"):
                 self.check_sizes(description)
@@ -121,9 +133,10 @@ class _Inspection:
         task, names = description.task, description.files.images
         floats = self.sound_floats(description)
         ids, unlike, num_read = list[Integers](), list[int](), 0
+        labels = list[Integers]()
         for name in filter(self.intact.__contains__, names):
             with self.telling(name):
-                self.check_shard(name, task, ids, floats, unlike)
+                labels.append(self.check_shard(name, task, ids, floats, unlike))
                 num_read += 1
         if num_read < len(names):
             return
@@ -132,6 +145,9 @@ class _Inspection:
             self.problems.append(f"data/ holds {len(places)} images, {about.NAME} says {description.num_images}")
         elif (places != np.arange(len(places))).any():
             self.problems.append("the image_ids in data/ are not 0, 1, 2 and on, in order")
+        every = np.concatenate([np.zeros(0, np.int64), *labels])
+        if not label_problems(every, len(task.class_names)):
+            self.problems += class_problems(description, every)
         if floats and unlike and len(places) == len(floats):
             self.problems.append(
                 f"{len(unlike)} of {len(floats)} previews in data/ differ from their float images, "
@@ -140,8 +156,11 @@ class _Inspection:
 
     def check_shard(
         self, name: str, task: Classes, ids: list[Integers], floats: StoredRows | None, unlike: list[int]
-    ) -> None:
-        """Check one shard, block by block; add its image ids to `ids`, and to `unlike` what its floats do not show."""
+    ) -> Integers:
+        """Check one shard, block by block; add its image ids to `ids`, and to `unlike` what its floats do not show.
+
+        Returns its labels (n,).
+        """
         labels, names, first = list[Integers](), task.class_names, sum(map(len, ids))
         for block in read_shard(self.folder / name, (task.channels, task.height_px, task.width_px)):
             rows = None if floats is None else floats[first : first + len(block.pixels)]
@@ -152,8 +171,9 @@ class _Inspection:
             names, first = block.class_names, first + len(block.pixels)
         if names != task.class_names:
             self.problems.append(_order(name, names, task.class_names))
-        found = label_problems(np.concatenate([np.zeros(0, np.int64), *labels]), len(task.class_names))
-        self.problems += [f"{name}: {p}" for p in found]
+        every: Integers = np.concatenate([np.zeros(0, np.int64), *labels])
+        self.problems += [f"{name}: {p}" for p in label_problems(every, len(task.class_names))]
+        return every
 
     def sound_floats(self, description: Description) -> StoredRows | None:
         """The float images, where there are some and nothing is wrong with their values."""
@@ -200,7 +220,7 @@ class _Inspection:
             self.problems += soft_label_problems(rows[:])
 
     def check_stored_labels(self, description: Description) -> None:
-        """Check headers, tables and stated error of the label shards; their records may be any bytes."""
+        """Check headers, tables, stated error and every label of the shards."""
         with self.telling("the labels"):
             plan = stored_plan(description)
             if plan is None or description.labels.error is None:
@@ -210,8 +230,8 @@ class _Inspection:
                 if shard.name in self.intact:
                     with self.telling(shard.name):
                         opened = open_shard(self.folder, plan, shard)
-                        opened.coder(plan)
                         errors.append(opened.error)
+                        self.problems += decoded_problems(plan, opened, shard.first)
                         self.check_views(description, plan, opened)
             whole = len(errors) == len(plan.shards)
             if whole and QuantizationError.merge(errors).to_json() != description.labels.error.model_dump():
@@ -221,7 +241,7 @@ class _Inspection:
         if plan.views:
             size = description.task.height_px, description.task.width_px
             views = shard.map(VIEWS).view(VIEW)[..., 0]
-            self.problems += [f"{shard.path.name}: {p}" for p in view_problems(views, plan.num_images, *size)]
+            self.problems += [f"{shard.path.name}: {p}" for p in stored_view_problems(views, plan.num_images, *size)]
 
     def check_count(self, name: str, rows: StoredRows, description: Description) -> list[str]:
         num = description.num_images
@@ -258,5 +278,4 @@ def _order(name: str, found: tuple[str, ...], expected: tuple[str, ...]) -> str:
 
 
 def _printable(text: str) -> str:
-    line = " ".join(text.split())
-    return visible(line)
+    return visible(" ".join(text.split()))

@@ -23,42 +23,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import IntEnum
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from torch import Tensor
 
 from attar.augment import crops
 from attar.augment.crops import Floats
-from attar.config import Config, dump
+from attar.augment.view_settings import ALGORITHM as ALGORITHM
+from attar.augment.view_settings import ViewSettings as ViewSettings
+from attar.config import dump
 from attar.errors import ArtifactError
 from attar.runtime.seeding import derive
 
-ALGORITHM = 1
-"""Version of what is drawn from a seed. Whoever changes a draw, its order or its meaning counts it up."""
-
 _Words = NDArray[np.uint64]
 _GAMMA, _MIX_1, _MIX_2 = (np.uint64(word) for word in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
-
-
-class ViewSettings(Config):
-    """How an image is shown in an epoch."""
-
-    min_scale: float = Field(default=0.08, gt=0, le=1)
-    """Smallest part of the image's area that a crop shows; 1: always the whole image."""
-    flip: bool = True
-    """Mirror left to right, half of the time; false for digits and letters."""
-    mix: Literal["none", "cutmix", "mixup"] = "cutmix"
-    """Put a box of another image into each (cutmix), blend it with another (mixup), or show it alone (none)."""
-    mix_alpha: float = Field(default=1.0, gt=0)
-    """The share of an image that is mixed is drawn from Beta(mix_alpha, mix_alpha); published: 1 for cutmix, 0.8 for
-    mixup."""
-    shuffle_patches: int = Field(default=1, ge=1, le=16)
-    """Patches along a side that change places in each view before it is cropped: columns and rows of patches come in
-    an order drawn anew. 2 is published for the images of rded that are stitched from four; 1: none."""
 
 
 class ViewDraw(NamedTuple):
