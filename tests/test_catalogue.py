@@ -19,6 +19,7 @@ from attar.errors import ConfigError
 from attar.methods import methods
 from attar.models import factory
 from attar.models.names import library_names
+from attar.protocols import layered
 
 
 def test_the_file_is_what_the_classes_say():
@@ -29,7 +30,7 @@ def test_the_file_is_what_the_classes_say():
 @pytest.mark.parametrize("name", methods())
 def test_a_method_is_shown_with_the_defaults_that_it_changes(name):
     kind, shown = methods()[name], catalogue.describe(name)["sections"]
-    for section, values in kind.defaults.items():
+    for section, values in layered(kind.defaults).items():
         fields = {field["name"]: field["default"] for field in shown[section]}
         for field in values:
             assert fields[field] == str(value_text(values[field]))

@@ -14,11 +14,12 @@ from typing import Any, Literal
 
 from attar.errors import nearest, unknown
 from attar.models.names import FAMILIES, library_names
+from attar.protocols import PROTOCOLS, Protocol
 from attar.recipes import Recipe, recipes, study_about, study_names, study_values
 from attar.registry import outside, summary
 from attar.text import parse_json
 
-Kind = Literal["methods", "recipes", "datasets", "models", "strategies", "studies"]
+Kind = Literal["methods", "recipes", "protocols", "datasets", "models", "strategies", "studies"]
 FILE = "catalogue.json"
 
 
@@ -37,6 +38,9 @@ def _all(kind: Kind) -> list[tuple[str, str]]:
             return [(name, found["summary"]) for name, found in _bundled()[kind].items()] + _brought(f"attar.{kind}")
         case "recipes":
             return [(name, _summary(recipe)) for name, recipe in recipes().items()]
+        case "protocols":
+            own = [(name, one.notes.get("about", "")) for name, one in PROTOCOLS.own.items()]
+            return own + _brought("attar.protocols")
         case "datasets":
             return [(name, about) for name, about in _bundled()["datasets"]] + _brought("attar.sources")
         case "models":
@@ -63,11 +67,15 @@ def setting_names() -> list[str]:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Every field of a method with the sections it uses, of a strategy, of a recipe, or of one section.
+    """Every field of a method with the sections it uses, of a strategy, a recipe, a protocol, or one section.
 
-    Of a network its size, for which it is built: that takes torch.
+    `protocol:NAME` is a protocol where something else has that name too. Of a network its size, for which it is built:
+    that takes torch.
     """
     bundled, found_recipes = _bundled(), recipes()
+    kind, colon, own_name = name.partition(":")
+    if colon and kind == "protocol":
+        return _protocol(PROTOCOLS.find(own_name))
     if name in bundled["methods"]:
         return _method(name, bundled["methods"][name], bundled["settings"])
     if name in outside("attar.methods"):
@@ -76,6 +84,8 @@ def describe(name: str) -> dict[str, Any]:
         return _method(name, *method(name))
     if name in found_recipes:
         return _recipe(found_recipes[name])
+    if name in PROTOCOLS:
+        return _protocol(PROTOCOLS.find(name))
     if name in bundled["sections"]:
         section = bundled["sections"][name]
         fields = {name: bundled["settings"][section["settings"]]}
@@ -103,12 +113,12 @@ def describe(name: str) -> dict[str, Any]:
 
         return network(name)
     known = [row[0] for kind in ("methods", "strategies") for row in names(kind)]
-    known += [*section_names(), *found_recipes, *study_names()]
+    known += [*section_names(), *found_recipes, *study_names(), *PROTOCOLS.names()]
     models = list(dict.fromkeys(model for model, _ in names("models")))
     if "did you mean" not in nearest(name, known) and "did you mean" in nearest(name, models):
         known = models
-    fix = "`attar list methods`, or strategies, recipes or models"
-    raise unknown("method, strategy, section, recipe, study, data set or model", name, known, fix=fix)
+    fix = "`attar list methods`, or strategies, protocols, recipes or models"
+    raise unknown("method, strategy, section, recipe, protocol, study, data set or model", name, known, fix=fix)
 
 
 def is_model(name: str) -> bool:
@@ -139,6 +149,8 @@ def _method(name: str, found: Mapping[str, Any], settings: Mapping[str, Any]) ->
         for section, key in found["sections"].items()
     }
     notes = {"source": found["source"], "knowledge": found["knowledge"]}
+    if name in PROTOCOLS:
+        notes["protocol"] = f"a protocol has this name too, `attar show protocol:{name}`"
     return {"name": name, "summary": found["summary"], "notes": notes, "sections": sections}
 
 
@@ -148,6 +160,17 @@ def _recipe(recipe: Recipe) -> dict[str, Any]:
         for section, values in recipe.sections.items()
     }
     return {"name": recipe.name, "summary": _summary(recipe), "notes": dict(recipe.notes), "sections": fields}
+
+
+def _protocol(found: Protocol) -> dict[str, Any]:
+    fields = {
+        section: [{"name": key, "type": "", "default": value, "meaning": ""} for key, value in values.items()]
+        for section, values in found.sections.items()
+    }
+    told = {key: value for key, value in found.notes.items() if key != "about"}
+    notes = {"version": str(found.version), "network": found.network or "", **told}
+    notes["use"] = f"--protocol {found.name}, for attar distill, evaluate and bench"
+    return {"name": found.name, "summary": found.notes.get("about", ""), "notes": notes, "sections": fields}
 
 
 def _summary(recipe: Recipe) -> str:

@@ -17,6 +17,7 @@ from attar.interop.settings import ForeignSettings
 from attar.methods import METHODS
 from attar.methods.base import Method
 from attar.models import factory
+from attar.protocols import layered
 from attar.run.settings import sections_of
 from attar.studies.settings import StudySettings
 from attar.task import Normalization, Task
@@ -100,7 +101,8 @@ def _norm(module: Any) -> str:
 def _method(kind: type[Method], kinds: dict[str, type[Config]]) -> dict[str, Any]:
     """What a method says of itself, and which defaults of the sections' fields it changes."""
     sections = {"method": kind.Settings, **_sections_besides(kind.name)}
-    changed = {name: _changed(section, kind.defaults.get(name, {})) for name, section in sections.items()}
+    defaults = layered(kind.defaults)
+    changed = {name: _changed(section, defaults.get(name, {})) for name, section in sections.items()}
     return {
         "summary": kind.summary,
         "source": kind.source,

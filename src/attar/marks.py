@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
-Completes = Literal["", "methods", "recipes", "datasets", "models", "strategies", "studies", "names", "settings"]
+Completes = Literal[
+    "", "methods", "recipes", "datasets", "models", "protocols", "strategies", "studies", "names", "settings"
+]
 Stage = Literal["squeeze", "recover", "relabel", "evaluation"]
 
 

@@ -224,14 +224,33 @@ class GivenTeacher(Config):
     the same classes."""
 
 
-class Judging(Config):
+class Following(Config):
+    """By which protocol sets are judged."""
+
+    section: ClassVar[str] = "evaluate"
+
+    protocol: Annotated[str, Flag(completes="protocols", default="the recipe's, or the method's")] = "mtt"
+    """How networks are trained to judge images: a name from `attar list protocols`, or a YAML file. It takes the place
+    of what recipe and method set of the section train; flags and --set go above it, and records say what they
+    changed."""
+
+    @field_validator("protocol")
+    @classmethod
+    def _known_protocol(cls, name: str) -> str:
+        from attar.protocols import protocol
+
+        protocol(name)
+        return name
+
+
+class Judging(Following):
     """What a distilled set is compared with."""
 
     section: ClassVar[str] = "evaluate"
 
     models: Annotated[Several[ModelLike], Flag(completes="models")] = Field(default=("auto",), min_length=1)
-    """Networks that are trained, names from `attar list models`; auto: the one used for distillation, or a ConvNet for
-    the resolution."""
+    """Networks that are trained, names from `attar list models`; auto: the protocol's, else the one used for
+    distillation, or a ConvNet for the resolution."""
     seeds: int = Field(default=3, ge=1)
     """Trainings of each network on each set, from different initial weights."""
     baselines: Several[Baseline] = ("random", "full")
@@ -258,7 +277,11 @@ class Compared(Config):
     seeds: int = Field(default=3, ge=1)
     """Trainings on each set, from different initial weights."""
     model: Annotated[ModelLike, Flag(completes="models")] = "auto"
-    """The network that judges, a name from `attar list models`; auto: a ConvNet for the resolution."""
+    """The network that judges, a name from `attar list models`; auto: the protocol's, or a ConvNet for the
+    resolution."""
+    protocol: Annotated[str, Flag(completes="protocols")] = "bench"
+    """How that network is trained: a name from `attar list protocols`, or a YAML file; --set train.KEY=VALUE changes
+    it, and records say how."""
     split: Literal["test", "validation"] = "test"
     """Real images that judge."""
     full_epochs: int = Field(default=20, ge=1)

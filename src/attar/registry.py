@@ -6,9 +6,9 @@ it brings in its pyproject.toml, and is found once it is installed:
     [project.entry-points."attar.methods"]
     means = "outside_method:MatchedMeans"
 
-The groups are attar.methods, attar.knowledge, attar.models, attar.strategies, attar.codecs, attar.sources and
-attar.readers. Python functions take the classes and functions themselves, too. Needs no torch; code of other packages
-runs when its name, or all of a group, is asked for.
+The groups are attar.methods, attar.knowledge, attar.models, attar.strategies, attar.codecs, attar.sources,
+attar.readers and attar.protocols. Python functions take the classes and functions themselves, too. Needs no torch;
+code of other packages runs when its name, or all of a group, is asked for.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _ROOMS: Mapping[str, str] = {
     "attar.codecs": "attar.labels.codecs",
     "attar.sources": "attar.data.named",
     "attar.readers": "attar.data.readers",
+    "attar.protocols": "attar.protocols",
 }
 """Where the registry of each group is made."""
 

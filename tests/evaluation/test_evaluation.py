@@ -19,12 +19,13 @@ from attar.errors import ArtifactError, ConfigError, DataError
 from attar.evaluation import evaluate as evaluation
 from attar.evaluation import trials
 from attar.evaluation.evaluate import EvaluateSettings, Evaluation, evaluate
+from attar.evaluation.following import followed
 from attar.evaluation.subjects import Subjects
 from attar.items import Item
 from attar.methods.coreset import Herding
 from attar.results.by_class import BY_CLASS, read_by_class
 from attar.results.ddranking import ARS, HLR, IOR, LRS
-from attar.results.records import Record
+from attar.results.records import Followed, Record
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events, read_events
 from attar.runtime.files import digest
@@ -78,6 +79,10 @@ def make_distilled(soft: bool = False) -> Distilled:
     return Distilled(Path(), TASK, images, labels, soft_labels, 0.02, info, sizes)
 
 
+def followed_by(training: TrainSection) -> Followed:
+    return followed("mtt", training, MODEL, TASK, {"use_learned_rate": True, "test_resize_px": None})
+
+
 def judge(
     folder: Path, distilled: Distilled | None = None, source: MadeSource | None = None, **settings: Any
 ) -> Evaluation:
@@ -108,6 +113,9 @@ def test_every_subject_is_measured_in_the_same_way(tmp_path: Path) -> None:
     assert (full.num_images, full.size_bytes) == (30, 30 * 16)
     assert distilled.protocol == random.protocol == {**full.protocol, "epochs": 3, "learning_rate": 0.02}
     assert full.protocol["epochs"] == 2
+    assert {record.followed for record in result.records} == {followed_by(TRAINING)}
+    assert distilled.followed is not None
+    assert "train.epochs=3" in distilled.followed.changed
     assert distilled.tested_on == "test split, 12 images, after the last epoch"
     written = json.loads((tmp_path / "evaluation.json").read_text())
     assert [Record.from_json(values) for values in written["records"]] == list(result.records)

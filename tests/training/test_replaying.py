@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from attar.augment.replayed import ReplayedSet
 from attar.augment.views import Views, ViewSettings
+from attar.data.loading import TensorSet
 from attar.errors import ConfigError
 from attar.models.convnet import ConvNet
 from attar.runtime.engine import Engine
@@ -153,3 +154,21 @@ def test_what_replayed_views_do_not_allow_is_refused(strategy: str, mix: str, sa
         fit(make_net(), replayed(mix), make_settings(strategy), seed=0, engine=ENGINE)
     if strategy.endswith("ps-kd"):
         fit(make_net(), replayed("none"), make_settings(strategy), seed=0, engine=ENGINE)
+
+
+def test_the_square_of_the_difference_to_the_teachers_logits_may_be_the_loss() -> None:
+    data, settings = replayed("cutmix"), make_settings("ce", soft_loss="mse", epochs=1, batch_size=NUM)
+    fitted = fit(make_net(), data, settings, seed=0, engine=ENGINE)
+    places = torch.arange(NUM)
+    shown, targets = data.batch(0, places)
+    net = make_net().train()
+    assert fitted.losses[0] == pytest.approx((net(shown) - targets).square().mean().item(), rel=1e-5)
+
+
+def test_probabilities_are_no_logits() -> None:
+    settings = make_settings("ce", soft_loss="mse")
+    with pytest.raises(ConfigError, match="these soft labels are probabilities"):
+        fit(make_net(), TensorSet(IMAGES, torch.full((NUM, 3), 1 / 3)), settings, seed=0, engine=ENGINE)
+    fit(make_net(), TensorSet(IMAGES, torch.arange(NUM) % 3), settings, seed=0, engine=ENGINE)
+    with pytest.raises(ValueError, match="no temperature_squared"):
+        make_settings("ce", soft_loss="mse", temperature_squared=True)

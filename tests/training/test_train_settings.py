@@ -9,6 +9,7 @@ from torch import nn
 from attar.config import options
 from attar.training.section import TrainSection
 from attar.training.settings import learning_rate, make_optimizer
+from attar.training.strategies import make_strategy
 
 
 def test_the_defaults_are_the_published_protocol() -> None:
@@ -19,6 +20,16 @@ def test_the_defaults_are_the_published_protocol() -> None:
     assert [learning_rate(settings, epoch) for epoch in (0, 499.9, 500, 999)] == pytest.approx(
         [0.01, 0.01, 0.001, 0.001]
     )
+
+
+@pytest.mark.parametrize(("num", "size"), [(1, 10), (50, 10), (51, 50), (10_000, 50), (10_001, 100), (1_281_167, 100)])
+def test_the_batch_size_may_follow_the_number_of_images(num: int, size: int) -> None:
+    settings = TrainSection(batch_size="auto")
+    assert settings.batch_for(num) == size
+    assert TrainSection(batch_size=7).batch_for(num) == 7
+    assert make_strategy(settings, num).batch_size == size
+    with pytest.raises(ValidationError):
+        TrainSection(batch_size=0)
 
 
 def test_every_option_is_described() -> None:

@@ -8,8 +8,9 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar, cast
 
-from attar.config import Config, build, merge, not_valid, place, validated
+from attar.config import Config, build, not_valid, place, validated
 from attar.options import arranged, assignments
+from attar.protocols import layered
 
 P = ParamSpec("P")
 OptionsT = TypeVar("OptionsT")
@@ -47,12 +48,15 @@ def takes(kind: Callable[P, OptionsT]) -> Callable[[Callable[[OptionsT], R]], Ca
 def sections(
     kinds: Mapping[str, type[Config]],
     settings: Iterable[str],
-    defaults: Mapping[str, Mapping[str, Any]],
+    *layers: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Config]:
-    """Sections of these kinds, from assignments over defaults; raises ConfigError with all that is wrong."""
+    """Sections of these kinds, from assignments over layers, each of which may name a protocol.
+
+    Raises ConfigError with all that is wrong.
+    """
     placed, problems = place(kinds, settings)
-    values = merge({name: defaults.get(name, {}) for name in kinds}, placed)
-    return build(kinds, values, problems)
+    values = layered(*layers, placed)
+    return build(kinds, {name: values.get(name, {}) for name in kinds}, problems)
 
 
 def _reopened(kind: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:

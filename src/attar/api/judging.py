@@ -15,11 +15,12 @@ from attar.api.sharing import page_folder
 from attar.artifacts.description import NAME
 from attar.artifacts.distilled import Distilled, load_distilled
 from attar.artifacts.run import CONFIG
-from attar.config import Config, build, dump, merge
+from attar.config import Config, build, dump
 from attar.data.sources import Source, SourceSettings, open_source
 from attar.errors import ArtifactError
 from attar.evaluation.evaluate import EvaluateSettings, Evaluation, at_learnt_rate
 from attar.evaluation.evaluate import evaluate as evaluate_set
+from attar.evaluation.following import network_of
 from attar.options import given
 from attar.results.records import Record
 from attar.run.origin import differs_from
@@ -52,7 +53,8 @@ def evaluate(asked: EvaluateOptions) -> Evaluation:
     judging, training = judged.sections["evaluate"], judged.sections["train"]
     assert isinstance(judging, EvaluateSettings)
     assert isinstance(training, TrainSettings)
-    names = tuple(judged.network(name) for name in judging.models)
+    judge = network_of(judging.protocol, judged.distilled.task)
+    names = tuple(judge or judged.network(name) if name == "auto" else name for name in judging.models)
     following = tracked(asked.loggers, judged.folder, judged.folder.name, dump(training), asked.callbacks)
     opened = sharing_engine(asked.device, asked.precision, asked.workers)
     with opened as engine, held_by_one(judged.folder, engine), following:
@@ -188,8 +190,8 @@ def _open(asked: JudgedOptions, kinds: Mapping[str, type[Config]]) -> _Judged:
     flags = given(asked)
     foreign = _foreign(asked, flags.get("source", {}))
     opened = foreign.distilled if foreign else load_distilled(Path(asked.distilled))
-    defaults = merge({name: _made_with(opened, name) for name in kinds}, flags)
-    settled = sections(kinds, foreign.assignments if foreign else asked.assigned, defaults)
+    made_with = {name: _made_with(opened, name) for name in kinds}
+    settled = sections(kinds, foreign.assignments if foreign else asked.assigned, made_with, flags)
     how, quiet = settled["source"], asked.quiet or launched().rank > 0
     assert isinstance(how, SourceSettings)
     real = foreign.source if foreign else open_source(str(asked.source), how, events=Events(quiet=quiet))

@@ -18,6 +18,7 @@ from attar.options import (
     Compared,
     Effort,
     Followed,
+    Following,
     GivenTeacher,
     Judging,
     LabelNoise,
@@ -44,7 +45,9 @@ from attar.options import (
 HOME = "the run folder, or one beside the dataset"
 
 
-class PlanOptions(Quiet, Machine, Reading, Seeded, Assigned, Effort, Budget, PoolKind, Weights, Network, Wanted):
+class PlanOptions(
+    Quiet, Machine, Reading, Seeded, Assigned, Effort, Following, Budget, PoolKind, Weights, Network, Wanted
+):
     """What a run is made of."""
 
     recipe: Annotated[str, Flag(completes="recipes")] = "auto"

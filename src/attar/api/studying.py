@@ -59,16 +59,17 @@ def bench(asked: BenchOptions) -> BenchResult:
 
     Each method makes a set for each number of images per class, by its own settings, in the time that is given to it;
     on a processor, where nothing else is said, that is quick. The same call again goes on where it was interrupted;
-    more methods, numbers, labels and seeds are made beside what is there. Settings are those of the section `train`, by
-    which all are judged, and of `source`.
+    more methods, numbers, labels and seeds are made beside what is there. Settings are those of the section `train`,
+    which change the protocol for all, and of `source`.
 
     Raises ConfigError and DataError before any long work, where they can be known then.
     """
     from attar.data.sources import SourceSettings
     from attar.models.factory import require_known
+    from attar.protocols import protocol
     from attar.run.pipeline import slug
     from attar.runtime.engine import device_named
-    from attar.studies.bench import PROTOCOL, require_methods, run_bench
+    from attar.studies.bench import require_methods, run_bench
     from attar.training.section import TrainSection
 
     require_methods(asked.methods)
@@ -77,7 +78,7 @@ def bench(asked: BenchOptions) -> BenchResult:
     flags = given(asked)
     kinds: dict[str, type[Config]] = {"train": TrainSection, "source": SourceSettings}
     reading, run = flags.get("source", {}), {**flags.get("run", {}), "source": asked.source}
-    settled = sections(kinds, asked.assigned, {"train": PROTOCOL, "source": reading})
+    settled = sections(kinds, asked.assigned, {"train": protocol(asked.protocol).sections["train"], "source": reading})
     training = settled["train"]
     assert isinstance(training, TrainSection)
     placed, _ = place(kinds, asked.assigned)

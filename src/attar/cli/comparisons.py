@@ -174,7 +174,8 @@ def print_bench(result: BenchResult) -> None:
             console.print(f"all real images: {row.mean:.1f} ± {row.std:.1f} %, {row.bytes:,} bytes", highlight=False)
     network = result.protocol["network"]
     told = (
-        f"{network}, {result.protocol['split']} split, last epoch; beats random: Welch's t test at 5 %, Holm-corrected"
+        f"protocol {result.protocol['name']}; {network}, {result.protocol['split']} split, last epoch; "
+        "beats random: Welch's t test at 5 %, Holm-corrected"
     )
     console.print(visible(told), highlight=False, soft_wrap=not console.is_terminal)
     if result.report:

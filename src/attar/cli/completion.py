@@ -26,7 +26,7 @@ def _names(kind: Completes) -> Iterator[str]:
         case "settings":
             yield from (f"{name}=" for name in catalogue.setting_names())
         case "names":
-            for one in ("methods", "strategies", "recipes", "models"):
+            for one in ("methods", "strategies", "protocols", "recipes", "models"):
                 yield from _names(one)
             yield from catalogue.section_names()
         case _:

@@ -43,7 +43,7 @@ def plan(given: dict[str, Any], as_json: bool) -> None:
 @command(PANEL, "list")
 def list_(
     what: Annotated[
-        Literal["methods", "recipes", "datasets", "models", "strategies", "studies"],
+        Literal["methods", "recipes", "protocols", "datasets", "models", "strategies", "studies"],
         typer.Argument(help="What to list."),
     ],
     match: Annotated[
@@ -51,7 +51,7 @@ def list_(
     ] = "",
     json_: Json = False,
 ) -> None:
-    """List methods, recipes, datasets, models, strategies or studies."""
+    """List methods, recipes, protocols, datasets, models, strategies or studies."""
     from attar import catalogue
 
     rows = catalogue.names(what, match)
@@ -70,13 +70,14 @@ def show(
     name: Annotated[
         str,
         typer.Argument(
-            help="A method, a strategy, a recipe, a model, or a section such as train.",
+            help="A method, a strategy, a recipe, a protocol (protocol:NAME where a method has its name), a model, or "
+            "a section such as train.",
             autocompletion=completer("names"),
         ),
     ],
     json_: Json = False,
 ) -> None:
-    """Show every field of a method, a recipe or a section: type, default, meaning."""
+    """Show every field of a method, a recipe, a protocol or a section: type, default, meaning."""
     from attar import catalogue
 
     shown = catalogue.describe(name)

@@ -24,11 +24,13 @@ from pydantic import Field, field_validator
 
 from attar.artifacts.description import LeftOut
 from attar.artifacts.distilled import Distilled
+from attar.augment.views import Views
 from attar.config import dump
 from attar.data.centred import CentredSplit
 from attar.data.loading import EVERY_BYTE, RealSet, few, kept
 from attar.errors import ConfigError, DataError
 from attar.evaluation.best_over_run import best_epochs, best_state, states_of
+from attar.evaluation.following import followed
 from attar.evaluation.subjects import Subjects
 from attar.evaluation.trials import Source, Subject, Trials, Watch, distilled_subject, judge_name
 from attar.marks import Mark
@@ -39,7 +41,7 @@ from attar.models.factory import build
 from attar.options import Judging, LabelKind
 from attar.results.by_class import BY_CLASS, ByClass, to_text
 from attar.results.ddranking import Scores, scores
-from attar.results.records import ACCURACY, Labels, Record, Split
+from attar.results.records import ACCURACY, Followed, Labels, Record, Split
 from attar.results.verdict import Words, verdict
 from attar.runtime.engine import Engine, hardware
 from attar.runtime.events import Events
@@ -168,6 +170,11 @@ def evaluate(
             bar.advance(accuracy=measure(model, subject, one, members))
     engine.barrier()  # from here on every trial is finished and only read
 
+    def by_protocol(model: str, subject: Subject) -> Followed:
+        how = {"use_learned_rate": settings.use_learned_rate, "test_resize_px": settings.test_resize_px}
+        views = Views.from_json(distilled.views).settings if subject.labels == "soft" and distilled.views else None
+        return followed(settings.protocol, training, model, distilled.task, how, views)
+
     def record(model: str, subject: Subject) -> Record:
         values = [measure(model, subject, one) for one in seeds]
         return Record.of(
@@ -184,6 +191,7 @@ def evaluate(
             split=settings.split,
             num_judges=len(judge),
             resize_px=settings.test_resize_px,
+            followed=by_protocol(model, subject),
             protocol={"precision": engine.precision, **dump(subject.settings)},
         )
 

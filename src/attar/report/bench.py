@@ -125,6 +125,7 @@ def render_bench(found: Mapping[str, Any], folder: Path) -> str:
         "whole": f"{_score(whole)} % (n = {whole['n']})" if whole else "",
         "whole_bytes": size(whole["bytes"]) if whole else "",
         "protocol": {
+            "protocol": protocol.get("name"),
             "network": protocol.get("network"),
             "judged by": protocol.get("split"),
             **_of(protocol.get("train")),

@@ -72,6 +72,23 @@ class Cell:
 
 @exact
 @dataclass(frozen=True)
+class Followed:
+    """The protocol that an accuracy is by, see `attar list protocols`; `changed` are the settings that are not its own.
+
+    Such a setting reads `train.epochs=100`, or `network=resnet50`.
+    """
+
+    name: Text
+    version: Count
+    changed: tuple[Text, ...] = ()
+
+    def __str__(self) -> str:
+        own = f"{self.name} v{self.version}"
+        return f"{own}, but {', '.join(self.changed)}" if self.changed else own
+
+
+@exact
+@dataclass(frozen=True)
 class Record:
     """One number with all that is needed to judge it.
 
@@ -111,6 +128,8 @@ class Record:
     """Of continual learning."""
     cell: Cell | None = None
     """Of a study."""
+    followed: Followed | None = None
+    """By which named protocol it was measured, and what was changed of it; None: by none."""
     protocol: dict[Text, Any] = field(default_factory=dict)
     """Precision and train settings."""
 

@@ -436,6 +436,7 @@ def resume(
         events = Events(folder.events_path, quiet=quiet or not engine.leads)
         engine.warn(events.say)
         source = open_source(str(settings.run.source), settings.source, events=events)
+        settings = with_models(settings, source.task)  # another protocol may have left its network to auto
         if redo or assignments:
             _check_models(settings, source)
             if engine.leads:

@@ -230,7 +230,7 @@ class _Stages:
     def _small_step_s(self, model: str, how: str) -> float:
         """Seconds of a step on black images, as many as a student sees, labelled in one of these ways."""
         task, training = self._source.task, self.settings.train
-        batch = min(training.batch_size, self._num_images)
+        batch = min(training.batch_for(self._num_images), self._num_images)
 
         def black(indices: Tensor) -> Tensor:
             return torch.zeros(len(indices), *task.shape)

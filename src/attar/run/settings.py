@@ -15,6 +15,7 @@ from attar.config import Config, build, dump, merge, place
 from attar.data.sources import SourceSettings
 from attar.errors import ConfigError
 from attar.evaluation.evaluate import EvaluateSettings
+from attar.evaluation.following import network_of
 from attar.marks import Rules
 from attar.methods import method as method_named
 from attar.methods.base import Method
@@ -22,6 +23,7 @@ from attar.models.convnet import convnet_for
 from attar.models.factory import require_known
 from attar.models.weights import without_place
 from attar.options import Machine, Seeded, Wanted
+from attar.protocols import layered
 from attar.recipes import Recipe, fitting_recipe, recipes
 from attar.squeeze.knowledge import Kind
 from attar.squeeze.knowledge import knowledge as knowledge_named
@@ -117,13 +119,15 @@ def resolve(
 ) -> Settings:
     """Resolve all sections: the method's defaults, under the recipe's, under what was given.
 
+    Each stands above the protocol that it names; see `attar.protocols`.
+
     `run.method` must be a method's name here (see `choose_method`). Raises one ConfigError with all
     that is wrong.
     """
     values = merge(recipe.sections if recipe else {}, given)
     kind = method_named(str(values["run"]["method"]))
     placed, problems = place(sections_of(kind), assignments)
-    values = merge(kind.defaults, values, placed)
+    values = layered(kind.defaults, recipe.sections if recipe else {}, given, placed)
     sections = _sections(kind, values)
     problems += _unknown_models(values)
     return Settings(_checked(kind, build(sections, values, problems)), kind)
@@ -133,7 +137,7 @@ def restore(values: Mapping[str, Mapping[str, Any]], assignments: Sequence[str] 
     """The settings that a run folder's `config.yaml` holds, under `--set` assignments."""
     kind = method_named(str(values.get("run", {}).get("method", "")))
     placed, problems = place(_sections(kind, values), assignments)
-    values = merge(values, placed)
+    values = layered(values, placed)
     return Settings(_checked(kind, build(_sections(kind, values), values, problems)), kind)
 
 
@@ -182,9 +186,12 @@ def _num_other(settings: Settings, recipe: Recipe) -> int:
 def _differing(settings: Settings, recipe: Recipe | None, task: Task) -> list[str]:
     """Flags of the settings that differ from a recipe, or from the defaults."""
     run = settings.run
-    given = {"run": {"source": run.source, "method": run.method, "ipc": run.ipc}}
+    given: dict[str, dict[str, Any]] = {"run": {"source": run.source, "method": run.method, "ipc": run.ipc}}
     plain = with_models(resolve(given, recipe=recipe), task).plain()
     words = []
+    if (name := settings.evaluate.protocol) != plain["evaluate"]["protocol"]:
+        words = ["--protocol", name]
+        plain = with_models(resolve({**given, "evaluate": {"protocol": name}}, recipe=recipe), task).plain()
     for section, values in settings.plain().items():
         for key, value in values.items():
             if key not in plain[section] or value != plain[section][key]:
@@ -204,7 +211,7 @@ def with_models(settings: Settings, task: Task) -> Settings:
         sections["squeeze"] = sections["squeeze"].model_copy(update={"model": default})
         squeezed = default
     named = {getattr(sections["method"], "network", "auto")} - {"auto"}
-    student = squeezed or next(iter(named), default)
+    student = network_of(settings.evaluate.protocol, task) or squeezed or next(iter(named), default)
     models = tuple(student if name == "auto" else name for name in settings.evaluate.models)
     sections["evaluate"] = settings.evaluate.model_copy(update={"models": models})
     return Settings(sections, settings.method, settings.why)

@@ -98,7 +98,7 @@ def fastest(num: int, step_s: Mapping[int, float]) -> int:
 def measure(data: TensorSet, making: Making, sizes: tuple[int, ...], engine: Engine) -> dict[int, float]:
     """Seconds of a step, by the size of the stack; `data` is an epoch, and what does not fit in memory is left out."""
     training = making.training.model_copy(update={"epochs": 1, "warmup_epochs": 0})
-    steps = math.ceil(len(data) / training.batch_size)
+    steps = math.ceil(len(data) / training.batch_for(len(data)))
     found: dict[int, float] = {}
     for size in sizes:
         try:
@@ -228,7 +228,7 @@ class _Work:
         reason = "there is one expert" if num_experts == 1 else self._why_not()
         if reason:
             return {"at_once": 1, "why": reason}
-        indices = torch.arange(STEPS * self.training.batch_size) % len(self.data)
+        indices = torch.arange(STEPS * self.training.batch_for(len(self.data))) % len(self.data)
         some = TensorSet(self.data.images(indices), self.data.targets(indices))
         with self.events.progress("how many experts at once?", 1) as bar:
             step_s = measure(some, self.making, SIZES, self.engine)

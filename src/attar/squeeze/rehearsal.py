@@ -92,7 +92,7 @@ class Rehearsal:
 
     def real_step_s(self, settings: TrainSettings, model: str) -> float:
         """Seconds of a training step on real images."""
-        batch = min(settings.batch_size, len(self.source.train))
+        batch = min(settings.batch_for(len(self.source.train)), len(self.source.train))
         return self.step_s(settings, model, partial(First, self.real), batch)
 
     def real_steps(self, settings: TrainSettings, epochs: int) -> int:

@@ -138,7 +138,7 @@ def fit_stack(
     checkpoint is another training's.
     """
     training = _Stack(members, data, settings, engine, events or Events(quiet=True), name, stage, checkpoint)
-    work = f"training {len(members)} networks at once with batches of {settings.batch_size}"
+    work = f"training {len(members)} networks at once with batches of {settings.batch_for(len(data))}"
     with enough_memory(work, "lower squeeze.experts_at_once or squeeze.batch_size"):
         training.run(after_epoch)
     return [tuple(losses) for losses in training.losses]

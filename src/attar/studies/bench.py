@@ -37,13 +37,15 @@ from attar.data.named.memory import PREFIX as MEMORY
 from attar.data.sources import Source
 from attar.errors import ArtifactError, ConfigError, DataError, DivergedError, ResourceError
 from attar.evaluation.evaluate import require_judges
+from attar.evaluation.following import followed, network_of
 from attar.evaluation.trials import Subject, Trials, distilled_subject, draw_random, judge_name
 from attar.methods import method as method_named
 from attar.options import Compared, Effort, Until
+from attar.protocols import protocol
 from attar.registry import known_outside
 from attar.report.bench import RESULT, Row, write_bench_report
 from attar.report.formats import roughly
-from attar.results.records import ACCURACY, Labels, Record
+from attar.results.records import ACCURACY, Followed, Labels, Record
 from attar.results.significance import Contrast, contrasts
 from attar.run.effort import narrow_model
 from attar.run.pipeline import Prepared, open_labeller, prepare, sharing_engine, start
@@ -59,10 +61,8 @@ from attar.training.soft import Teacher
 
 INTERRUPTED = 130
 MEASURED, LABELLER, RANDOM, FULL = "measured.json", "labels", "random", "full"
-PROTOCOL: Mapping[str, Any] = {"epochs": 300, "batch_size": 50, "learning_rate": 0.01, "augment_per": "batch"}
-"""How every set is trained on, where no setting of `train` says otherwise."""
-VIEWS: Mapping[str, Any] = {"min_scale": 0.5, "mix": "none"}
-"""What soft labels are of: mild crops, which do better at low resolution than those of SRe2L (docs/LOG.md)."""
+ONE_RATE: Mapping[str, Any] = {"use_learned_rate": False, "test_resize_px": None}
+"""All sets train at one rate, and are judged as they are, whatever the protocol says."""
 Key = tuple[str, int, Labels]
 """Method, images per class (0: all there are), and labels."""
 
@@ -71,7 +71,8 @@ Key = tuple[str, int, Labels]
 class BenchResult:
     """What a bench found: rows of the table, their records, the folder and the page.
 
-    `protocol` is how all was judged: network, split, settings of the trainings, views that soft labels are of.
+    `protocol` is how all was judged: by which protocol and what was changed of it, network, split, settings of the
+    trainings, views that soft labels are of.
     """
 
     path: Path
@@ -118,7 +119,9 @@ def run_bench(
     source = runs[0].prepared.source
     task = source.task
     require_judges(source.num_test if asked.split == "test" else len(source.validation), asked.split)
-    model = asked.model if asked.model != "auto" else _judge(task, runs[0].prepared, effort)
+    model = asked.model
+    if model == "auto":
+        model = network_of(asked.protocol, task) or _judge(task, runs[0].prepared, effort)
     with RunFolder(folder).locked() if leads else nullcontext():
         if leads:
             _tell(runs, asked, model, events)
@@ -128,18 +131,19 @@ def run_bench(
         with sharing_engine(run.device, "32-true", run.workers) as engine:
             teacher = _teacher(runs, task, folder, engine)
             rows, records = _judged(asked, model, training, source, teacher, folder, engine, events)
-            protocol = {
+            how = {
+                "name": str(_followed(asked, training, model, task, "soft" if teacher else "hard")),
                 "network": model,
                 "split": asked.split,
                 "train": dump(training),
-                "views": _views(task) if teacher else None,
+                "views": dump(_views(asked.protocol, task)) if teacher else None,
             }
-            result = BenchResult(folder, tuple(rows), tuple(records), protocol, None)
+            result = BenchResult(folder, tuple(rows), tuple(records), how, None)
             if engine.leads:
                 _write(result, source, asked, engine)
             engine.barrier()
     page = write_bench_report(folder) if leads else None
-    return BenchResult(folder, result.rows, result.records, protocol, page)
+    return BenchResult(folder, result.rows, result.records, how, page)
 
 
 def _prepared(asked: Compared, given: Mapping[str, Mapping[str, Any]], effort: Effort, folder: Path) -> list[_Run]:
@@ -268,6 +272,7 @@ def _judged(
             labels=subject.labels,
             split=asked.split,
             num_judges=len(judge),
+            followed=_followed(asked, training, model, task, subject.labels),
             protocol={"precision": engine.precision, **dump(subject.settings)},
         )
         for key, subject in subjects.items()
@@ -285,6 +290,7 @@ def _subjects(
 ) -> dict[Key, Subject]:
     """Everything that is trained on: random real images, then the methods' sets, for each condition; and all images."""
     task, real = source.task, RealSet(source.train, source.task.normalization)
+    views = _views(asked.protocol, task)
     found: dict[Key, Subject] = {}
     for ipc, labels in product(asked.ipc, asked.labels):
         told = f"{ipc} a class, {labels} labels"
@@ -296,32 +302,40 @@ def _subjects(
         size_bytes = _image_bytes(task, ipc, floats=False)
         name, num = f"{RANDOM}, {told}", ipc * task.num_classes
         drawn = Subject(name, RANDOM, "hard", draw, training, num, size_bytes, [RANDOM, ipc])
-        found[RANDOM, ipc, labels] = _labelled(drawn, labels, teacher, task, engine)
+        found[RANDOM, ipc, labels] = _labelled(drawn, labels, teacher, views, engine, task)
         for method in [method for method in dict.fromkeys(asked.methods) if method != RANDOM]:
             distilled = load_distilled(folder / f"{method}-ipc{ipc}" / "distilled")
             distilled.task.require_same(task, f"the set of {method}", "the source")
             made = distilled_subject(distilled, training, "hard", engine, name=f"{method}, {told}")
             size_bytes = _image_bytes(task, ipc, floats=not distilled.exact_8bit)
             made = replace(made, group=method, size_bytes=size_bytes)
-            found[method, ipc, labels] = _labelled(made, labels, teacher, task, engine)
+            found[method, ipc, labels] = _labelled(made, labels, teacher, views, engine, task)
     warmup = min(training.warmup_epochs, asked.full_epochs - 1)
     longer = training.model_copy(update={"epochs": asked.full_epochs, "warmup_epochs": warmup})
     size_bytes = len(real) * math.prod(task.shape)
     whole = Subject(FULL, FULL, "hard", lambda seed: real, longer, len(real), size_bytes, [FULL, len(real)])
-    return {**found, (FULL, 0, "hard"): _labelled(whole, "hard", None, task, engine)}
+    return {**found, (FULL, 0, "hard"): _labelled(whole, "hard", None, views, engine, task)}
 
 
-def _views(task: Task) -> dict[str, Any]:
-    """What soft labels are of; grey images, which often are of signs, are not mirrored."""
-    return {**VIEWS, "flip": task.channels == 3}
+def _views(name: str, task: Task) -> ViewSettings:
+    """What soft labels are of by a protocol; grey images, which often are of signs, are not mirrored."""
+    return ViewSettings(**{"flip": task.channels == 3, **protocol(name).sections.get("relabel", {})})
 
 
-def _labelled(subject: Subject, labels: Labels, teacher: Teacher | None, task: Task, engine: Engine) -> Subject:
+def _followed(asked: Compared, training: TrainSection, model: str, task: Task, labels: Labels) -> Followed:
+    """The protocol, and what was changed of it."""
+    views = _views(asked.protocol, task) if labels == "soft" else None
+    return followed(asked.protocol, training, model, task, ONE_RATE, views)
+
+
+def _labelled(
+    subject: Subject, labels: Labels, teacher: Teacher | None, settings: ViewSettings, engine: Engine, task: Task
+) -> Subject:
     """The same images with labels of this kind, whose bytes, or those of the teacher that makes them, are counted."""
     size_bytes = subject.size_bytes + subject.num_images * (1 if task.num_classes <= 256 else 2)
     if labels == "hard" or teacher is None:
         return replace(subject, size_bytes=size_bytes)
-    settings, files = ViewSettings(**_views(task)), tuple(getattr(teacher, "paths", ()))
+    files = tuple(getattr(teacher, "paths", ()))
 
     def shown(seed: int) -> TrainingSet:
         data = subject.make(seed)

@@ -186,7 +186,7 @@ def require_enough(strategy: Strategy, team: Team) -> None:
             fix="start fewer processes",
         )
     if strategy.num_fresh < 2 * team.num:
-        least = 2 * team.num * -(-strategy.settings.batch_size // strategy.num_fresh)
+        least = 2 * team.num * -(-strategy.settings.batch_for(strategy.num_images) // strategy.num_fresh)
         raise ConfigError(
             f"{team.num} processes share {strategy.num_fresh} new images in each batch",
             expected="at least two for each",

@@ -109,6 +109,16 @@ def view_epochs(data: TrainingSet, strategy: Strategy, epoch: int, order: Sequen
     return strategy.view_epochs(epoch, order, _mixed(data)) if isinstance(data, ReplayedSet) else ()
 
 
+def require_logits(data: TrainingSet, soft_loss: str) -> None:
+    """Raise ConfigError where soft labels are to be learnt as logits, and they are probabilities."""
+    if soft_loss == "mse" and not isinstance(data, ReplayedSet) and data.targets(torch.tensor([0])).is_floating_point():
+        raise ConfigError(
+            "train.soft_loss is mse, which compares logits, and these soft labels are probabilities, one an image",
+            expected="labels of views (relabel.labels=epochs or online), or hard ones",
+            fix="--set train.soft_loss=cross-entropy",
+        )
+
+
 def require_replayable(data: TrainingSet, strategy: Strategy, name: str) -> None:
     """Raise ConfigError where views are replayed and the strategy `name` cannot do what it says with them."""
     if not isinstance(data, ReplayedSet):

@@ -42,7 +42,7 @@ from attar.training.distributed import (
     synchronize_norms,
     unused_parameters,
 )
-from attar.training.feeding import Feed, require_replayable, view_epochs
+from attar.training.feeding import Feed, require_logits, require_replayable, view_epochs
 from attar.training.label_noise import wrong_labels
 from attar.training.losses import Losses, diverged
 from attar.training.optimizers import give_state, take_state
@@ -113,7 +113,7 @@ def fit(
         raise DataError(f"there are no images to train {name} on", expected="at least one image")
     events = events or Events(quiet=True)
     fix = "lower batch_size and raise accumulate alike, or lower the model's width or depth, or the --resolution"
-    with enough_memory(f"training {name} with batches of {settings.batch_size}", fix):
+    with enough_memory(f"training {name} with batches of {settings.batch_for(len(data))}", fix):
         team = team or Team()
         training = _Training(model, data, settings, seed, engine, events, item, stage, checkpoint, teacher, team)
         try:
@@ -238,6 +238,7 @@ class _Training:
         self.strategy.join(team)
         require_enough(self.strategy, team)
         require_replayable(data, self.strategy, settings.strategy)
+        require_logits(data, settings.soft_loss)
         self.unused = unused_parameters(self.model, self._example()) if team.num > 1 else []
         with scoped(seed, "train", "strategy"):
             self.strategy.prepare(self.model, self._example, teacher)

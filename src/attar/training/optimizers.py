@@ -1,4 +1,4 @@
-"""Optimisers by name: sgd, adam and adamw, and every other of torch.optim and timm."""
+"""Optimisers by name: sgd, adam, adamw and muon, and every other of torch.optim and timm."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from attar.errors import ConfigError
+from attar.training.muon import Muon, split
 
 if TYPE_CHECKING:
     from attar.training.settings import TrainSettings
 
-OWN = ("sgd", "adam", "adamw")
+OWN = ("sgd", "adam", "adamw", "muon")
 _UNFIT = ("optimizer", "lbfgs", "sparseadam")
 """Of torch.optim: the base class, one that asks for the loss several times a step, one for sparse gradients."""
 
@@ -27,7 +28,8 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Opt
     Raises ConfigError where the optimiser does not take the options or the parameters.
     """
     try:
-        return _make(_groups(model, settings), settings)
+        groups = _groups(model, settings)
+        return _make(split(model, groups) if settings.optimizer == "muon" else groups, settings)
     except (TypeError, ValueError, AssertionError) as error:
         raise ConfigError(
             f"the optimiser {settings.optimizer} cannot be made: {str(error).splitlines()[0]}",
@@ -71,6 +73,9 @@ def _make(parameters: list[dict[str, Any]], settings: TrainSettings) -> torch.op
             return torch.optim.Adam(parameters, rate, weight_decay=decay, fused=fused, **options)
         case "adamw":
             return torch.optim.AdamW(parameters, rate, weight_decay=decay, fused=fused, **options)
+        case "muon":
+            options.setdefault("nesterov", settings.nesterov or bool(settings.momentum))
+            return Muon(parameters, rate, settings.momentum, weight_decay=decay, **options)
         case name if kind := _torch_names().get(name):
             given = {"weight_decay": decay, "momentum": settings.momentum, "nesterov": settings.nesterov}
             known = inspect.signature(kind).parameters

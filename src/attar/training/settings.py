@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,6 +15,10 @@ from attar.training.optimizers import make_optimizer, problem_with
 __all__ = ["TrainSettings", "learning_rate", "make_optimizer"]
 
 _STEP_FACTOR = 0.1
+_BATCHES = ((50, 10), (10_000, 50))
+"""Batch sizes for sets up to so many images: RDED takes 10 and 50 for one and ten images of ten classes, RD3 finds 50
+best for 10,000 images, where others take 100 to 1,024."""
+_LARGEST_BATCH = 100
 _CYCLE_RISE, _CYCLE_START, _CYCLE_END = 0.3, 1 / 25, 1e-4 / 25
 """One-cycle: part of the epochs in which the rate rises, and its start and end as parts of the highest."""
 
@@ -28,16 +32,17 @@ class TrainSettings(LabelNoise, Supervision):
 
     epochs: int = Field(default=1000, ge=1)
     """Passes over the training images; the network after the last one is the result."""
-    batch_size: int = Field(default=256, ge=1)
-    """Images in a batch. Where memory runs out, lower it and raise `accumulate` by the same factor: a step then has
-    as many images, and there are as many steps."""
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = 256
+    """Images in a batch; auto: by the number of images, 10 up to 50 of them, 50 up to 10,000, 100 beyond. Where memory
+    runs out, lower it and raise `accumulate` by the same factor: a step then has as many images, and there are as many
+    steps."""
     optimizer: str = "sgd"
-    """The optimiser of the network's weights: sgd, adam, adamw, or the name of any other of torch.optim or timm.optim,
-    such as rmsprop, lamb or lion."""
+    """The optimiser of the network's weights: sgd, adam, adamw, muon (orthogonal steps of kernels and matrices, AdamW's
+    of the rest, at the same rate), or the name of any other of torch.optim or timm.optim, such as lamb or lion."""
     learning_rate: float = Field(default=0.01, gt=0, allow_inf_nan=False)
     """Learning rate before the schedule; lower it where the loss diverges."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Momentum of sgd, and of others that have one."""
+    """Momentum of sgd, and of others that have one, such as muon, for which 0.95 is usual."""
     nesterov: bool = False
     """Nesterov's form of the momentum of sgd."""
     weight_decay: float = Field(default=5e-4, ge=0, allow_inf_nan=False)
@@ -72,6 +77,10 @@ class TrainSettings(LabelNoise, Supervision):
     ema: float = Field(default=0.0, ge=0, lt=1)
     """Decay per step of a moving average of weights and BatchNorm statistics, which then is the result; 0: no average,
     the last step is the result. 0.999 or more suits long trainings."""
+    soft_loss: Literal["cross-entropy", "mse"] = "cross-entropy"
+    """What soft labels are learnt by. cross-entropy: with the teacher's probabilities, which has the gradient of their
+    divergence; mse: the mean square of the difference to the teacher's logits, at no temperature, for labels that are
+    made of views (relabel.labels epochs or online)."""
     temperature: float = Field(default=1.0, gt=0, le=1000)
     """T of soft labels: the teacher's and the student's logits are divided by it. A higher one makes more
     of the classes that the teacher holds for unlikely; SRe2L publishes 20."""
@@ -126,6 +135,8 @@ class TrainSettings(LabelNoise, Supervision):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.soft_loss == "mse" and self.temperature_squared:
+            raise ValueError("soft_loss mse compares logits and knows no temperature_squared")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
         if self.warmup_epochs >= self.epochs and self.warmup_epochs:
@@ -143,6 +154,12 @@ class TrainSettings(LabelNoise, Supervision):
         if self.cutmix + self.mixup > 1:
             raise ValueError(f"cutmix {self.cutmix:g} and mixup {self.mixup:g} share the batches: together at most 1")
         return self
+
+    def batch_for(self, num_images: int) -> int:
+        """Images in a batch of a set of so many."""
+        if self.batch_size != "auto":
+            return self.batch_size
+        return next((size for most, size in _BATCHES if num_images <= most), _LARGEST_BATCH)
 
     def own(self, kind: type[ConfigT]) -> ConfigT:
         """The settings of one strategy; as they are by default where these are none of its."""

@@ -121,7 +121,7 @@ class Strategy:
 
     def __init__(self, settings: TrainSettings, num_images: int) -> None:
         self.settings, self.num_images = settings, num_images
-        self.batch_size = max(1, settings.batch_size // self.views)
+        self.batch_size = max(1, settings.batch_for(num_images) // self.views)
         """Images of a batch of all processes, each of which is shown in all views."""
 
     @classmethod

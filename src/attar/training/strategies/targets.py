@@ -37,6 +37,8 @@ def cross_entropy(logits: Tensor, batch: Batch, settings: TrainSettings, smoothi
     """
     smoothing = settings.label_smoothing if smoothing is None else smoothing
     targets = batch.targets
+    if batch.targets_are_logits and settings.soft_loss == "mse":
+        return F.mse_loss(logits, targets.repeat(len(logits) // len(targets), 1))
     soft = targets.is_floating_point()
     if soft or batch.mix:
         targets = mixed(probabilities(batch, settings, logits.shape[1]), batch)
