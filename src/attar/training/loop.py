@@ -236,6 +236,7 @@ class _Training:
         self.teacher = teacher
         self.strategy = make_strategy(settings, len(data))
         self.strategy.join(team)
+        self.strategy.meet(self.noise.labels if self.noise else data.labels)
         require_enough(self.strategy, team)
         require_replayable(data, self.strategy, settings.strategy)
         require_logits(data, settings.soft_loss)

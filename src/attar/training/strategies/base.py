@@ -143,6 +143,9 @@ class Strategy:
         """How often each image goes through the network in an epoch: in so many batches, under so many views."""
         return self.repeats * self.views
 
+    def meet(self, labels: Tensor) -> None:
+        """Learn the classes int64 (n,) of the training images, as they are trained on; called before `prepare`."""
+
     def prepare(self, model: nn.Module, example: Callable[[], Tensor], teacher: Teaches | None) -> None:
         """Get ready to train `model`, of which `example()` (1, c, h, w) is an input on its device.
 

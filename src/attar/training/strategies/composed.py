@@ -81,6 +81,11 @@ class _Sum(Strategy):
         for part in self.parts:
             part.join(team)
 
+    def meet(self, labels: Tensor) -> None:
+        """Tell all of them."""
+        for part in self.parts:
+            part.meet(labels)
+
     def prepare(self, model: nn.Module, example: Callable[[], Tensor], teacher: Teaches | None) -> None:
         """Prepare all of them."""
         for part in self.parts:
