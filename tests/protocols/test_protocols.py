@@ -157,7 +157,7 @@ THEIRS = {"version": 1, "train": {"epochs": 2}}
         (OWN + "recover: {iterations: 1}", "recover is nothing"),
         (OWN + "evaluate: {seeds: 1}", "evaluate.seeds is not for a protocol"),
         (OWN + "relabel: 3", "relabel is a section"),
-        ("- 1", "is no mapping"),
+        ("- 1", "is not a mapping"),
         ("a: [", "is not YAML"),
     ],
 )

@@ -53,16 +53,7 @@ class Pca(Selector[PcaSettings, Teacher]):
     defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "recover": {"iterations": 0},
         "squeeze": {"epochs": 5},
-        "train": {
-            "epochs": 300,
-            "batch_size": 64,
-            "optimizer": "adamw",
-            "learning_rate": 1e-3,
-            "weight_decay": 0.01,
-            "schedule": "cosine",
-            "augment": "tile_rrc_flip",
-            "augment_per": "image",
-        },
+        "evaluate": {"protocol": "pca"},
     }
 
     def __init__(self, settings: PcaSettings, task: Task, ipc: int) -> None:

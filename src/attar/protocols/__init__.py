@@ -19,10 +19,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from attar.config import merge
 from attar.errors import ConfigError
+from attar.recipes import settings_text, settings_values
 from attar.registry import Registry
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
@@ -34,7 +33,6 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
 REPLACED: Mapping[str, tuple[str, ...]] = {"train": (), "evaluate": ("models", *SECTIONS["evaluate"])}
 """What the naming of a protocol takes out of the layers below: sections as a whole, or these of their fields."""
 NOTES = ("about", "source", "code")
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -55,11 +53,7 @@ def protocol(name: str) -> Protocol:
     """A protocol by its name, or one from a YAML file; ConfigError where there is none or it is not whole."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        try:
-            return _parsed(path.stem, path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            fix = "check the path, or name one of `attar list protocols`"
-            raise ConfigError(f"{path} can't be read as a protocol: {error}", fix=fix) from error
+        return _parsed(path.stem, settings_text(path, "protocol"))
     return PROTOCOLS.find(name)
 
 
@@ -91,11 +85,7 @@ def _own() -> list[Protocol]:
 
 
 def _parsed(name: str, text: str) -> Protocol:
-    try:
-        values = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"protocol {name} is not YAML: {error}") from error
-    return _accepted(values, name)
+    return _accepted(settings_values(text, f"protocol {name}"), name)
 
 
 def _accepted(values: Any, name: str) -> Protocol:
