@@ -13,6 +13,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -27,12 +28,13 @@ from attar.errors import ArtifactError, ConfigError
 from attar.report.alike import Judging, judged_alike
 from attar.report.charts import TONES
 from attar.report.compare import group_view, render_comparison, write_comparison
+from attar.report.headline import how_measured
 from attar.report.lineup import Shown, pictures, read_shown
 from attar.report.outside import Outside, keep_judged
 from attar.report.pictures import Gallery
 from attar.report.scaling import LEVEL, STRIDE, scaling_charts, series_names
-from attar.report.several import Group, Judged, grouped, read_judged, rows
-from attar.results.records import Record
+from attar.report.several import Condition, Group, Judged, grouped, read_judged, rows
+from attar.results.records import Followed, Record
 
 EVIL = "<script>alert(1)</script>"
 DEFAULTS = {"epochs": 9, "ema": 0.0, "augment": "dsa"}
@@ -386,3 +388,19 @@ def test_images_of_a_program_are_judged_again_by_a_call(two_ways: list[Path]) ->
     assert "'train.epochs=1'" in line
     assert ast.parse(line)
     assert judged_alike(Judging("runs/x", ""), other.measured, first.measured, ["net"], Path("out")) == ""
+
+
+def test_what_was_judged_by_another_protocol_stands_apart_and_is_judged_again_by_it(two_ways: list[Path]) -> None:
+    first, other = read_judged(two_ways, {})
+    changed = ("train.epochs=1", "relabel.mix=none", "network=net")
+    like = replace(first.measured, followed=Followed("rd3", 1, changed))
+    again = Judging("runs/x", "digits", train={"epochs": 2})
+    line = judged_alike(again, other.measured, like, ["net"], Path("out"))
+    assert "--protocol rd3 --set train.epochs=1" in line
+    assert "relabel.mix" not in line
+    assert line.count("train.epochs=1") == 1
+    measured = how_measured(like)
+    assert (measured["protocol"], measured["changed"]) == ("rd3 v1", ", ".join(changed))
+    judged = replace(first, conditions={**first.conditions, "protocol": Condition("rd3 v1")})
+    (_, apart) = grouped([first, judged])
+    assert apart.because == ("protocol: mtt v1 there, rd3 v1 here",)

@@ -55,11 +55,17 @@ def judged_alike(again: Judging, recorded: Record, like: Record, models: Sequenc
         return ""
     assigned = [*again.kept, *_training(again.train, recorded, like), *_judging(again.evaluate, recorded, like)]
     precision = like.protocol.get("precision")
+    more: dict[str, Any] = {}
+    if like.followed and _follows_another(recorded, like):
+        more["protocol"] = like.followed.name
+        changed = [text for text in like.followed.changed if text.startswith(("train.", "evaluate."))]
+        assigned = [*changed, *(text for text in assigned if text not in changed)]
     if again.source.startswith(IN_MEMORY):
-        return python_call("evaluate", again.path, assigned, models=list(models), seeds=like.n, out=str(out))
+        return python_call("evaluate", again.path, assigned, models=list(models), seeds=like.n, **more, out=str(out))
     words = ["attar", "evaluate", again.path, "--source", again.source]
     words += ["--data-dir", again.data_dir] if again.data_dir else []
     words += ["--models", ",".join(models), "--seeds", str(like.n)]
+    words += ["--protocol", more["protocol"]] if more else []
     words += ["--precision", str(precision)] if precision != recorded.protocol.get("precision") and precision else []
     words += [word for text in assigned for word in ("--set", text)]
     return shlex.join([*words, "--out", str(out)])
@@ -75,6 +81,12 @@ def python_call(name: str, path: str, assigned: Sequence[str] = (), **more: Any)
 def out_of(path: Path, like: Path) -> Path:
     """The folder beside `path` for what is judged as `like` was."""
     return path.with_name(f"{path.name}-as-{re.sub(r'[^A-Za-z0-9._-]+', '-', like.name)}")
+
+
+def _follows_another(recorded: Record, like: Record) -> bool:
+    """Whether two accuracies are by different protocols."""
+    titles = [one.followed.title if one.followed else None for one in (recorded, like)]
+    return titles[0] != titles[1]
 
 
 def _training(made: Mapping[str, Any], recorded: Record, like: Record) -> Iterator[str]:

@@ -176,7 +176,8 @@ def how_measured(record: Record) -> dict[str, Any]:
     """Which images judge and how the network was trained, by the names that a person sees; empty where nobody said."""
     told = {
         "tested_on": record.tested_on or None,
-        "protocol": str(record.followed) if record.followed else None,
+        "protocol": record.followed.title if record.followed else None,
+        "changed": (", ".join(record.followed.changed) or None) if record.followed else None,
         "precision": record.protocol.get("precision"),
         "labels": record.labels,
     }

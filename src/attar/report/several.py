@@ -26,8 +26,9 @@ from attar.runtime.files import read_json
 
 EVALUATION, ABOUT, CONFIG = "evaluation.json", "attar.json", "config.yaml"
 WIDEST = ("classes and size", "real images")
-OWN = ("labels", "use_learned_rate")
-"""Of how a network was trained, what may differ: it stands in a column."""
+OWN = ("labels", "use_learned_rate", "changed")
+"""Of how a network was trained, what may differ: it stands in a column, or, what was changed of a protocol, is compared
+setting by setting."""
 
 
 @dataclass(frozen=True)

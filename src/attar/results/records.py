@@ -82,9 +82,13 @@ class Followed:
     version: Count
     changed: tuple[Text, ...] = ()
 
+    @property
+    def title(self) -> str:
+        """Name and version, `rd3 v1`."""
+        return f"{self.name} v{self.version}"
+
     def __str__(self) -> str:
-        own = f"{self.name} v{self.version}"
-        return f"{own}, but {', '.join(self.changed)}" if self.changed else own
+        return f"{self.title}, but {', '.join(self.changed)}" if self.changed else self.title
 
 
 @exact
