@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attar.methods import methods
+from attar.methods.base import Method
 from attar.recipes import recipes
 from attar.recipes import study_names as studies
 
@@ -48,6 +49,7 @@ OF_KNOWLEDGE = {
         "method.num_steps=2",
         "method.expert_epochs=1",
         "method.max_start_epoch=1",
+        "method.initial_max_start_epoch=null",
         "method.lr_images=1",
     ],
 }
@@ -178,7 +180,8 @@ def _smaller_run(words: list[str], wanted: tuple[str, str | None], places: Place
     kind = methods()[name]
     pixels = "method.features=pixels" in words
     knowledge = "none" if pixels else kind.knowledge
-    given = [*OF_KNOWLEDGE[knowledge], *OF_A_JUDGEMENT, "evaluate.seeds=1", "source.train_per_class=12"]
+    given = [one for one in OF_KNOWLEDGE[knowledge] if _is_setting_of(kind, one)]
+    given += [*OF_A_JUDGEMENT, "evaluate.seeds=1", "source.train_per_class=12"]
     model = TOY_MODELS.get(knowledge, "convnet-d2-w8")
     given += [f"squeeze.model={model}"] * (knowledge != "none") + [f'evaluate.models=["{model}"]']
     if kind.defaults.get("recover", {}).get("iterations", 1):
@@ -186,6 +189,12 @@ def _smaller_run(words: list[str], wanted: tuple[str, str | None], places: Place
     out = [] if words[0] == "plan" else ["--out", str(places.out / "run")]
     asked = ["--recipe", "tesla-digits-ipc1" if recipe == "NAME" else recipe] if recipe else []
     return ["--ipc", "2", "--method", name, *asked, "--resolution", "8", *out, *_sets(given)]
+
+
+def _is_setting_of(kind: type[Method], assignment: str) -> bool:
+    """Whether a method has what is assigned, where it is one of a method's own settings."""
+    section, _, rest = assignment.partition(".")
+    return section != "method" or rest.partition("=")[0] in kind.Settings.model_fields
 
 
 def _out(words: list[str], places: Places) -> list[str]:

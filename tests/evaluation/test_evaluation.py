@@ -20,7 +20,7 @@ from attar.evaluation import evaluate as evaluation
 from attar.evaluation import trials
 from attar.evaluation.evaluate import EvaluateSettings, Evaluation, evaluate
 from attar.evaluation.following import followed
-from attar.evaluation.subjects import Subjects
+from attar.evaluation.subjects import Subjects, of_whole
 from attar.items import Item
 from attar.methods.coreset import Herding
 from attar.results.by_class import BY_CLASS, read_by_class
@@ -344,6 +344,16 @@ def test_herding_chooses_what_the_method_does_by_the_features_of_the_teacher() -
             assert torch.equal(chosen.images(every[2 * label : 2 * label + 2]), real.images(expected))
     (by_pixels,) = subjects_of(make_distilled(), source).real("herding", ["hard"])
     assert by_pixels.identity != subject_by_teacher(source, Knowing()).identity
+
+
+def test_real_images_are_not_cut_into_tiles() -> None:
+    tiled = TRAINING.model_copy(update={"augment": "tile_rrc_flip"})
+    subjects = Subjects(make_distilled(), make_source(), tiled, Engine("cpu"), Events(quiet=True), None)
+    assert subjects.distilled(["hard"])[0].settings.augment == "tile_rrc_flip"
+    assert subjects.real("random", ["hard"])[0].settings.augment == "rrc_flip"
+    assert subjects.full(tiled, 1).settings.augment == "rrc_flip"
+    assert of_whole(tiled.model_copy(update={"augment": "tile"})).augment == "none"
+    assert of_whole(TRAINING) == TRAINING
 
 
 def test_easy_is_chosen_by_the_teacher_and_refused_without_one() -> None:

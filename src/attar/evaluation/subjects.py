@@ -1,7 +1,7 @@
 """What networks are trained on to judge a distilled set: its images, and real ones that they are compared with.
 
-All with the same labels, schedule and augmentation: where the distilled images have soft labels, the same teacher
-labels the real ones.
+All with the same labels, schedule and augmentation, but that views of one tile (pca) are of tiled images alone; where
+the distilled images have soft labels, the same teacher labels the real ones.
 
     distilled    the images
     random       real images at the same count of each class, drawn anew for each seed
@@ -80,7 +80,9 @@ class Subjects:
         """
         known: Sequence[Labels] = kinds if self._teacher else ["hard"]
         made = [
-            random_subject(self._distilled, self._source, self._training, self._engine, self._teacher_of(kind), subject)
+            random_subject(
+                self._distilled, self._source, of_whole(self._training), self._engine, self._teacher_of(kind), subject
+            )
             for kind, subject in _named(name, known)
         ]
         return made if name == "random" else [self._chosen_instead(name, subject) for subject in made]
@@ -88,7 +90,7 @@ class Subjects:
     def full(self, training: TrainSettings, epochs: int) -> Subject:
         """The whole training split, with this schedule over this many epochs."""
         warmup = min(training.warmup_epochs, epochs - 1)
-        longer = training.model_copy(update={"epochs": epochs, "warmup_epochs": warmup})
+        longer = of_whole(training).model_copy(update={"epochs": epochs, "warmup_epochs": warmup})
         return full_subject(self._distilled, self._source, longer)
 
     def not_augmented(self, subject: Subject) -> Subject:
@@ -169,6 +171,12 @@ class Subjects:
         if not hasattr(self._teacher, "features"):
             return "pixels"
         return [sha256(path) for path in getattr(self._teacher, "paths", ())]
+
+
+def of_whole(training: TrainSettings) -> TrainSettings:
+    """The training for real images, which are not made of tiles: without views of one, all else the same."""
+    kept = [name for name in training.augment.split("_") if not name.startswith("tile")]
+    return training.model_copy(update={"augment": "_".join(kept) or "none"})
 
 
 def coreset_named(name: str, task: Any) -> ClassByClass[Any, Any]:

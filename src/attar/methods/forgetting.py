@@ -1,7 +1,7 @@
 """forgetting: real images by how often trainings learn and then forget them.
 
-    right_t(x) = [ argmax f_θ_t(x) = y ]                     after epoch t = 0..E of an expert's training
-    events(x)  = Σ_t right_{t-1}(x) · (1 - right_t(x))       and E + 1 where x is never right
+    right_t(x) = [ argmax f_θ_t(x) = y ]                     after epoch t = 1..E of an expert's training
+    events(x)  = Σ_t right_{t-1}(x) · (1 - right_t(x))       and E where x is never right
     score(x)   = mean over experts of events(x), those that are right in more epochs first where that is equal
 
 Low is easy. Source: Toneva et al., "An Empirical Study of Example Forgetting during Deep Neural Network Learning", ICLR
@@ -61,11 +61,8 @@ def forgetting_score(right: Tensor) -> Tensor:
 
 
 def _history(real: RealImages, experts: Trajectories, k: int) -> Tensor:
-    """Whether expert k is right: bool (epochs + 1, n), from its start to its last epoch."""
-    last = experts.num_epochs
-    thetas = (
-        experts.segment(k, t, t + 1).start if t < last else experts.segment(k, t - 1, t).target for t in range(last + 1)
-    )
+    """Whether expert k is right: bool (epochs, n), after each; what random weights get right is no memory."""
+    thetas = (experts.segment(k, t - 1, t).target for t in range(1, experts.num_epochs + 1))
     rows = [
         torch.cat([logits.argmax(1) == labels for logits, labels in answers(theta, real, experts)]) for theta in thetas
     ]
