@@ -14,6 +14,7 @@ from torchvision import models
 
 from attar import catalogue, described
 from attar.cli.completion import completer
+from attar.cli.finding import list_
 from attar.config import options, value_text
 from attar.errors import ConfigError
 from attar.methods import methods
@@ -69,24 +70,68 @@ def test_a_misspelt_name_is_answered_with_the_nearest(name, near):
     assert "or resnet18?" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["list", kind] for kind in ("models", "recipes", "studies")] + [["show", name] for name in ("tesla", "resnt18")],
-    ids=" ".join,
-)
-def test_list_and_show_import_neither_torch_nor_the_libraries_of_networks(arguments):
+def test_list_and_show_import_neither_torch_nor_the_libraries_of_networks():
+    typed = [["list", kind] for kind in ("methods", "models", "recipes", "datasets", "strategies", "studies")]
+    shown = (
+        "tesla",
+        "dlb",
+        "train",
+        "study",
+        "cifar10",
+        "sre2l-cifar10-ipc10",
+        "resnet20-cifar",
+        "resnet18",
+        "resnt18",
+    )
+    typed += [["show", name] for name in shown] + [["--help"], ["show", "--help"], ["distill", "--help"]]
     code = f"""
 import sys
-sys.argv = ['attar', *{arguments!r}]
-try:
-    from attar.cli import run
-    run()
-finally:
-    print([name for name in ('torch', 'timm', 'torchvision') if name in sys.modules], file=sys.stderr)
+from attar.cli import run
+for words in {typed!r}:
+    sys.argv = ['attar', *words]
+    try:
+        run()
+    except SystemExit as leaving:
+        print(leaving.code, file=sys.stderr)
+    print(words, [name for name in ('torch', 'timm', 'torchvision') if name in sys.modules], file=sys.stderr)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stderr.splitlines()[-1] == "[]"
-    assert done.stdout or "did you mean" in done.stderr
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    said = done.stderr.splitlines()
+    assert [line for line in said if line.startswith("[")] == [f"{words!r} []" for words in typed]
+    assert "did you mean" in done.stderr
+    assert "a network of torchvision's (resnet18)" in done.stdout
+
+
+def test_sizes_of_networks_are_those_of_the_networks():
+    """To fix: python tools/networks.py."""
+    kept = json.loads(resources.files("attar.models").joinpath(catalogue.SIZES).read_text("utf-8"))
+    assert set(kept["attar"]) == set(factory.names("attar"))
+    assert len(kept["torchvision"]) > 0.7 * len(library_names("torchvision"))
+    for name in ("convnet-d3-w128", "resnet20-cifar", "vgg11-small-batch", "torchvision:squeezenet1_1"):
+        built = described.network(name)
+        assert catalogue.describe(name) == built
+        assert built["notes"]["parameters"].startswith(tuple("123456789"))
+
+
+def test_networks_are_listed_by_their_library_with_their_parameters(capsys):
+    list_("models", "resnet18*")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "attar: 2, parameters for 10 classes at 32 px"
+    assert said[1].split() == ["resnet18-small", "11,173,962"]
+    assert "torchvision: 1, parameters for 1,000 classes at 224 px" in said
+    list_("models", "resnet18", json_=True)
+    assert {"name": "resnet18", "summary": "torchvision", "parameters": 11689512} in json.loads(capsys.readouterr().out)
+
+
+def test_a_long_list_is_paged_on_a_terminal(monkeypatch, capsys):
+    paged = []
+    monkeypatch.setattr("pydoc.pager", paged.append)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    list_("models", "resnet18")
+    assert "resnet18-small" in capsys.readouterr().out
+    list_("models", "")
+    assert not capsys.readouterr().out
+    assert "\n\ntimm: " in paged[0]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What can be named, and what every setting means: the content of `attar list` and `attar show`, without torch.
 
-What attar brings stands in `catalogue.json`, which `python tools/docs.py` writes and a test compares with the classes.
+What attar brings stands in `catalogue.json`, which `python tools/docs.py` writes and a test compares with the classes;
+sizes of networks in `models/sizes.json`, which `python tools/networks.py` writes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from attar.registry import outside, summary
 from attar.text import parse_json
 
 Kind = Literal["methods", "recipes", "protocols", "datasets", "models", "strategies", "studies"]
-FILE = "catalogue.json"
+FILE, SIZES = "catalogue.json", "sizes.json"
 
 
 def names(kind: Kind, pattern: str = "") -> list[tuple[str, str]]:
@@ -69,8 +70,8 @@ def setting_names() -> list[str]:
 def describe(name: str) -> dict[str, Any]:
     """Every field of a method with the sections it uses, of a strategy, a recipe, a protocol, or one section.
 
-    `protocol:NAME` is a protocol where something else has that name too. Of a network its size, for which it is built:
-    that takes torch.
+    `protocol:NAME` is a protocol where something else has that name too. Of a network its size, for which it is built
+    where no table has it: that takes torch.
     """
     bundled, found_recipes = _bundled(), recipes()
     kind, colon, own_name = name.partition(":")
@@ -109,6 +110,9 @@ def describe(name: str) -> dict[str, Any]:
         notes = {"use": f"attar study {name}; `attar show study` says what the fields mean"}
         return {"name": name, "summary": study_about(name), "notes": notes, "sections": {"study": own}}
     if is_model(name):
+        family, own_name, size = _size(name)
+        if size:
+            return network_about(name, family, own_name, *size)
         from attar.described import network
 
         return network(name)
@@ -119,6 +123,36 @@ def describe(name: str) -> dict[str, Any]:
         known = models
     fix = "`attar list methods`, or strategies, protocols, recipes or models"
     raise unknown("method, strategy, section, recipe, protocol, study, data set or model", name, known, fix=fix)
+
+
+def network_about(name: str, family: str, own_name: str, parameters: int, norms: str) -> dict[str, Any]:
+    """What `attar show` says of a network."""
+    notes = {
+        "parameters": f"{parameters:,} {shown_for(family)}",
+        "normalisation": norms,
+        "use": f"--model {name}, or --models {name} where it judges",
+    }
+    return {"name": name, "summary": f"a network of {family}'s ({own_name})", "notes": notes, "sections": {}}
+
+
+def shown_for(family: str) -> str:
+    """For what images and classes networks of a family are counted."""
+    return "for 1,000 classes at 224 px" if family in FAMILIES else "for 10 classes at 32 px"
+
+
+def num_parameters(name: str, family: str) -> int | None:
+    """Parameters of a listed network of attar's or a library's; None where no table has it."""
+    size = _sizes().get(family, {}).get(name)
+    return size[0] if size else None
+
+
+def _size(name: str) -> tuple[str, str, tuple[int, str] | None]:
+    """The family that a network's name belongs to, the name there, and its parameters and normalisation if known."""
+    family, colon, own = name.rpartition(":")
+    families = [family] if colon else ["attar", *FAMILIES]
+    family = next(known for known in families if _has(known, own))
+    size = _sizes().get(family, {}).get(own.partition(".")[0])
+    return family, own, (size[0], size[1]) if size and own not in outside("attar.models") else None
 
 
 def is_model(name: str) -> bool:
@@ -175,6 +209,14 @@ def _protocol(found: Protocol) -> dict[str, Any]:
 
 def _summary(recipe: Recipe) -> str:
     return " ".join(str(recipe.notes.get("about", "")).split())
+
+
+@cache
+def _sizes() -> dict[str, dict[str, tuple[int, str]]]:
+    found: dict[str, dict[str, tuple[int, str]]] = parse_json(
+        resources.files("attar.models").joinpath(SIZES).read_text("utf-8")
+    )
+    return found
 
 
 @cache

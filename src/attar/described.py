@@ -10,6 +10,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
+from attar.catalogue import network_about
 from attar.config import Config, Option, options
 from attar.data.named import NAMED
 from attar.data.sources import PLACES
@@ -82,14 +85,13 @@ def network(name: str) -> dict[str, Any]:
     family, own_name = factory.find(name)
     shown = EXAMPLE if family == "attar" else IMAGENET
     model = factory.build(name, shown)
+    return network_about(name, family, own_name, factory.num_parameters(model), norms_of(model))
+
+
+def norms_of(model: torch.nn.Module) -> str:
+    """The normalisation layers of a network, in words."""
     norms = sorted({_norm(module) for module in model.modules() if "Norm" in type(module).__name__})
-    size = f"for {shown.num_classes:,} classes at {shown.width_px} px"
-    notes = {
-        "parameters": f"{factory.num_parameters(model):,} {size}",
-        "normalisation": ", ".join(norms) or "none",
-        "use": f"--model {name}, or --models {name} where it judges",
-    }
-    return {"name": name, "summary": f"a network of {family}'s ({own_name})", "notes": notes, "sections": {}}
+    return ", ".join(norms) or "none"
 
 
 def _norm(module: Any) -> str:

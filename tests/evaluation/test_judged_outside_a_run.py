@@ -81,6 +81,8 @@ def test_a_set_of_ours_that_lies_alone_has_a_page_and_its_classes_may_arrive(our
     assert "Classes arriving step by step" in page
     assert f"load_dataset(&#39;{ours}&#39;)" in re.sub(r"</?span>", "", page)
     assert load_distilled(ours).info["method"] in page
+    assert "<h2>The chosen real images</h2>" in page, "random picks real images"
+    assert "synthetic" not in page
 
 
 def run(*words: str) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import sys
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import typer
@@ -12,6 +16,8 @@ from attar.cli.texts import print_json
 from attar.report.formats import binary_size, roughly
 
 PANEL = "Find your way"
+_STYLED = re.compile(r"\x1b\[\d*m")
+"""Marks of bold text, which a pager may print as they are."""
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 
@@ -55,14 +61,39 @@ def list_(
     from attar import catalogue
 
     rows = catalogue.names(what, match)
+    models = what == "models"
     if json_:
-        print_json([{"name": name, "summary": summary} for name, summary in rows])
+        sizes = [{"parameters": catalogue.num_parameters(*row)} if models else {} for row in rows]
+        print_json([{"name": name, "summary": about, **size} for (name, about), size in zip(rows, sizes, strict=True)])
         return
     if not rows:
         typer.echo(f"none of the {what} has {match!r} in its name", err=True)
     width = max((len(name) for name, _ in rows), default=0)
-    for name, summary in rows:
-        typer.echo(f"{typer.style(name.ljust(width), bold=True)}  {summary}")
+    lines = _by_family(rows, width) if models else [f"{_bold(name.ljust(width))}  {about}" for name, about in rows]
+    if sys.stdout.isatty() and len(lines) >= shutil.get_terminal_size().lines:
+        import pydoc
+
+        pydoc.pager(_STYLED.sub("", "\n".join(lines)))
+    else:
+        typer.echo("".join(f"{line}\n" for line in lines), nl=False)
+
+
+def _by_family(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
+    """Networks under the name of their library, each with its parameters where a table has them."""
+    from attar import catalogue
+
+    lines: list[str] = []
+    for family in dict.fromkeys(about for _, about in rows):
+        names = [name for name, about in rows if about == family]
+        known = {name: catalogue.num_parameters(name, family) for name in names}
+        counted = f", parameters {catalogue.shown_for(family)}" if any(known.values()) else ""
+        lines += [""] * bool(lines) + [f"{_bold(family)}: {len(names)}{counted}"]
+        lines += [f"  {name.ljust(width)}  {f'{size:>13,}' if size else ''}".rstrip() for name, size in known.items()]
+    return lines
+
+
+def _bold(text: str) -> str:
+    return typer.style(text, bold=True)
 
 
 @command(PANEL)

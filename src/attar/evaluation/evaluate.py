@@ -355,6 +355,7 @@ def _judged(distilled: Distilled, source: Source, split: Split) -> dict[str, Any
     left_out = LeftOut.of(getattr(source, "skipped", []), str(getattr(source, "name", "")))
     return {
         "method": info.get("method"),
+        "makes": _called(distilled),
         "ipc": round(len(distilled) / task.num_classes, 2),
         "labels": distilled.label_kind,
         "sizes": dict(distilled.sizes),

@@ -123,6 +123,11 @@ def build(name: str, task: Task, *, seed: int = 0) -> nn.Module:
     return model
 
 
+def bare(family: Family, own_name: str, task: Task) -> nn.Module:
+    """A network by the name that its family has for it, with whatever weights, not tried out on images."""
+    return _FAMILIES[family](own_name, task)
+
+
 def require_known(name: str) -> None:
     """Raise ConfigError, naming the nearest, where no network has this name."""
     find(name)

@@ -6,8 +6,9 @@ import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
-FAMILIES = ("torchvision", "timm")
+FAMILIES: tuple[Literal["torchvision", "timm"], ...] = ("torchvision", "timm")
 _REGISTERED = re.compile(r"^@register_model(?:\(.*\))?\n(?:@.*(?:\n(?!def|@).*)*\n)*def (\w+)", re.MULTILINE)
 """A builder that its library registers, further decorators between."""
 

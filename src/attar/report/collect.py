@@ -66,6 +66,8 @@ class ReportData:
     """What `distilled/attar.json` says."""
     outside: Outside | None = None
     """What was judged, where that is in no run."""
+    makes: str = ""
+    """What the evaluation calls the images; empty where it does not say."""
     judged_on: Mapping[str, Any] = field(default_factory=dict)
     """Hardware of the evaluation."""
     by_class: tuple[ByClass, ...] = ()
@@ -115,6 +117,7 @@ def collect(run: Path) -> ReportData:
         sizes_bytes={str(k): int(v) for k, v in mapping(description.get("sizes")).items() if is_number(v)},
         description=description,
         outside=outside,
+        makes=str(mapping(evaluation.get("judged")).get("makes") or ""),
         judged_on=mapping(evaluation.get("hardware")),
         by_class=_by_class(run / BY_CLASS),
         strips=read_strips(run),

@@ -40,6 +40,8 @@ from attar.visible import visible
 
 SIZES = {"images": "Images", "labels": "Labels", "teacher": "Teacher", "whitening": "Whitening", "total": "Total"}
 MOST_DASHES = 2
+DISTILLED = "distilled images"
+"""What a method that makes images of its own calls them."""
 CONTENTS = "<!--contents-->"
 """Where a template wants the table of contents; text of a page can't hold it, as it is escaped."""
 SECTION = re.compile(
@@ -47,7 +49,7 @@ SECTION = re.compile(
 )
 STAGE_TITLES = {
     "squeeze": "What was learnt from the real images",
-    "relabel": "Labelling the synthetic images",
+    "relabel": "Labelling the images",
     "train": "Training on the result",
     "evaluate": "Training for the evaluation",
 }
@@ -88,6 +90,7 @@ def render(data: ReportData) -> str:
         "facts": facts(data.records),
         "best": [unbroken(line) for line in best_lines(data.records)],
         "gallery": gallery_view(data),
+        "called": data.makes if data.makes and data.makes != DISTILLED else "synthetic images",
         "film": film_view(data),
         "film_charts": [made for made in charts if made.stage == "recover"],
         "accuracy_charts": [made for made in charts if _is_watched(made)],
