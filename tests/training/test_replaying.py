@@ -172,3 +172,73 @@ def test_probabilities_are_no_logits() -> None:
     fit(make_net(), TensorSet(IMAGES, torch.arange(NUM) % 3), settings, seed=0, engine=ENGINE)
     with pytest.raises(ValueError, match="no temperature_squared"):
         make_settings("ce", soft_loss="mse", temperature_squared=True)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "hard", "kinds", "stored"),
+    [
+        (6, 2, "sshhss", [0, 1, 2, 3]),
+        (5, 2, "shhss", [0, 1, 2]),
+        (4, 3, "hhhs", [0]),
+        (3, 0, "sss", [0, 1, 2]),
+    ],
+)
+def test_hard_epochs_stand_in_the_middle_and_soft_ones_follow_each_other(
+    epochs: int, hard: int, kinds: str, stored: list[int]
+) -> None:
+    settings = make_settings("ce", epochs=epochs, hard_epochs=hard)
+    assert "".join("h" if settings.is_hard(epoch) else "s" for epoch in range(epochs)) == kinds
+    assert [settings.soft_epoch(epoch) for epoch in range(epochs) if not settings.is_hard(epoch)] == stored
+    assert settings.soft_epochs == len(stored)
+    with pytest.raises(ValueError, match="at least one of the epochs soft"):
+        make_settings("ce", epochs=epochs, hard_epochs=epochs)
+
+
+def test_a_middle_epoch_is_of_classes_smoothed_and_mixed_and_the_others_of_the_views_that_are_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[int, bool, bool, float]] = []
+    asked: list[int] = []
+
+    class Watched(CrossEntropy):
+        def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+            seen.append((batch.epoch, batch.targets_are_logits, batch.mix is not None, self.settings.label_smoothing))
+            return super().loss(model, batch)
+
+    def batch(self: ReplayedSet, epoch: int, indices: Tensor) -> tuple[Tensor, Tensor]:
+        asked.append(epoch)
+        return whole(self, epoch, indices)
+
+    whole = ReplayedSet.batch
+    monkeypatch.setattr(ReplayedSet, "batch", batch)
+    monkeypatch.setattr(loop, "make_strategy", Watched)
+    settings = make_settings("ce", epochs=6, hard_epochs=2, batch_size=NUM, augment="none", hard_smoothing=0.7)
+    fit(make_net(), replayed("none"), settings, seed=0, engine=ENGINE)
+    assert [one[1] for one in seen] == [True, True, False, False, True, True]
+    assert [one[3] for one in seen] == [0, 0, 0.7, 0.7, 0, 0]
+    assert any(one[2] for one in seen)
+    assert not any(one[2] for one in seen if one[1])
+    assert sorted(set(asked)) == [0, 1, 2, 3]
+    unmixed = settings.model_copy(update={"hard_cutmix": 0.0})
+    seen.clear()
+    fit(make_net(), replayed("none"), unmixed, seed=0, engine=ENGINE)
+    assert not any(one[2] for one in seen)
+
+
+def test_hard_labels_know_no_hard_epochs_and_such_a_training_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
+    plain, data = make_settings("ce", augment="none"), TensorSet(IMAGES, torch.arange(NUM) % 3)
+    hard = plain.model_copy(update={"hard_epochs": 2})
+    assert fit(make_net(), data, hard, seed=0, engine=ENGINE) == fit(make_net(), data, plain, seed=0, engine=ENGINE)
+
+    def stop(epoch: int) -> None:
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+    unbroken = fit(make_net(), replayed("none"), hard, seed=0, engine=ENGINE)
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_net(), replayed("none"), hard, seed=0, engine=ENGINE, checkpoint=path, after_epoch=stop)
+    assert fit(make_net(), replayed("none"), hard, seed=0, engine=ENGINE, checkpoint=path) == unbroken

@@ -152,7 +152,7 @@ class Run:
 
     def _relabel(self, squeezed: Stage, recovered: Stage) -> Stage:
         settings = self.settings.relabel
-        made_for = {"train_epochs": self.settings.train.epochs} if settings.labels == "epochs" else {}
+        made_for = {"train_epochs": self.settings.train.soft_epochs} if settings.labels == "epochs" else {}
         stage = self.folder.stage("relabel", {"relabel": dump(settings), **made_for}, [squeezed, recovered])
         with self._making(stage) as files:
             if files is not None:
@@ -161,7 +161,7 @@ class Run:
                     None if settings.labels == "method" else self._labeller(),
                     settings,
                     task=self.source.task,
-                    train_epochs=self.settings.train.epochs,
+                    train_epochs=self.settings.train.soft_epochs,
                     seed=self.settings.run.seed,
                     folder=stage.folder,
                     engine=self.engine,
@@ -524,7 +524,7 @@ def _check_models(settings: Settings, source: Source) -> Settings:
     relabelled = settings.relabel
     if relabelled.labels == "epochs":
         label_plan(
-            relabelled, source.task.num_classes * settings.run.ipc, source.task.num_classes, settings.train.epochs
+            relabelled, source.task.num_classes * settings.run.ipc, source.task.num_classes, settings.train.soft_epochs
         )
     counts = source.train.labels.bincount(minlength=source.task.num_classes)
     least = int(counts.argmin())

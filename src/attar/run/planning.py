@@ -195,7 +195,7 @@ class _Stages:
         )
 
     def _label_plan(self) -> LabelPlan:
-        task, epochs = self._source.task, self.settings.train.epochs
+        task, epochs = self._source.task, self.settings.train.soft_epochs
         return label_plan(self.settings.relabel, self._num_images, task.num_classes, epochs)
 
     def _beginning(self) -> Estimate:

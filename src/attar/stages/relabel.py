@@ -48,8 +48,8 @@ class RelabelSettings(ViewSettings, Budget):
     mirrored and mixed then; online: the same, made during training by the teacher, which is stored in place of the
     labels."""
     epochs: int | None = Field(None, ge=1)
-    """Epochs that labels are stored for; none: train.epochs. A longer training takes them again, each image in an order
-    of its own."""
+    """Epochs that labels are stored for; none: those that train has on soft labels. A longer training takes them
+    again, each image in an order of its own."""
     codec: str = "auto"
     """How a label is stored: fp16 (all logits), q8 or q4 (8 or 4 bits a class), topk (the `keep` highest logits), pca
     (principal components of the logits, in `keep` bytes). auto: q8, or what label_budget chooses."""

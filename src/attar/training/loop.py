@@ -212,6 +212,13 @@ def check(
     training.release()
 
 
+def _hard(settings: TrainSettings) -> TrainSettings:
+    """The settings of epochs on hard labels among those on soft ones."""
+    return settings.model_copy(
+        update={"label_smoothing": settings.hard_smoothing, "cutmix": settings.hard_cutmix, "mixup": 0.0}
+    )
+
+
 class _Training:
     def __init__(
         self,
@@ -248,6 +255,10 @@ class _Training:
         self.average = Average(self.model, settings.ema)
         self.scaler = torch.amp.GradScaler(engine.device.type, enabled=engine.precision == "16-mixed")
         self.feed = Feed(data, engine)
+        self.hard = _hard(settings) if settings.hard_epochs and isinstance(data, ReplayedSet) else None
+        if self.hard:
+            self.hard_feed = Feed(data, engine, replay=False)
+            self.hard_distortion = Distortion(self.hard, seed, getattr(data, "normalization", None))
         self.losses = Losses(item.name, settings, team)
         self.epoch = 0
         """Finished epochs."""
@@ -304,29 +315,39 @@ class _Training:
     def _batches(self, epoch: int, order: list[Part]) -> Generator[Batch | None, None, None]:
         """This process's part of every batch; None where it has none of the images."""
         parts = [part.indices for part in order]
-        views = view_epochs(self.data, self.strategy, epoch, parts)
+        hard = self._is_hard(epoch)
+        self.strategy.settings = self.hard if hard and self.hard else self.settings
+        feed = self.hard_feed if hard else self.feed
+        shown = self.settings.soft_epoch(epoch) if self.hard and not hard else epoch
+        views = () if hard else view_epochs(self.data, self.strategy, shown, parts)
         mine = [k for k, part in enumerate(parts) if len(part)]
         asked = [parts[k] for k in mine], [views[k] for k in mine] if views else ()
-        with closing(self.feed.batches(epoch, *asked)) as fed:
+        with closing(feed.batches(shown, *asked)) as fed:
             for step, part in enumerate(order):
                 yield self._batch(epoch, step, part, *next(fed)[1:]) if len(part.indices) else None
 
     def _batch(self, epoch: int, step: int, part: Part, images: Tensor, targets: Tensor) -> Batch:
         indices = part.indices
         num_of_all, rows = (part.num, part.rows) if self.team.num > 1 else (None, None)
-        if isinstance(self.data, ReplayedSet):
+        hard = self._is_hard(epoch)
+        if isinstance(self.data, ReplayedSet) and not hard:
             images = images.contiguous(memory_format=self.layout)
             return Batch(epoch, step, indices, targets, lambda _: images, True, None, num_of_all, rows)
         if self.noise:
             targets = self.noise.labels[indices].to(targets.device)
-        mix = self.distortion.mix(self.strategy.groups(epoch, step, len(indices)), *images.shape[2:])
+        distortion = self.hard_distortion if hard else self.distortion
+        mix = distortion.mix(self.strategy.groups(epoch, step, len(indices)), *images.shape[2:])
 
         @cache
         def view(which: int) -> Tensor:
-            shown = self.distortion.view(images, epoch, step, which, mix, part)
+            shown = distortion.view(images, epoch, step, which, mix, part)
             return shown.contiguous(memory_format=self.layout)
 
         return Batch(epoch, step, indices, targets, view, False, mix, num_of_all, rows)
+
+    def _is_hard(self, epoch: int) -> bool:
+        """Whether views and their labels are left out in this epoch, for the images and their classes."""
+        return self.hard is not None and self.settings.is_hard(epoch)
 
     def _look(self, epoch: int, step: int, order: list[Part], batch: Batch | None) -> None:
         """Take a batch, and at the last of `accumulate` of them a step of the optimiser."""

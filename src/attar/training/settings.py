@@ -81,6 +81,13 @@ class TrainSettings(LabelNoise, Supervision):
     """What soft labels are learnt by. cross-entropy: with the teacher's probabilities, which has the gradient of their
     divergence; mse: the mean square of the difference to the teacher's logits, at no temperature, for labels that are
     made of views (relabel.labels epochs or online)."""
+    hard_epochs: int = Field(default=0, ge=0)
+    """Under soft labels of views: how many of the epochs, in the middle, are on hard labels, with CutMix and much
+    smoothing (HALD). The labels of the others are all that is stored: 150 of 300 epochs halve them."""
+    hard_smoothing: float = Field(default=0.8, ge=0, lt=1)
+    """Label smoothing of these epochs; HALD publishes 0.8."""
+    hard_cutmix: float = Field(default=1.0, ge=0, le=1)
+    """Part of the batches of these epochs that are mixed by CutMix."""
     temperature: float = Field(default=1.0, gt=0, le=1000)
     """T of soft labels: the teacher's and the student's logits are divided by it. A higher one makes more
     of the classes that the teacher holds for unlikely; SRe2L publishes 20."""
@@ -137,6 +144,8 @@ class TrainSettings(LabelNoise, Supervision):
     def _fits_together(self) -> Self:
         if self.soft_loss == "mse" and self.temperature_squared:
             raise ValueError("soft_loss mse compares logits and knows no temperature_squared")
+        if self.hard_epochs and (self.hard_epochs >= self.epochs or self.strategy != "ce"):
+            raise ValueError("hard_epochs leave at least one of the epochs soft, and go with the strategy ce alone")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
         if self.warmup_epochs >= self.epochs and self.warmup_epochs:
@@ -154,6 +163,20 @@ class TrainSettings(LabelNoise, Supervision):
         if self.cutmix + self.mixup > 1:
             raise ValueError(f"cutmix {self.cutmix:g} and mixup {self.mixup:g} share the batches: together at most 1")
         return self
+
+    @property
+    def soft_epochs(self) -> int:
+        """Epochs on soft labels, where labels are soft; at least one, however few are left when epochs are cut."""
+        return max(1, self.epochs - self.hard_epochs)
+
+    def is_hard(self, epoch: int) -> bool:
+        """Whether this epoch, from 0, of a training on soft labels of views is on hard ones."""
+        first = self.soft_epochs // 2
+        return first <= epoch < first + self.epochs - self.soft_epochs
+
+    def soft_epoch(self, epoch: int) -> int:
+        """How many epochs on soft labels come before this one."""
+        return epoch if epoch < self.soft_epochs // 2 else epoch - (self.epochs - self.soft_epochs)
 
     def batch_for(self, num_images: int) -> int:
         """Images in a batch of a set of so many."""
