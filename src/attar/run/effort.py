@@ -19,6 +19,7 @@ from attar.config import parse_duration
 from attar.data.sources import Source
 from attar.errors import ConfigError
 from attar.options import Effort, Until
+from attar.protocols import layered
 from attar.recipes import Recipe, recipes
 from attar.report.formats import binary_size, roughly
 from attar.run.planning import Plan, plan
@@ -112,7 +113,7 @@ def quick_recipe(method: str, ipc: int, task: Task) -> Recipe | None:
         return measured["channels"] != task.channels, *far
 
     nearest = min(found, key=unlike)
-    sections = {name: dict(values) for name, values in nearest.sections.items() if name not in ("run", "source")}
+    sections = layered({name: values for name, values in nearest.sections.items() if name not in ("run", "source")})
     for section, key in NETWORKS:
         if model := sections.get(section, {}).get(key):
             sections[section][key] = narrow_model(task, batch_norm=str(model).endswith("-batch"))
