@@ -13,7 +13,7 @@ from attar.data.loading import (
     TensorSet,
     TrainingSet,
     batches,
-    limit_per_class,
+    limit_indices,
     plainly,
     stratified_split,
 )
@@ -99,21 +99,20 @@ def test_stratified_split_of_nothing() -> None:
     assert len(kept) == len(held) == 0
 
 
-def test_limit_per_class_keeps_order_and_small_classes() -> None:
-    whole = MemorySplit(torch.zeros(9, 1, 1, 1, dtype=torch.uint8), torch.tensor([0, 0, 1, 0, 0, 2, 2, 2, 0]))
-    part = limit_per_class(whole, 2, seed=0)
-    assert part.labels.bincount().tolist() == [2, 1, 2]
-    assert torch.equal(part.labels, limit_per_class(whole, 2, seed=0).labels)
-    assert len(limit_per_class(whole, 100, seed=0)) == 9
+def test_a_limit_by_class_keeps_order_and_small_classes() -> None:
+    labels = torch.tensor([0, 0, 1, 0, 0, 2, 2, 2, 0])
+    found = limit_indices(labels, 2, seed=0)
+    assert labels[found].bincount().tolist() == [2, 1, 2]
+    assert found.tolist() == sorted(found.tolist())
+    assert torch.equal(found, limit_indices(labels, 2, seed=0))
+    assert len(limit_indices(labels, 100, seed=0)) == 9
 
 
 def test_limits_are_nested() -> None:
     """More images per class are a superset: curves over the count compare like with like."""
-    pixels = torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1)
-    whole = MemorySplit(pixels, torch.arange(100) % 2)
-    few, many = (limit_per_class(whole, n, seed=3) for n in (5, 20))
-    few_ids, many_ids = (set(s.pixels(torch.arange(len(s))).flatten().tolist()) for s in (few, many))
-    assert few_ids < many_ids
+    labels = torch.arange(100) % 2
+    few, many = (set(limit_indices(labels, num, seed=3).tolist()) for num in (5, 20))
+    assert few < many
 
 
 @pytest.mark.parametrize("prefetch", [0, 1, 4])

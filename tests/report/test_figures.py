@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from attar.errors import ArtifactError, ConfigError
 from attar.report.figures import (
-    animation,
     data_uris,
-    grid,
     keeps_bits,
     sheet_columns,
     sheet_uri,
-    write_animation,
-    write_grid,
 )
-
-MakeRun = Callable[..., Path]
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -69,48 +60,3 @@ def test_a_sheet_holds_every_image_in_its_place(num: int) -> None:
     for i, image in enumerate(pixels):
         y, x = i // columns * 4, i % columns * 6
         assert (sheet[y : y + 4, x : x + 6] == image).all()
-
-
-def test_a_grid_of_single_images_enlarges_them_as_squares() -> None:
-    pixels = noise(2, 8, 8, 3)
-    drawn = Image.open(io.BytesIO(grid(pixels, [0, 1], ["rose", "a name much longer than its image"], 4)))
-    assert drawn.format == "PNG"
-    array = np.asarray(drawn)
-    assert (array[:32:4, :32:4, :3] == pixels[0]).all()
-    assert array[34:, :, 3].max() > 0, "the names are drawn below"
-
-
-def test_a_grid_of_several_images_has_a_row_for_each_class() -> None:
-    pixels = noise(5, 8, 8, 1)
-    array = np.asarray(Image.open(io.BytesIO(grid(pixels, [0, 1, 0, 1, 0], ["rose", "iris"], 2))))
-    assert array.shape[0] == 2 * 18 - 2
-    assert (array[18 : 18 + 16 : 2, -52 : -52 + 16 : 2, 0] == pixels[1, :, :, 0]).all()
-
-
-@pytest.mark.parametrize("format", ["WEBP", "GIF", "PNG"])
-def test_an_animation_has_every_frame(format: str) -> None:
-    moving = Image.open(io.BytesIO(animation(list(noise(4, 3, 8, 8, 3)), [0, 1, 2], list("abc"), format=format)))
-    assert moving.n_frames == 4
-
-
-def test_an_unknown_animation_format_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="MP4"):
-        animation(list(noise(2, 1, 8, 8, 1)), [0], ["a"], format="MP4")
-    with pytest.raises(ConfigError, match=r"\.gif"):
-        write_animation(make_run(), tmp_path / "moving.mp4")
-
-
-def test_files_are_written_from_a_run(make_run: MakeRun, tmp_path: Path) -> None:
-    run = make_run()
-    with Image.open(write_grid(run, tmp_path / "grid.png")) as drawn:
-        assert drawn.width > 3 * 90
-    with Image.open(write_animation(run, tmp_path / "moving.webp")) as moving:
-        assert moving.n_frames == 5
-
-
-def test_a_run_without_pictures_says_so(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("run: {source: digits}\n", "utf-8")
-    with pytest.raises(ArtifactError, match="no synthetic images"):
-        write_grid(tmp_path, tmp_path / "grid.png")
-    with pytest.raises(ArtifactError, match="no snapshots"):
-        write_animation(tmp_path, tmp_path / "moving.gif")

@@ -245,11 +245,6 @@ def limit_indices(labels: Tensor, num: int, seed: int) -> Tensor:
     return torch.cat([torch.zeros(0, dtype=torch.int64), *chosen]).sort().values
 
 
-def limit_per_class(split: Split, num: int, seed: int) -> Split:
-    """Keep `num` images of each class (all of a smaller one), drawn by `seed`, in the split's order."""
-    return SubsetSplit(split, limit_indices(split.labels, num, seed))
-
-
 def plainly(dataset: TrainingSet) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """Read images and targets of a set as they are, for `batches`."""
     return lambda indices: (dataset.images(indices), dataset.targets(indices))
