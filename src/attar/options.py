@@ -85,7 +85,7 @@ class Seeded(Config):
     section: ClassVar[str] = "run"
 
     seed: Annotated[int, DecidedFor("squeeze")] = Field(default=0, ge=0)
-    """Every random choice is a function of it."""
+    """Number from which every random choice is derived."""
 
 
 class _Accelerated(Config):
@@ -134,7 +134,7 @@ class Reading(Config):
     skip_corrupt: Annotated[bool, Mark.HOW] = False
     """Leave out images that can't be read, and list them, instead of stopping at the first."""
     skip_unlabelled: bool = False
-    """Leave out images whose label is missing, negative or the number of no class, instead of stopping."""
+    """Leave out images whose label is missing, negative or beyond the last class, instead of stopping."""
 
 
 class Network(Config):
@@ -198,9 +198,9 @@ class Effort(Config):
     """A narrow network, and fewer steps, so that it ends within about ten minutes on two cores. On a processor that is
     what auto does where neither recipe nor method is named."""
     thorough: bool = False
-    """The method's own settings, whatever they take."""
+    """Use the method's full settings, however long they take."""
     time: str | None = None
-    """Cut experts, iterations and students' epochs to fit a time such as 30m or 2h; what is set by hand stays."""
+    """Cut experts, iterations and students' epochs to fit a time such as 30m or 2h; settings given by hand stay."""
 
 
 class LabelNoise(Config):
@@ -209,9 +209,9 @@ class LabelNoise(Config):
     section: ClassVar[str] = "train"
 
     label_noise: float = Field(default=0.0, ge=0, lt=1)
-    """Part of the training labels that are made wrong, which is a function of the seed. What judges stays clean."""
+    """Fraction of the training labels to corrupt, drawn by the seed. The images that judge keep their labels."""
     noise_kind: NoiseKind = "symmetric"
-    """What a wrong label is: any other class alike (symmetric), or the next one (pairflip)."""
+    """What a corrupted label becomes: any other class with equal chance (symmetric), or the next class (pairflip)."""
 
 
 class GivenTeacher(Config):
@@ -252,7 +252,7 @@ class Judging(Following):
     """Networks that are trained, names from `attar list models`; auto: the protocol's, else the one used for
     distillation, or a ConvNet for the resolution."""
     seeds: int = Field(default=3, ge=1)
-    """Trainings of each network on each set, from different initial weights."""
+    """Number of trainings of each network on each set, from different initial weights."""
     baselines: Several[Baseline] = ("random", "full")
     """What it is compared with, or none: real images at the same count per class, random or chosen (herding, kcenter,
     kmeans, by the features of the teacher that labels them, or by pixels; easy, by that teacher's loss), and full, the
@@ -272,10 +272,10 @@ class Compared(Config):
     ipc: Several[int] = Field(default=(1,), min_length=1)
     """Synthetic images per class, one number or several."""
     labels: Several[Literal["hard", "soft"]] = Field(default=("hard", "soft"), min_length=1)
-    """Kinds of labels that the images are trained with: hard, their classes; soft, what one teacher says of each view,
+    """Kinds of labels to train with: hard, the classes; soft, what one teacher says of each view,
     of real images too."""
     seeds: int = Field(default=3, ge=1)
-    """Trainings on each set, from different initial weights."""
+    """Number of trainings on each set, from different initial weights."""
     model: Annotated[ModelLike, Flag(completes="models")] = "auto"
     """The network that judges, a name from `attar list models`; auto: the protocol's, or a ConvNet for the
     resolution."""
@@ -285,7 +285,7 @@ class Compared(Config):
     split: Literal["test", "validation"] = "test"
     """Real images that judge."""
     full_epochs: int = Field(default=20, ge=1)
-    """Epochs on all real images, which stand below the table."""
+    """Epochs of training on all real images; that accuracy stands below the table."""
 
 
 class Arriving(Config):
@@ -297,9 +297,9 @@ class Arriving(Config):
     """Network that is trained at each step, a name from `attar list models`; auto: the one used for distillation, or a
     ConvNet for the resolution."""
     steps: int = Field(default=5, ge=1)
-    """Steps in which the classes arrive, in an order drawn by the seed, as evenly as they divide."""
+    """Number of steps in which the classes arrive, as evenly as they divide, in an order drawn by the seed."""
     seeds: int = Field(default=1, ge=1)
-    """Orders of the classes, each with its own initial weights."""
+    """Number of orders of the classes to try, each with its own initial weights."""
     baseline: bool = True
     """Compare with random real images at the same count per class, as GDumb keeps them (Prabhu et al. 2020)."""
     labels: Several[LabelKind] = Field(default=("stored",), min_length=1)

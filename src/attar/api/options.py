@@ -64,9 +64,9 @@ class DistillOptions(Followed, PlanOptions):
     fresh: bool = False
     """Start over: delete what an earlier run left in the folder."""
     redo: Redo | None = None
-    """Start over from this stage on, with other settings if need be, and keep what the stages before it made."""
+    """Redo this stage and those after it, with new settings if given, and keep what the earlier stages made."""
     until: Until = "evaluate"
-    """The last stage to do."""
+    """The last stage to run."""
 
 
 class ResumeOptions(Followed, Quiet, Threads, Assigned, Budget):
@@ -75,9 +75,9 @@ class ResumeOptions(Followed, Quiet, Threads, Assigned, Budget):
     run: PathLike = Field(kw_only=False)
     """A run folder."""
     until: Until = Field(default="evaluate", kw_only=False)
-    """The last stage to do."""
+    """The last stage to run."""
     redo: Redo | None = None
-    """Start over from this stage on, with other settings if need be, and keep what the stages before it made."""
+    """Redo this stage and those after it, with new settings if given, and keep what the earlier stages made."""
 
 
 class ExpertsOptions(Reading, Assigned):
