@@ -344,7 +344,12 @@ def test_records_that_make_no_sense_are_told(tmp_path: Path, text: str) -> None:
 def two_ways(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two runs of random digits that were judged after one epoch and after two, at another rate."""
     folder = tmp_path_factory.mktemp("two ways")
-    judged = {"evaluate.models": ["convnet-d1-w4"], "evaluate.seeds": 1, "evaluate.full_epochs": 1}
+    judged = {
+        "evaluate.models": ["convnet-d1-w4"],
+        "evaluate.seeds": 1,
+        "evaluate.baselines": [],
+        "train_per_class": 12,
+    }
     for name, training in (("one", {"epochs": 1}), ("two", {"epochs": 2, "learning_rate": 0.1, "kd.tau": 2.5})):
         settings = {**judged, **{f"train.{key}": value for key, value in training.items()}}
         attar.distill("digits", "random", 1, out=folder / name, settings=settings, quiet=True)
