@@ -41,7 +41,7 @@ CASES = {
     "imagenette": Case("imagenette", {"source.resolution": 64}),
     "tiny-imagenet": Case("tiny-imagenet-32", {"source.train_per_class": 100}),
 }
-METHODS = ["tesla", "dm", "sre2l", "rded"]
+METHODS = ["tesla", "dm"]
 CORESETS = ["kmeans", "herding"]
 
 

@@ -185,6 +185,20 @@ def test_large_sources_are_capped(monkeypatch: pytest.MonkeyPatch) -> None:
     assert capped(source) == 20
 
 
+def test_a_run_of_another_seed_goes_on_with_the_images_that_it_began_with(
+    rehearsed: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(effort, "MOST_IMAGES", 20)
+    images, labels = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8), torch.arange(40) % 2
+    given = {"run": {"source": attar.open((images, labels), name="two").name, "method": "random", "ipc": 1, "seed": 3}}
+    first = pipeline.prepare(given, asked=wanted(quick=True), out=tmp_path)
+    assert first.settings.source.train_per_class == 10
+    with pipeline.start(first, tmp_path, quiet=True):
+        pass
+    with pipeline.resume(tmp_path, quiet=True) as run:
+        assert run.source.fingerprint == first.source.fingerprint
+
+
 def test_a_run_goes_on_by_what_was_cut(rehearsed: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8), torch.arange(40) % 2
     given = {"run": {"source": attar.open((images, labels), name="two").name, "ipc": 1}}

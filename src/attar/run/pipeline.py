@@ -373,7 +373,7 @@ class _Fitting:
             why.append(f"learns from {few:,} images of each class")
             how = settings.source.model_copy(update={"train_per_class": few})
             events = Events(quiet=self.quiet)
-            source = open_source(str(settings.run.source), how, seed=settings.run.seed, events=events)
+            source = open_source(str(settings.run.source), how, events=events)
             settings = replace(settings, sections={**settings.sections, "source": how})
         return Prepared(settings, source, tuple(why))
 
