@@ -1,5 +1,51 @@
-"""`python -m attar`, which is what `torchrun -m attar` starts."""
+"""The program's start: `attar`, and `python -m attar`, which is what `torchrun -m attar` starts.
 
-from attar.cli import run
+Nothing that takes time is imported before an interruption has its place, and where the system's texts are no UTF-8
+(LC_ALL=C), Python begins again with UTF-8, and what the terminal cannot show is escaped.
+"""
 
-run()
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+INTERRUPTED = 130
+GO_ON = "interrupted; run the same command again to go on where it stopped"
+
+
+def main() -> None:
+    """Run the command line."""
+    at_once = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else a shell or a program ignores it
+    if at_once:
+        signal.signal(signal.SIGINT, _leave)
+    _speak_utf8()
+    from attar.cli import run
+
+    if at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        run()
+    finally:
+        if at_once:
+            signal.signal(signal.SIGINT, _leave)  # while Python takes its modules apart
+
+
+def _leave(*_: Any) -> None:
+    os.write(2, f"{GO_ON}\n".encode())
+    os._exit(INTERRUPTED)
+
+
+def _speak_utf8() -> None:
+    """Begin again with UTF-8 for paths and files where the system has another encoding for them."""
+    if sys.getfilesystemencoding().lower().replace("-", "") == "utf8" or os.environ.get("PYTHONUTF8") == "1":
+        return
+    shown = sys.stdout.encoding if sys.stdout else "ascii"
+    os.environ["PYTHONUTF8"] = "1"
+    os.environ.setdefault("PYTHONIOENCODING", f"{shown}:backslashreplace")
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+if __name__ == "__main__":
+    main()

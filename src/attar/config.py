@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from attar.errors import ConfigError, nearest
-from attar.text import MOST_WHOLE, parse_yaml, shortened
+from attar.text import MOST_WHOLE, is_text, parse_yaml, printable, shortened
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -48,6 +48,12 @@ class Config(BaseModel):
             return values
         if huge := [key for key, value in values.items() if isinstance(value, int) and abs(value) > MOST_WHOLE]:
             raise ConfigError(f"{huge[0]} is beyond {MOST_WHOLE:,}", expected="a whole number of 64 bits")
+        if odd := [key for key, value in values.items() if isinstance(value, str) and not is_text(value)]:
+            raise ConfigError(
+                f"{odd[0]}: {printable(values[odd[0]])} is no text",
+                expected="UTF-8, as names of files and folders are too",
+                fix="rename it",
+            )
         return {key: _as_typed(cls, key, value) for key, value in {**cls.changed, **values}.items()}
 
 
@@ -150,7 +156,7 @@ def place(
             try:
                 value: Any = parse_value(text)
             except ValueError as error:
-                problems.append(f"{key}: {shortened(text)!r} is not a value of YAML: {error}")
+                problems.append(f"{key}: '{shortened(printable(text))}' is not a value of YAML: {error}")
                 continue
             for name in reversed(path):
                 value = {name: value}
@@ -232,7 +238,7 @@ def _problem(section: str, kind: type[Config], detail: Any, values: Mapping[str,
             kind = _group(kind.model_fields[part]) or kind if part in kind.model_fields else kind
         return f"{where}: no such field{_near(str(detail['loc'][-1]), kind.model_fields)}"
     if isinstance(told := detail.get("ctx", {}).get("error"), ConfigError):
-        return f"{where}: {told}".replace("\n", "\n    ")
+        return ": ".join(filter(None, (where, str(told)))).replace("\n", "\n    ")
     message = detail["msg"].removeprefix("Value error, ")
     if path and detail["type"] != "missing":
         return f"{where}: {message} (found {shortened(value_text(detail['input']))})"

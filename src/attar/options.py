@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, T
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from attar.config import Config
+from attar.config import Config, parse_duration
 from attar.errors import ConfigError
 from attar.marks import DecidedFor, Flag, Mark
 from attar.registry import handed_over
@@ -111,7 +111,23 @@ class Threads(Config):
     on tiny images, and by far where the machine is busy."""
 
 
-class Machine(Threads, _Accelerated):
+class Peers(Config):
+    """How long other processes may be silent."""
+
+    section: ClassVar[str] = "run"
+
+    peer_timeout: Annotated[str, Mark.HOW] = "10m"
+    """How long another process that shares the work may be silent, such as 90s or 10m, before this one ends and says
+    which: it was stopped, or its machine is cut off. One that is busy is not silent."""
+
+    @field_validator("peer_timeout")
+    @classmethod
+    def _a_time(cls, text: str) -> str:
+        parse_duration(text)
+        return text
+
+
+class Machine(Threads, _Accelerated, Peers):
     """Where the work runs."""
 
 

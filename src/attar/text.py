@@ -60,6 +60,8 @@ def parse_yaml(text: str | bytes) -> Any:
     """Read a YAML text of at most `MOST_YAML_CHARACTERS`, None where it is empty; raises TextError."""
     if len(text) > MOST_YAML_CHARACTERS:
         raise TextError(f"more than {MOST_YAML_CHARACTERS:,} characters")
+    if isinstance(text, str) and not is_text(text):
+        raise TextError("it is no text of UTF-8")
     try:
         value = _Building().of(text.decode() if isinstance(text, bytes) else text)
     except TextError:
@@ -90,14 +92,35 @@ def require_plain(value: Any, *, finite: bool = True, most: int = MOST_JSON_PART
     raise TextError("nested too deeply")
 
 
+def is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8, which bytes of a path in another encoding cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def shortened(text: str, most: int = 100) -> str:
     """A text as an error shows it: its beginning, where it is long."""
     return text if len(text) <= most else f"{text[:most]}..."
 
 
+def printable(text: str, encoding: str = "utf-8") -> str:
+    """A text as a terminal can show it: what it cannot, and what is no text, escaped; lines stay lines."""
+    shown = "".join(c if c == "\n" or c.isprintable() else _escaped(c) for c in text)
+    return shown.encode(encoding, "backslashreplace").decode(encoding)
+
+
 def one_line(error: BaseException) -> str:
     """What an error says, in one line; its kind where it says nothing."""
     return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # a byte of a path that is no UTF-8, as Python keeps it
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
 
 
 class _Dumper(yaml.SafeDumper):
@@ -237,10 +260,8 @@ def _parts(value: Any, finite: bool) -> list[Any]:
         case None | bool():
             return []
         case str():
-            try:
-                value.encode()
-            except UnicodeEncodeError as error:
-                raise TextError("half of a surrogate pair, which is no text") from error
+            if not is_text(value):
+                raise TextError("half of a surrogate pair, which is no text")
             return []
         case float() if finite and not abs(value) <= MOST_NUMBER:
             raise TextError(f"{value} is no number that can be reckoned with")

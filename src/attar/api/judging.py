@@ -56,8 +56,8 @@ def evaluate(asked: EvaluateOptions) -> Evaluation:
     judge = network_of(judging.protocol, judged.distilled.task)
     names = tuple(judge or judged.network(name) if name == "auto" else name for name in judging.models)
     following = tracked(asked.loggers, judged.folder, judged.folder.name, dump(training), asked.callbacks)
-    opened = sharing_engine(asked.device, asked.precision, asked.workers)
-    with opened as engine, held_by_one(judged.folder, engine), following:
+    shared = sharing_engine(asked.device, asked.precision, asked.workers, asked.peer_timeout, judged.folder)
+    with shared as engine, held_by_one(judged.folder, engine), following:
         engine.warn(judged.events.say)
         evaluation = evaluate_set(
             judged.distilled,
@@ -96,8 +96,8 @@ def continual(asked: ContinualOptions) -> tuple[Record, ...]:
     settled = build({"continual": ContinualSettings}, {"continual": arriving})["continual"]
     assert isinstance(settled, ContinualSettings)
     following = tracked(asked.loggers, judged.folder, judged.folder.name, dump(training), asked.callbacks)
-    opened = sharing_engine(asked.device, asked.precision, asked.workers)
-    with opened as engine, held_by_one(judged.folder, engine), following:
+    shared = sharing_engine(asked.device, asked.precision, asked.workers, asked.peer_timeout, judged.folder)
+    with shared as engine, held_by_one(judged.folder, engine), following:
         engine.warn(judged.events.say)
         if judged.made_with("evaluate").get("use_learned_rate", True):
             training = at_learnt_rate(judged.distilled, training, judged.events)

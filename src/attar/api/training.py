@@ -81,7 +81,7 @@ def train(asked: TrainOptions) -> Training:
     if asked.model != "auto":
         require_known(asked.model)
     out = _folder(asked, training, opening)
-    opened = sharing_engine(asked.device, asked.precision, asked.workers)
+    opened = sharing_engine(asked.device, asked.precision, asked.workers, asked.peer_timeout, out)
     with opened as engine, held_by_one(out, engine) if out else nullcontext():
         events = Events(out / "events.jsonl" if out and engine.leads else None, quiet=asked.quiet or not engine.leads)
         engine.warn(events.say)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import inspect
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -15,11 +15,15 @@ from typing import Annotated, Any, TypeVar
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
-from attar.errors import AttarError, ResourceError
+from attar.__main__ import GO_ON, INTERRUPTED
+from attar.errors import AttarError
 from attar.runtime.processes import launched
+from attar.runtime.refusals import resource_error
+from attar.text import printable, shortened
 from attar.version import __version__
 
-INTERRUPTED = 130
+ASKING = {"--help", "-h", "--version"}
+"""Whoever asks for these is answered, however many processes there are and whatever their launcher says."""
 EPILOG = (
     "Exit codes: 0 done, 1 an error of attar itself, 2 a setting or a name, 3 the images, 4 files of a run, "
     "5 numbers that are no longer finite, 6 memory, disk or permission, 130 interrupted (run again to go on). "
@@ -112,34 +116,46 @@ def command_of(
 
 def run() -> None:
     """Entry point: errors for people, exit codes, no traceback unless --debug."""
-    rank = launched().rank
-    if rank:
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (one of several processes speaks, for all of its life)
-    debug = "--debug" in sys.argv
+    _escape_what_cannot_be_shown()
+    debug, who = "--debug" in sys.argv, ""
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     try:
+        if not ASKING & set(sys.argv[1:]) and (rank := launched().rank):
+            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (one of several processes speaks, for all its life)
+            who = f"process {rank}: "
         app()
     except AttarError as error:
         if debug:
             raise
-        _complain(error, f"process {rank}: " if rank else "")
+        _complain(error, who)
         sys.exit(error.exit_code)
     except SystemExit as leaving:  # typer turns Ctrl-C into this
         if leaving.code == INTERRUPTED:
-            typer.secho("interrupted; run the same command again to go on where it stopped", err=True)
+            typer.secho(GO_ON, err=True)
         raise
+    except KeyboardInterrupt:
+        typer.secho(GO_ON, err=True)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
         if debug:
             raise
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            _complain(ResourceError(str(error), fix="free some disk, or mend the permissions, and run again"))
-            sys.exit(ResourceError.exit_code)
-        typer.secho(f"error of attar itself: {type(error).__name__}: {error}", fg="red", err=True)
+        if refusal := resource_error(error):
+            _complain(refusal, who)
+            sys.exit(refusal.exit_code)
+        told = printable(shortened(f"{type(error).__name__}: {error}", 1000), sys.stderr.encoding)
+        typer.secho(f"error of attar itself: {told}", fg="red", err=True)
         typer.echo("to fix: please report it with what the same command prints with --debug", err=True)
         sys.exit(1)
+
+
+def _escape_what_cannot_be_shown() -> None:
+    """Let no character end a command: names of files, on a terminal that is no UTF-8, or that are no UTF-8."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @app.callback(invoke_without_command=True)
@@ -168,8 +184,6 @@ def _versions() -> list[str]:
 
 def _complain(error: AttarError, who: str = "") -> None:
     typer.secho(f"{who}error: ", fg="red", bold=True, err=True, nl=False)
-    typer.echo(error.found, err=True)
-    if error.expected:
-        typer.echo(f"expected: {error.expected}", err=True)
-    if error.fix:
-        typer.echo(f"to fix: {error.fix}", err=True)
+    for before, text in (("", error.found), ("expected: ", error.expected), ("to fix: ", error.fix)):
+        if text:
+            typer.echo(printable(before + text, sys.stderr.encoding), err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import typer
@@ -12,7 +13,8 @@ from attar.visible import visible, visible_json
 
 def print_json(value: Any) -> None:
     """Print plain values on stdout."""
-    typer.echo(visible_json(json.dumps(value, indent=2, ensure_ascii=False)))
+    shown = (sys.stdout.encoding or "").lower().startswith("utf")
+    typer.echo(visible_json(json.dumps(value, indent=2, ensure_ascii=not shown)))
 
 
 def echo(text: str, *, err: bool = False) -> None:

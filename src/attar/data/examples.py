@@ -13,7 +13,7 @@ from attar.data.raster import Encoded
 from attar.errors import DataError
 from attar.runtime.files import digest
 from attar.task import Normalization
-from attar.text import parse_yaml
+from attar.text import is_text, parse_yaml
 
 SPLITS: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -93,7 +93,7 @@ def check(found: Found, where: str) -> None:
     if "train" not in found.splits or not len(found.splits["train"]):
         others = ", ".join(found.splits) or "nothing"
         raise DataError(f"{where} has no training images; found: {others}", expected="a split named train")
-    if odd := [name for name in found.class_names if not _is_text(name)]:
+    if odd := [name for name in found.class_names if not is_text(name)]:
         raise DataError(
             f"{where}: class {quoted(odd)} has a name that is no UTF-8",
             expected="names of classes, or of their folders, that can be written as text",
@@ -126,14 +126,6 @@ def licence_of(folder: Path) -> str | None:
     licence = header.get("license") if isinstance(header, dict) else None
     named = licence if isinstance(licence, list) else [licence]
     return ", ".join(name for name in named if isinstance(name, str)) or None  # other values may unfold without end
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def quoted(names: Iterable[str], limit: int = 5) -> str:

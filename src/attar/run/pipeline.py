@@ -19,7 +19,7 @@ from attar.artifacts.distilled import Distilled, load_distilled, write_distilled
 from attar.artifacts.recovered import read_chunks
 from attar.artifacts.run import CONFIG, MANIFEST, RunFolder, Stage, require_intact, versions
 from attar.artifacts.whitening import open_whitening, write_whitening
-from attar.config import dump, merge, place
+from attar.config import dump, merge, parse_duration, place
 from attar.data.loading import RealSet
 from attar.data.sources import Source, open_source, whitened
 from attar.data.whitening import measure_whitening
@@ -46,7 +46,9 @@ from attar.run.settings import (
 from attar.run.strips import keep_strips
 from attar.runtime.engine import Engine, device_named, hardware
 from attar.runtime.events import Events
+from attar.runtime.machine import require_threads
 from attar.runtime.memory import enough_memory
+from attar.runtime.peers import now_at
 from attar.runtime.precision import AUTO_LEAST_PX, auto_precision
 from attar.runtime.processes import launched
 from attar.squeeze.knowledge import decisive, kinds
@@ -213,6 +215,7 @@ class Run:
     @contextmanager
     def _making(self, stage: Stage) -> Iterator[list[str] | None]:
         """Yield the list of files to fill, or None where the stage is complete; one process writes the manifest."""
+        now_at(stage.name)
         complete = stage.complete
         if complete and self.engine.leads:
             require_intact(stage.folder, self.events)
@@ -588,12 +591,20 @@ def _default_folder(settings: Settings) -> Path:
 
 
 @contextmanager
-def sharing_engine(device: str, precision: str, workers: int | None) -> Iterator[Engine]:
-    """The engine of all processes; while it is in use, torch has this number of threads in each, or what it had."""
+def sharing_engine(
+    device: str, precision: str, workers: int | None, peer_timeout: str = "10m", folder: Path | None = None
+) -> Iterator[Engine]:
+    """The engine of all processes; while it is in use, torch has this number of threads in each, or what it had.
+
+    Raises ResourceError where several processes do not see one `folder`.
+    """
+    require_threads(workers or 1, "--workers")
     before, processes = torch.get_num_threads(), launched()
     torch.set_num_threads(workers or before)
     try:
-        with processes.joined():
+        with processes.joined(parse_duration(peer_timeout)):
+            if folder is not None:
+                processes.require_shared(folder)
             yield Engine(device, precision, processes)
     finally:
         torch.set_num_threads(before)
@@ -601,15 +612,17 @@ def sharing_engine(device: str, precision: str, workers: int | None) -> Iterator
 
 def _engine(settings: Settings, workers: int | None = None) -> AbstractContextManager[Engine]:
     run = settings.run
-    return sharing_engine(run.device, run.precision, run.workers or workers)
+    return sharing_engine(run.device, run.precision, run.workers or workers, run.peer_timeout)
 
 
-def _locked(folder: RunFolder, engine: Engine) -> AbstractContextManager[None]:
+@contextmanager
+def _locked(folder: RunFolder, engine: Engine) -> Iterator[None]:
     """One process holds the folder for all; one that holds other things is refused before anything is written there."""
-    if not engine.leads:
-        return nullcontext()
-    folder.require_free()
-    return folder.locked()
+    if engine.leads:
+        folder.require_free()
+    with folder.locked() if engine.leads else nullcontext():
+        engine.processes.require_shared(folder.path)
+        yield
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from attar.errors import ArtifactError, ResourceError
 from attar.runtime.reading import read_bytes, require_file
+from attar.runtime.refusals import refused
 from attar.text import parse_json
 
 
@@ -24,30 +25,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError(
-                f"no space left while writing {path}",
-                fix="free some disk or choose another --out; what was complete is kept, run again to go on",
-            ) from error
-        if error.errno == errno.EFBIG:
-            raise ResourceError(
-                f"{path} would be larger than a file may be here: {error.strerror}",
-                expected="a limit on the size of files (`ulimit -f`, the disk's own) that it fits",
-                fix="raise that limit, or choose another --out; what was complete is kept, run again to go on",
-            ) from error
-        if error.errno in (
-            errno.EACCES,
-            errno.EPERM,
-            errno.EROFS,
-            errno.ENOTDIR,
-            errno.EISDIR,
-            errno.EEXIST,
-            errno.ENOENT,
-        ):
-            raise ResourceError(
-                f"cannot write {path}: {error.strerror}", fix="choose an --out folder that you may write to"
-            ) from error
-        raise
+        raise refused(error, path) from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator
 
-from attar.errors import unknown
+from attar.errors import ConfigError, unknown
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
@@ -28,3 +29,15 @@ if TYPE_CHECKING:  # what callers may give is wider than what validation makes o
     Device: TypeAlias = Any
 else:
     Device = Annotated[str, BeforeValidator(device_name)]
+
+
+def require_threads(num: int, what: str) -> None:
+    """Raise ConfigError where more threads or processes are asked for, as `what`, than are of use on this machine."""
+    cores = os.cpu_count() or 1
+    most = max(64, 4 * cores)
+    if num > most:
+        raise ConfigError(
+            f"{what} is {num:,}, and this machine has {cores} processor{'s' * (cores > 1)}",
+            expected=f"at most {most} here",
+            fix=f"give {cores} or fewer",
+        )

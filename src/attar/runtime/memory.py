@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from attar.errors import ResourceError
+from attar.runtime.refusals import is_out_of_memory
 
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 """Of mallopt, from glibc's malloc.h."""
-_SIGNS = ("out of memory", "allocate memory", "not enough memory", "ALLOC_FAILED")
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def enough_memory(work: str, fix: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in _SIGNS):
+        if not is_out_of_memory(error):
             raise
         reason = (str(error).strip().splitlines() or ["out of memory"])[0]
         raise ResourceError(f"not enough memory for {work}: {reason}", fix=fix) from error

@@ -7,16 +7,32 @@ to each other is that they are there. What cannot be cut, they do as a team: see
 
 from __future__ import annotations
 
+import atexit
 import os
+import platform
+import re
+import secrets
+import sys
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
-from attar.errors import AttarError, ConfigError
+from attar.errors import AttarError, ConfigError, ResourceError
+from attar.runtime.files import writing
+from attar.runtime.interfaces import choose_interface, names_of_interfaces
+from attar.runtime.machine import require_threads
+from attar.runtime.peers import Watch, wait
+from attar.text import shortened
 
 PATIENCE = timedelta(days=30)
-"""How long a process waits for the others: one of them may train a network for days."""
+"""How long a process waits for one that lives: it may train a network for days. Whether it lives, see `peers.py`."""
+PEER_TIMEOUT_S = 600.0
+_LOOKING_S, _STEP_S = 10.0, 0.05
+"""How long a file of another machine may take to be seen on a shared disk."""
 _LAUNCHERS = (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"))
 
 
@@ -28,27 +44,51 @@ class Processes:
     num: int = 1
     local_rank: int = 0
 
-    def join(self) -> None:
-        """Meet the others, before the first barrier."""
+    def join(self, peer_timeout_s: float = PEER_TIMEOUT_S) -> None:
+        """Meet the others, before the first barrier, and watch over them until `leave`."""
         if self.num == 1:
             return
-        from torch import distributed
+        import torch
 
-        os.environ.setdefault("RANK", str(self.rank))
-        os.environ.setdefault("WORLD_SIZE", str(self.num))
+        global _meeting
+        distributed: Any = torch.distributed
+        host, port = _meeting_point()
+        require_threads(_number(os.environ, "LOCAL_WORLD_SIZE", 1), "LOCAL_WORLD_SIZE")
+        if _number(os.environ, "LOCAL_WORLD_SIZE", self.num) < self.num:
+            choose_interface(host)
+        patience = timedelta(seconds=peer_timeout_s)
         try:
-            distributed.init_process_group("gloo", timeout=PATIENCE)
+            # a client counts as come when it has connected, so that one that never comes is missed here
+            store, _, _ = next(distributed.rendezvous("env://", self.rank, self.num, timeout=patience))
+            name = f"attar/{_Meeting.number}"
+            _Meeting.number += 1
+            distributed.init_process_group(
+                "gloo",
+                store=distributed.PrefixStore(name, store),
+                rank=self.rank,
+                world_size=self.num,
+                timeout=PATIENCE,
+            )
         except (ValueError, RuntimeError) as error:
             raise ConfigError(
-                f"the {self.num} processes do not find each other: {error}",
-                expected="MASTER_ADDR and MASTER_PORT in the environment, as torchrun sets them",
-                fix="start with `torchrun --nproc-per-node N -m attar ...`, on Slurm one torchrun a machine",
+                f"the {self.num} processes do not find each other at {host}:{port}: {shortened(str(error), 300)}",
+                expected=f"all of them, at one MASTER_ADDR and MASTER_PORT, within {peer_timeout_s:g} s",
+                fix="start with `torchrun --nproc-per-node N -m attar ...`, on Slurm one torchrun a machine; name the "
+                f"network between the machines with GLOO_SOCKET_IFNAME ({names_of_interfaces()} here)",
             ) from error
 
+        def connect() -> Any:
+            client = distributed.TCPStore(host, port, is_master=False, timeout=patience, wait_for_workers=False)
+            return distributed.PrefixStore(f"{name}/alive", client)
+
+        watch = Watch(self.rank, self.num, peer_timeout_s, connect)
+        _meeting = _Meeting(store, f"{name}/said", watch)
+        self.barrier()  # from here on each has heard of each
+
     @contextmanager
-    def joined(self) -> Iterator[None]:
+    def joined(self, peer_timeout_s: float = PEER_TIMEOUT_S) -> Iterator[None]:
         """Have met the others inside the block."""
-        self.join()
+        self.join(peer_timeout_s)
         try:
             yield
         finally:
@@ -59,6 +99,13 @@ class Processes:
         if self.num > 1:
             from torch import distributed
 
+            global _meeting
+            watch, _meeting = watch_of(), None
+            if watch is not None and watch.silence():
+                atexit.register(_end_at_once)  # to take the group down would be to wait for the silent one
+                return
+            if watch is not None:
+                watch.stop()
             distributed.destroy_process_group()
 
     def barrier(self) -> None:
@@ -67,7 +114,38 @@ class Processes:
             from torch import distributed
 
             with all_there(self.num):
-                distributed.barrier()  # of gloo: a GPU must not spin for the days that others may take
+                # of gloo: a GPU must not spin for the days that others may take
+                wait(distributed.barrier(async_op=True), watch_of())
+
+    def require_shared(self, folder: Path) -> None:
+        """Raise ResourceError in all processes where one does not see the folder of the first, which makes it."""
+        if self.num == 1 or _meeting is None:
+            return
+        seen, host = True, platform.node()
+        if self.rank == 0:
+            token = folder / f".meeting-{secrets.token_hex(8)}.tmp"
+            with writing(token):
+                folder.mkdir(parents=True, exist_ok=True)
+                token.touch()
+            _meeting.say("token", f"{token.name} {host} {folder}")
+        name, first, where = _meeting.hear("token").split(" ", 2)
+        until_s = time.monotonic() + _LOOKING_S
+        while not (seen := (folder / name).exists()) and time.monotonic() < until_s:
+            time.sleep(_STEP_S)
+        _meeting.say(f"saw {self.rank}", f"{int(seen)} {host}")
+        answers = [_meeting.hear(f"saw {rank}").split(" ", 1) for rank in range(self.num)]
+        self.barrier()
+        if self.rank == 0:
+            with suppress(OSError):
+                token.unlink(missing_ok=True)
+        _meeting.next()
+        if blind := [(rank, its) for rank, (saw, its) in enumerate(answers) if saw == "0"]:
+            rank, its = blind[0]
+            raise ResourceError(
+                f"process {rank} on {its} does not see {where}, which process 0 on {first} has made",
+                expected="one run folder for all processes",
+                fix="put --out on a disk that all machines share, and give it as a path that is the same on each",
+            )
 
 
 @contextmanager
@@ -95,14 +173,93 @@ def _names_a_peer(error: RuntimeError) -> bool:
     return isinstance(error, distributed.DistError) or any(name in str(error) for name in ("gloo", "NCCL"))
 
 
+class _Meeting:
+    """What the processes have while they work together: words by name, which each may say and hear, and a watch."""
+
+    number = 0
+
+    def __init__(self, store: Any, prefix: str, watch: Watch) -> None:
+        self._store, self._prefix, self.watch, self._round = store, prefix, watch, 0
+
+    def say(self, name: str, text: str) -> None:
+        """Let all hear it."""
+        self._store.set(self._key(name), text)
+
+    def hear(self, name: str) -> str:
+        """Wait until it is said; raises ResourceError where a process is silent meanwhile."""
+        key = self._key(name)
+        while not self._store.check([key]):
+            if problem := self.watch.silence():
+                raise problem
+            time.sleep(_STEP_S)
+        heard: bytes = self._store.get(key)
+        return heard.decode()
+
+    def next(self) -> None:
+        """Let names be used again."""
+        self._round += 1
+
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}/{self._round}/{name}"
+
+
+_meeting: _Meeting | None = None
+
+
+def watch_of() -> Watch | None:
+    """The watch over the others, while this process works with them."""
+    return None if _meeting is None else _meeting.watch
+
+
+def _end_at_once() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(ResourceError.exit_code)
+
+
 def launched(environment: Mapping[str, str] | None = None) -> Processes:
-    """What the launcher says about this process; alone where there is none."""
+    """What the launcher says about this process; alone where there is none.
+
+    Raises ConfigError where it makes no sense.
+    """
     found = os.environ if environment is None else environment
     for rank, num, local_rank in _LAUNCHERS:
         # Slurm sets its names in every job, but one task a machine is no wish for several processes
-        if rank in found and int(found.get(num, "1")) > 1:
-            return Processes(int(found[rank]), int(found[num]), int(found.get(local_rank, "0")))
+        if rank in found and (size := _number(found, num, 1)) > 1:
+            mine = Processes(_number(found, rank), size, _number(found, local_rank, 0))
+            if mine.rank >= mine.num:
+                raise _misled(rank, found[rank], f"a number below {num}, which is {mine.num}")
+            return mine
+    if "RANK" not in found and _number(found, "WORLD_SIZE", 1) > 1:
+        raise _misled("RANK", None, f"the number of this process, as WORLD_SIZE is {found['WORLD_SIZE']}")
     return Processes()
+
+
+def _number(found: Mapping[str, str], name: str, default: int | None = None) -> int:
+    text = found.get(name)
+    if text is None and default is not None:
+        return default
+    if text is None or not re.fullmatch(r"[0-9]{1,6}", text.strip()):
+        raise _misled(name, text, "a whole number")
+    return int(text)
+
+
+def _misled(name: str, text: str | None, expected: str) -> ConfigError:
+    return ConfigError(
+        f"{name} is {'not set' if text is None else repr(shortened(text))} in the environment",
+        expected=f"{expected}, as torchrun and Slurm set it in each process",
+        fix=f"start with `torchrun --nproc-per-node N -m attar ...`; for one process `unset {name}`",
+    )
+
+
+def _meeting_point() -> tuple[str, int]:
+    """Where the processes meet, by the launcher's words."""
+    host, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT", "")
+    if not host or re.search(r"[\s,\[\]]", host):
+        raise _misled("MASTER_ADDR", host, "the name or address of one machine, and no list of them")
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 1 << 16:
+        raise _misled("MASTER_PORT", port, "the number of a free port of that machine")
+    return host, int(port)
 
 
 def alone() -> Processes:

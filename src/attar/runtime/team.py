@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, distributed
 
 from attar.errors import AttarError, ConfigError
-from attar.runtime.processes import PATIENCE, Processes, all_there
+from attar.runtime.peers import wait
+from attar.runtime.processes import PATIENCE, Processes, all_there, watch_of
 
 T = TypeVar("T")
 
@@ -70,7 +71,7 @@ class Team:
         on_gpu = tensor.device.type == "cuda" and self.device_group is not None
         there, group = (tensor, self.device_group) if on_gpu else (tensor.cpu(), self.group)
         with all_there(self.num):
-            distributed.all_reduce(there, group=group)
+            wait(distributed.all_reduce(there, group=group, async_op=True), None if on_gpu else watch_of())
         return there.to(tensor.device)
 
     def tell(self, number: int) -> int:
@@ -141,7 +142,7 @@ class Team:
             return [tensor]
         found = [torch.empty_like(tensor) for _ in range(self.num)]
         with all_there(self.num):
-            distributed.all_gather(found, tensor, group=self.group)
+            wait(distributed.all_gather(found, tensor, group=self.group, async_op=True), watch_of())
         return found
 
 

@@ -21,6 +21,7 @@ from attar.run.pipeline import sharing_engine
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.files import write_text
+from attar.runtime.machine import require_threads
 from attar.runtime.processes import launched
 from attar.runtime.trackers import TRACKERS
 from attar.studies.jobs import train_in_jobs
@@ -43,6 +44,7 @@ class Machine:
     precision: str = "auto"
     jobs: int = 1
     workers: int | None = None
+    peer_timeout: str = "10m"
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def run_study(settings: StudySettings, folder: Path, machine: Machine, *, quiet:
     _claim(folder)
     threads = machine.workers or (1 if machine.jobs > 1 else None)
     with (
-        sharing_engine(machine.device, machine.precision, threads) as engine,
+        sharing_engine(machine.device, machine.precision, threads, machine.peer_timeout, folder) as engine,
         RunFolder(folder).locked() if engine.leads else nullcontext(),
     ):
         events = Events(folder / "events.jsonl", quiet=quiet)
@@ -151,6 +153,7 @@ def _diverged(found: dict[str, DivergedError], num: int) -> DivergedError:
 
 
 def _require_one_way(machine: Machine) -> None:
+    require_threads(machine.jobs, "--jobs")
     if machine.jobs > 1 and launched().num > 1:
         raise ConfigError(
             f"torchrun has started {launched().num} processes, and --jobs {machine.jobs} would start more in each",

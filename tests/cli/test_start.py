@@ -1,0 +1,130 @@
+"""The first moments of the program: interruptions, other encodings, names that are no text, launchers' variables."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import attar
+from attar.__main__ import GO_ON, INTERRUPTED
+
+ENTRY = [sys.executable, "-c", "from attar.__main__ import main; main()"]
+PLAIN = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+UNDECODABLE = os.fsdecode(b"caf\xe9")
+
+
+def begin(*words: str, entry: list[str] = ENTRY, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "LC_", "LANG"))}
+    kept |= {"PYTHONPATH": str(Path(attar.__file__).parents[1])} | environment
+    return subprocess.run([*entry, *words], capture_output=True, env=kept, check=False, timeout=120)
+
+
+def test_the_program_that_is_installed_begins_there():
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8")
+    assert 'attar = "attar.__main__:main"' in text
+
+
+@pytest.mark.parametrize("module", ["typer", "attar_first"])
+def test_an_interruption_while_modules_are_imported_is_no_traceback(tmp_path, module):
+    """Each module interrupts the program that imports it; the last one comes before all of attar's command line."""
+    file = tmp_path / f"{module}.py"
+    file.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nsignal.pause()\n")
+    entry = ENTRY
+    if module == "attar_first":
+        entry = [
+            sys.executable,
+            "-c",
+            "import attar.__main__ as m; m._speak_utf8 = lambda: __import__('attar_first'); m.main()",
+        ]
+    source = Path(attar.__file__).parents[1]
+    done = begin("list", "datasets", entry=entry, PYTHONPATH=os.pathsep.join([str(tmp_path), str(source)]))
+    assert (done.returncode, done.stdout, done.stderr.decode().strip()) == (INTERRUPTED, b"", GO_ON)
+
+
+def test_an_interruption_in_a_command_is_no_traceback(tmp_path):
+    """While it imports torch, which is the longest of all."""
+    (tmp_path / "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nsignal.pause()\n")
+    source = Path(attar.__file__).parents[1]
+    done = begin("distill", "digits", PYTHONPATH=os.pathsep.join([str(tmp_path), str(source)]))
+    assert done.returncode == INTERRUPTED
+    assert b"Traceback" not in done.stderr
+    assert GO_ON.encode() in done.stderr
+
+
+def test_who_has_interruptions_ignored_keeps_it_so():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        told = "import attar.cli, signal; attar.cli.run = lambda: print(int(signal.getsignal(signal.SIGINT))); "
+        done = begin(entry=[sys.executable, "-c", told + "import attar.__main__ as m; m.main()"])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert int(done.stdout) == signal.SIG_IGN
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["list", "methods"], ["show", "tesla"], ["train", "--help"], ["--version"]]
+)
+def test_every_word_is_shown_where_texts_are_no_utf8(words):
+    done = begin(*words, **PLAIN)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_paths_are_escaped_where_texts_are_no_utf8(tmp_path):
+    done = begin("verify", str(tmp_path / "café"), **PLAIN)
+    assert done.returncode == 4
+    assert rb"caf\xe9" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_file_with_another_name_than_ascii_is_read_there(tmp_path):
+    recipe = tmp_path / "café.yaml"
+    recipe.write_text("run: {ipc: 0}\n", "utf-8")
+    done = begin("plan", "digits", "--recipe", str(recipe), **PLAIN)
+    assert done.returncode == 2, done.stderr
+    assert b"run.ipc" in done.stderr
+
+
+@pytest.mark.parametrize("environment", [{}, PLAIN], ids=["utf8", "ascii"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["distill", "digits", "--out", UNDECODABLE],
+        ["distill", UNDECODABLE],
+        ["plan", "digits", "--recipe", UNDECODABLE],
+        ["verify", UNDECODABLE],
+        ["report", UNDECODABLE],
+        ["plan", "digits", "--set", f"recover.iterations={UNDECODABLE}"],
+    ],
+    ids=lambda words: words[0] if isinstance(words, list) else None,
+)
+def test_names_that_are_no_text_are_told_as_such(words, environment):
+    done = begin(*words, **environment)
+    assert 2 <= done.returncode <= 6, done.stderr
+    assert rb"caf\xe9" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"RANK": "x", "WORLD_SIZE": "2"},
+        {"RANK": "2", "WORLD_SIZE": "2"},
+        {"RANK": "", "WORLD_SIZE": "2"},
+        {"RANK": "0", "WORLD_SIZE": "node[01-04]"},
+        {"SLURM_PROCID": "0", "SLURM_NTASKS": "2(x3)"},
+    ],
+    ids=lambda found: " ".join(found.values()),
+)
+def test_wrong_variables_of_a_launcher_are_one_error_and_leave_help_alone(variables):
+    told = begin("list", "methods", **variables)
+    assert told.returncode == 2
+    assert b"to fix: " in told.stderr
+    assert b"Traceback" not in told.stderr
+    for words in (["--version"], ["--help"], ["train", "--help"]):
+        assert begin(*words, **variables).returncode == 0
