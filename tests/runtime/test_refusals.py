@@ -48,10 +48,11 @@ def test_each_refusal_of_a_write_is_told_with_its_code_and_advice(tmp_path, monk
     def refuse(self, *_, **__):
         raise OSError(number, os.strerror(number), str(self))
 
-    with monkeypatch.context() as refusing, pytest.raises(ResourceError) as caught:
+    with monkeypatch.context() as refusing:
         refusing.setattr(Path, "open", refuse)
         refusing.setattr("builtins.open", refuse)
-        writing(tmp_path)
+        with pytest.raises(ResourceError) as caught:
+            writing(tmp_path)
     assert code in caught.value.found
     assert str(tmp_path) in caught.value.found
     assert CODES[code] in str(caught.value)
