@@ -7,10 +7,10 @@ from typing import Annotated, Any, TypeGuard, TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError, with_config
 
+from attar.text import MOST_NUMBER
+
 _T = TypeVar("_T")
 MOST_TOLD = 5
-MOST_NUMBER = 1e50
-"""Far beyond any float32; squares and differences of such numbers are finite still."""
 
 Number = Annotated[float, Field(strict=True, ge=-MOST_NUMBER, le=MOST_NUMBER)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]

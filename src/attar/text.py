@@ -18,8 +18,8 @@ import yaml
 from yaml.constructor import SafeConstructor
 from yaml.resolver import Resolver
 
-from attar.plain import MOST_NUMBER
-
+MOST_NUMBER = 1e50
+"""Far beyond any float32; squares and differences of such numbers are finite still."""
 MOST_YAML_CHARACTERS = 1 << 20
 MOST_DEPTH = 100
 MOST_JSON_PARTS, MOST_YAML_PARTS = 5_000_000, 100_000

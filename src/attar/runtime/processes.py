@@ -24,7 +24,6 @@ from typing import Any
 from attar.errors import AttarError, ConfigError, ResourceError
 from attar.runtime.files import writing
 from attar.runtime.interfaces import choose_interface, names_of_interfaces
-from attar.runtime.machine import require_threads
 from attar.runtime.peers import Watch, wait
 from attar.text import shortened
 
@@ -49,6 +48,8 @@ class Processes:
         if self.num == 1:
             return
         import torch
+
+        from attar.runtime.machine import require_threads
 
         global _meeting
         distributed: Any = torch.distributed
