@@ -65,8 +65,8 @@ def bench(name: str, ipc: int, options: argparse.Namespace) -> tuple[str, BenchR
     methods = dict.fromkeys([chosen, *options.methods, *CORESETS])
     result = attar.bench(
         source,
-        [name for name in methods if name != "random"],
-        [ipc],
+        methods=[name for name in methods if name != "random"],
+        ipc=[ipc],
         seeds=options.seeds,
         split=options.split,
         time=options.time,
