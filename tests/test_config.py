@@ -7,6 +7,7 @@ from attar import config
 from attar.config import Config
 from attar.errors import ConfigError, nearest
 from attar.training.section import TrainSection
+from attar.training.strategies import STRATEGIES
 
 
 class Loop(Config):
@@ -119,7 +120,7 @@ def test_an_error_within_an_error_is_told_once_with_one_way_out():
         config.build({"train": TrainSection}, {"train": {"strategy": "dbl"}})
     assert str(caught.value).splitlines()[1:] == [
         "  - train.strategy: unknown strategy 'dbl'",
-        "    expected: one of byot, ce, ddgsd, dlb, kd, label-smoothing, ps-kd, tf-kd; did you mean dlb?",
+        f"    expected: one of {', '.join(sorted(STRATEGIES.own))}; did you mean dlb?",
         "    to fix: several are joined by '+', such as dlb+ddgsd",
     ]
 

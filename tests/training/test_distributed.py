@@ -211,7 +211,7 @@ def test_the_command_shares_its_batches_and_the_first_process_writes_and_speaks(
     (code, told), (other_code, other) = start(words, 2)
     assert (code, other_code, other) == (0, 0, ""), (told, other)
     assert json.loads(told)["epochs"] == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["events.jsonl", "model.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "events.jsonl", "model.safetensors"]
     events = read_events(tmp_path / "events.jsonl")
     assert [event["step"] for event in events if event["event"] == "epoch"] == [1, 2]
     assert len(events) == len((tmp_path / "events.jsonl").read_text().splitlines())
