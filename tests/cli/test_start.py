@@ -66,6 +66,7 @@ def test_who_has_interruptions_ignored_keeps_it_so():
     assert int(done.stdout) == signal.SIG_IGN
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [["--help"], ["list", "methods"], ["show", "tesla"], ["train", "--help"], ["--version"]]
 )
@@ -90,6 +91,7 @@ def test_a_file_with_another_name_than_ascii_is_read_there(tmp_path):
     assert b"run.ipc" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "environment"),
     [
@@ -108,6 +110,7 @@ def test_names_that_are_no_text_are_told_as_such(words, environment):
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variables",
     [
@@ -126,3 +129,9 @@ def test_wrong_variables_of_a_launcher_are_one_error_and_leave_help_alone(variab
     assert b"Traceback" not in told.stderr
     for words in (["--version"], ["--help"], ["train", "--help"]):
         assert begin(*words, **variables).returncode == 0
+
+
+def test_a_wrong_variable_of_a_launcher_is_one_error_and_help_is_left_alone():
+    variables = {"RANK": "2", "WORLD_SIZE": "2"}
+    assert b"to fix: " in begin("list", "methods", **variables).stderr
+    assert begin("--help", **variables).returncode == 0
