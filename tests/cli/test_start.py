@@ -18,10 +18,17 @@ PLAIN = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 UNDECODABLE = os.fsdecode(b"caf\xe9")
 
 
-def begin(*words: str, entry: list[str] = ENTRY, **environment: str) -> subprocess.CompletedProcess[bytes]:
+def begin(
+    *words: str, entry: list[str] = ENTRY, interrupted: signal.Handlers = signal.SIG_DFL, **environment: str
+) -> subprocess.CompletedProcess[bytes]:
+    """What the program says; interruptions are not ignored, as they are where tests run in a shell's background."""
+
+    def heed() -> None:
+        signal.signal(signal.SIGINT, interrupted)
+
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "LC_", "LANG"))}
     kept |= {"PYTHONPATH": str(Path(attar.__file__).parents[1])} | environment
-    return subprocess.run([*entry, *words], capture_output=True, env=kept, check=False, timeout=120)
+    return subprocess.run([*entry, *words], capture_output=True, env=kept, check=False, timeout=120, preexec_fn=heed)
 
 
 def test_the_program_that_is_installed_begins_there():
@@ -57,12 +64,9 @@ def test_an_interruption_in_a_command_is_no_traceback(tmp_path):
 
 
 def test_who_has_interruptions_ignored_keeps_it_so():
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        told = "import attar.cli, signal; attar.cli.run = lambda: print(int(signal.getsignal(signal.SIGINT))); "
-        done = begin(entry=[sys.executable, "-c", told + "import attar.__main__ as m; m.main()"])
-    finally:
-        signal.signal(signal.SIGINT, before)
+    told = "import attar.cli, signal; attar.cli.run = lambda: print(int(signal.getsignal(signal.SIGINT))); "
+    entry = [sys.executable, "-c", told + "import attar.__main__ as m; m.main()"]
+    done = begin(entry=entry, interrupted=signal.SIG_IGN)
     assert int(done.stdout) == signal.SIG_IGN
 
 
