@@ -24,7 +24,7 @@ from pydantic import Field, field_validator
 
 from attar.artifacts.description import LeftOut
 from attar.artifacts.distilled import Distilled
-from attar.augment.views import Views
+from attar.augment.views import ALGORITHM, Views
 from attar.config import dump
 from attar.data.centred import CentredSplit
 from attar.data.loading import EVERY_BYTE, RealSet, few, kept
@@ -172,7 +172,9 @@ def evaluate(
 
     def by_protocol(model: str, subject: Subject) -> Followed:
         how = {"use_learned_rate": settings.use_learned_rate, "test_resize_px": settings.test_resize_px}
-        views = Views.from_json(distilled.views).settings if subject.labels == "soft" and distilled.views else None
+        said = distilled.views or {}
+        drawn = subject.labels == "soft" and said.get("algorithm") == ALGORITHM  # views of others are stored, not drawn
+        views = Views.from_json(said).settings if drawn else None
         return followed(settings.protocol, training, model, distilled.task, how, views)
 
     def record(model: str, subject: Subject) -> Record:

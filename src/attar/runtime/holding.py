@@ -46,7 +46,7 @@ def _folders(top: Path) -> Iterator[Path]:
     if top.is_dir():
         yield top
         for entry in sorted(os.scandir(top), key=lambda entry: entry.name):
-            if entry.is_dir():
+            if (top / entry.name).is_dir():  # unlike the entry, it takes a link that leads round to itself as none
                 yield from _folders(top / entry.name)
 
 
