@@ -161,7 +161,10 @@ def _placed(word: str, places: Places) -> str:
     stands_for = {
         **dict.fromkeys(("SOURCE", "cifar10", "cifar100", "tiny-imagenet", "imagenet-1k"), "digits"),
         **dict.fromkeys(("mnist", "medmnist:pathmnist", "hf:OWNER/NAME"), "digits"),
-        **dict.fromkeys(("pictures.zip", "pathmnist.npz", "wds:shards/train-{000..146}.tar"), str(places.folder)),
+        **dict.fromkeys(
+            ("pictures.zip", "pathmnist.npz", "OUT/distilled.npz", "wds:shards/train-{000..146}.tar"),
+            str(places.folder),
+        ),
         **dict.fromkeys(("NAME", "METHOD"), "tesla"),
         **dict.fromkeys(("RUN", "DISTILLED", "runs/mine", "runs/demo"), str(places.run)),
         **dict.fromkeys(("DIR", "OUT", "runs/network"), str(places.out)),
