@@ -140,7 +140,7 @@ def site(tmp_path_factory) -> Path:
     tmp_path = tmp_path_factory.mktemp("site")
     for name in ("docs", "src", "tools"):
         shutil.copytree(ROOT / name, tmp_path / name)
-    for name in ("mkdocs.yml", "CHANGELOG.md"):
+    for name in ("mkdocs.yml", "CHANGELOG.md", "README.md"):
         shutil.copy(ROOT / name, tmp_path)
     subprocess.run([sys.executable, str(tmp_path / "tools" / "docs.py")], check=True)
     build = [sys.executable, "-m", "zensical", "build", "--strict"]
