@@ -7,9 +7,10 @@ from attar.augment.operations import Augmentation
 from attar.errors import ConfigError
 from attar.methods import method
 from attar.methods.base import balanced_labels, random_members
-from attar.methods.coreset import CoresetSettings, Herding, KCenter, KMeans, Random, RandomSettings, ScoreSettings
+from attar.methods.choosing import CoresetSettings, ScoreSettings, error_norm
+from attar.methods.coreset import Herding, KCenter, KMeans, Random, RandomSettings
 from attar.methods.easy import Easy
-from attar.methods.el2n import El2n, El2nSettings, error_norm
+from attar.methods.el2n import El2n, El2nSettings
 from attar.methods.forgetting import Forgetting, ForgettingSettings, forgetting_score
 from attar.methods.pca import Pca, PcaSettings
 from attar.run.settings import resolve

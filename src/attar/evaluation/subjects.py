@@ -26,7 +26,7 @@ from attar.data.loading import RealSet, TrainingSet, kept
 from attar.errors import ConfigError, DataError
 from attar.evaluation.trials import Source, Subject, distilled_subject, full_subject, random_subject
 from attar.methods import method as method_named
-from attar.methods.coreset import ByFeatures, ClassByClass
+from attar.methods.choosing import ByFeatures, ClassByClass
 from attar.results.records import Labels
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events

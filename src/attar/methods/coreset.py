@@ -13,129 +13,17 @@ approach", ICLR 2018, algorithm 1; Lloyd's k-means as in scikit-learn.
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import ClassVar, Literal, TypeVar
-
 import torch
 from torch import Tensor
 
 from attar.config import Config
-from attar.methods.base import (
-    Distillate,
-    Generators,
-    KnowledgeKind,
-    KnowledgeT,
-    RealImages,
-    Selector,
-    SettingsT,
-    Synthetic,
-    Teacher,
-    random_members,
-)
+from attar.methods.base import Generators, RealImages, Synthetic, random_members
+from attar.methods.choosing import ByFeatures, Coreset
 from attar.methods.clusters import nearest_to_centres
-from attar.task import Task
-
-AT_ONCE = 256
-"""Real images that a network is shown at once."""
 
 
 class RandomSettings(Config):
     """The random coreset has no settings of its own."""
-
-
-class CoresetSettings(Config):
-    """Settings of a coreset chosen by distances."""
-
-    features: Literal["teacher", "pixels"] = "teacher"
-    """What distances are measured between: a trained teacher's last features, or the pixels themselves
-    (then no teacher is trained)."""
-
-
-class Coreset(Selector[SettingsT, KnowledgeT]):
-    """Base of the coresets: images are real ones, so 8 bits hold them."""
-
-    makes = "chosen real images"
-
-    separable = True
-    hands_over_8bit = True
-
-    def finish(self, synthetic: Synthetic, knowledge: KnowledgeT) -> Distillate:
-        """The images as they are."""
-        return Distillate(synthetic.variables["images"].cpu(), synthetic.labels.cpu(), exact_8bit=True)
-
-
-class ClassByClass(Coreset[SettingsT, KnowledgeT]):
-    """Base of those that measure the images of a class and choose by that."""
-
-    def __init__(self, settings: SettingsT, task: Task, ipc: int) -> None:
-        super().__init__(settings, task, ipc)
-        self._chosen: dict[int, Tensor] = {}
-
-    @abstractmethod
-    def measured(self, members: Tensor, label: int, real: RealImages, knowledge: KnowledgeT) -> Tensor:
-        """What the real images `members` (m,) of a class are chosen by: (m, d), on the CPU."""
-
-    @abstractmethod
-    def select(self, measured: Tensor, count: int, rng: torch.Generator) -> Tensor:
-        """Indices (count,) into what was measured of one class (m, d), m >= count, none twice."""
-
-    def init(self, picked: Tensor, real: RealImages, knowledge: KnowledgeT, rngs: Generators) -> Synthetic:
-        """Select class by class, for all chunks at once."""
-        seed = rngs().initial_seed()
-        if seed not in self._chosen:
-            self._chosen[seed] = self._choose(real, knowledge, rngs())
-        return Synthetic(self.labels()[picked], {"images": real.images(self._chosen[seed][picked])})
-
-    def _choose(self, real: RealImages, knowledge: KnowledgeT, rng: torch.Generator) -> Tensor:
-        """Index int64 (n,) of the real image for each place."""
-        labels = self.labels()
-        chosen = torch.empty_like(labels)
-        for label in range(self.task.num_classes):
-            members = (real.labels == label).nonzero().squeeze(1)
-            chosen[labels == label] = members[
-                self.select(self.measured(members, label, real, knowledge), self.ipc, rng)
-            ]
-        return chosen
-
-
-class ByFeatures(ClassByClass[CoresetSettings, Teacher | None]):
-    """Base of those that choose by distances between features."""
-
-    Settings: ClassVar[type[Config]] = CoresetSettings
-    knowledge = "teacher"
-
-    @classmethod
-    def needs(cls, settings: CoresetSettings) -> KnowledgeKind:
-        """Nothing, where distances are those of pixels."""
-        return "none" if settings.features == "pixels" else cls.knowledge
-
-    def measured(self, members: Tensor, label: int, real: RealImages, knowledge: Teacher | None) -> Tensor:
-        """Features (m, d): of the teacher's last layer, or the pixels where there is no teacher."""
-        if knowledge is None:
-            return real.images(members).flatten(1)
-        return torch.cat([knowledge.features(real.images(part)).cpu() for part in members.split(AT_ONCE)])
-
-
-class ScoreSettings(Config):
-    """Settings of a coreset chosen by a score of each image."""
-
-    keep: Literal["easiest", "hardest"] = "easiest"
-    """Which end is taken. Few images a class serve best if they are easy; the papers on pruning keep the hardest of
-    many."""
-
-
-ScoreSettingsT = TypeVar("ScoreSettingsT", bound=ScoreSettings)
-
-
-class ByScore(ClassByClass[ScoreSettingsT, KnowledgeT]):
-    """Base of those that score each image by itself, an easy one low: `measured` is (m, 1)."""
-
-    Settings: ClassVar[type[Config]] = ScoreSettings
-
-    def select(self, measured: Tensor, count: int, rng: torch.Generator) -> Tensor:
-        """The easiest or the hardest; ties in the order of the images."""
-        scores = measured[:, 0]
-        return scores.argsort(stable=True, descending=self.settings.keep == "hardest")[:count]
 
 
 class Random(Coreset[RandomSettings, None]):

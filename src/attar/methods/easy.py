@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attar.methods.base import RealImages, Teacher
-from attar.methods.coreset import AT_ONCE, ByScore, ScoreSettings
+from attar.methods.choosing import AT_ONCE, ByScore, ScoreSettings
 
 
 class Easy(ByScore[ScoreSettings, Teacher]):

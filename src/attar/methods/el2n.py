@@ -13,17 +13,16 @@ images a class hard ones teach nothing (`keep: hardest` is theirs).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from attar.config import Config
 from attar.methods.base import RealImages, Trajectories
-from attar.methods.coreset import AT_ONCE, ByScore, ScoreSettings
+from attar.methods.choosing import ByScore, ScoreSettings, answers, error_norm
 
 
 class El2nSettings(ScoreSettings):
@@ -72,17 +71,3 @@ class El2n(ByScore[El2nSettings, Trajectories]):
             ]
             self._scores = torch.stack(norms).mean(0)
         return self._scores[members][:, None]
-
-
-def error_norm(logits: Tensor, labels: Tensor) -> Tensor:
-    """|| softmax(logits) - onehot(labels) ||₂ (b,), in 0..√2, for logits (b, classes) and labels (b,)."""
-    errors = logits.float().softmax(1) - F.one_hot(labels, logits.shape[1])
-    found: Tensor = torch.linalg.vector_norm(errors, dim=1)
-    return found
-
-
-@torch.no_grad()
-def answers(theta: Tensor, real: RealImages, experts: Trajectories) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits (b, classes) of the network of parameters θ, on the CPU, and labels (b,): of all real images in order."""
-    for part in torch.arange(len(real.labels)).split(AT_ONCE):
-        yield experts.flat(theta, real.images(part).to(theta.device)).detach().cpu(), real.labels[part]

@@ -22,8 +22,7 @@ import torch
 from torch import Tensor
 
 from attar.methods.base import RealImages, Trajectories
-from attar.methods.coreset import ByScore, ScoreSettings
-from attar.methods.el2n import answers
+from attar.methods.choosing import ByScore, ScoreSettings, answers
 
 
 class ForgettingSettings(ScoreSettings):

@@ -25,8 +25,7 @@ from torch.nn import functional as F
 
 from attar.config import Config
 from attar.methods.base import Distillate, Generators, RealImages, Selector, Synthetic, Teacher, whole_pixels
-from attar.methods.coreset import AT_ONCE
-from attar.methods.el2n import error_norm
+from attar.methods.choosing import AT_ONCE, error_norm
 from attar.methods.patches import stitch
 from attar.models.resnet import resnet18_for
 from attar.task import Task
