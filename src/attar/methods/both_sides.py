@@ -3,13 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, TypeVar
 
 import torch
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from attar.augment.operations import Augmentation
-from attar.methods.base import RealImages, Synthetic
+from attar.config import Config
+from attar.methods.base import Generators, KnowledgeT, Optimised, RealImages, Synthetic, random_members
 from attar.task import Task
+
+
+class BothSidesSettings(Config):
+    """Settings of every method that looks at real and synthetic images in each step."""
+
+    num_real: int = Field(256, ge=1)
+    """Real images of each class in a step, drawn anew; more make a step steadier and slower."""
+    start: Literal["real", "noise"] = "real"
+    """What images begin as: random real images of their class, or unit noise."""
+    lr_images: float = Field(1.0, gt=0)
+    """Learning rate of the images."""
+    augment: str = "dsa"
+    """Random changes, the same for the real and the synthetic images of a class: dsa; dsa-noflip for digits; none."""
+
+    @field_validator("augment")
+    @classmethod
+    def _known_augmentation(cls, spec: str) -> str:
+        Augmentation(spec)
+        return spec
+
+
+BothSidesSettingsT = TypeVar("BothSidesSettingsT", bound=BothSidesSettings)
+
+
+class BothSides(Optimised[BothSidesSettingsT, KnowledgeT]):
+    """Base of these methods; the step is their own."""
+
+    separable = False
+    mixed_precision = True
+
+    @classmethod
+    def starts_from_real(cls, settings: BothSidesSettingsT) -> bool:
+        """Unless the start is noise."""
+        return settings.start == "real"
+
+    def learning_rates(self) -> dict[str, float]:
+        """Of the images."""
+        return {"images": self.settings.lr_images}
+
+    def init(self, picked: Tensor, real: RealImages, knowledge: KnowledgeT, rngs: Generators) -> Synthetic:
+        """Begin with random real images of each class, or with noise."""
+        labels = self.labels()
+        if self.settings.start == "real":
+            images = real.images(random_members(real.labels, labels, picked, rngs())).clone()
+        else:
+            images = torch.randn((len(picked), *self.task.shape), generator=rngs())
+        return Synthetic(labels[picked], {"images": images})
 
 
 def both_sides(

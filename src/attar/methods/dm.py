@@ -20,16 +20,16 @@ default is 2,000 steps.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from attar.augment.operations import Augmentation
 from attar.config import Config
-from attar.methods.base import Generators, Metrics, Optimised, RealImages, Synthetic, random_members
-from attar.methods.both_sides import both_sides, of_classes
+from attar.methods.base import Metrics, RealImages, Synthetic
+from attar.methods.both_sides import BothSides, BothSidesSettings, both_sides, of_classes
 from attar.models.convnet import convnet_for
 from attar.models.factory import build, penultimate
 from attar.models.norms import has_batch_norm
@@ -38,29 +38,17 @@ _AT_ONCE = 512
 """Real images that a network is shown at once."""
 
 
-class DmSettings(Config):
+class DmSettings(BothSidesSettings):
     """Settings of distribution matching."""
 
     network: str = "auto"
     """Whose random features are matched, a name from `attar list models`, without BatchNorm; auto: the ConvNet of width
     128 for the resolution."""
-    num_real: int = Field(256, ge=1)
-    """Real images of each class in a step, drawn anew; more make the means steadier and a step slower."""
-    start: Literal["real", "noise"] = "real"
-    """What images begin as: random real images of their class, or unit noise."""
     lr_images: float = Field(1.0, gt=0)
     """Learning rate of the images; published: 1 for up to 50 images a class, 10 from 100 on."""
-    augment: str = "dsa"
-    """Random changes, the same for the real and the synthetic images of a class: dsa; dsa-noflip for digits; none."""
-
-    @field_validator("augment")
-    @classmethod
-    def _known_augmentation(cls, spec: str) -> str:
-        Augmentation(spec)
-        return spec
 
 
-class Dm(Optimised[DmSettings, None]):
+class Dm(BothSides[DmSettings, None]):
     """Distribution matching."""
 
     name = "dm"
@@ -68,8 +56,6 @@ class Dm(Optimised[DmSettings, None]):
     source = "Zhao and Bilen, WACV 2023, algorithm 1"
     Settings = DmSettings
     knowledge = "none"
-    separable = False
-    mixed_precision = True
     defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "recover": {"iterations": 2000, "momentum": 0.5},
         "train": {"epochs": 1000, "learning_rate": 0.01, "augment": "dsa", "augment_per": "operation"},
@@ -83,24 +69,6 @@ class Dm(Optimised[DmSettings, None]):
         return [
             f"method.network={settings.network} has BatchNorm, and is random: name one without, such as convnet-d3-w128"
         ]
-
-    @classmethod
-    def starts_from_real(cls, settings: DmSettings) -> bool:
-        """Unless the start is noise."""
-        return settings.start == "real"
-
-    def learning_rates(self) -> dict[str, float]:
-        """Of the images."""
-        return {"images": self.settings.lr_images}
-
-    def init(self, picked: Tensor, real: RealImages, knowledge: None, rngs: Generators) -> Synthetic:
-        """Begin with random real images of each class, or with noise."""
-        labels = self.labels()
-        if self.settings.start == "real":
-            images = real.images(random_members(real.labels, labels, picked, rngs())).clone()
-        else:
-            images = torch.randn((len(picked), *self.task.shape), generator=rngs())
-        return Synthetic(labels[picked], {"images": images})
 
     def gradient(
         self,

@@ -24,33 +24,29 @@ network of the paper that learns to draw them is left out.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from attar.augment.operations import Augmentation
-from attar.config import Config
 from attar.methods.base import (
-    Generators,
     Metrics,
-    Optimised,
     RealImages,
     Synthetic,
     Trajectories,
     clamp_pixels,
-    random_members,
 )
-from attar.methods.both_sides import both_sides, of_classes
+from attar.methods.both_sides import BothSides, BothSidesSettings, both_sides, of_classes
 from attar.models.factory import penultimate
 
 _LEAST_PHASE = 1e-12
 """As published: the root of 0 has no gradient."""
 
 
-class NcfmSettings(Config):
+class NcfmSettings(BothSidesSettings):
     """Settings of the matching of characteristic functions."""
 
     num_real: int = Field(1024, ge=1)
@@ -63,21 +59,13 @@ class NcfmSettings(Config):
     """w, the weight of the distance beside the classification."""
     calibration: float = Field(1.0, ge=0)
     """v, the weight of the classification by the finished expert; 0 leaves it out."""
-    start: Literal["real", "noise"] = "real"
-    """What images begin as: random real images of their class, or unit noise."""
     lr_images: float = Field(0.04, gt=0)
     """Learning rate of the normalised images (Adam); published: 0.01 on pixels in 0..1, which is about 0.04 here."""
     augment: str = "color_crop_cutout"
     """Random changes, the same for the real and the synthetic images of a class, all of them in turn."""
 
-    @field_validator("augment")
-    @classmethod
-    def _known_augmentation(cls, spec: str) -> str:
-        Augmentation(spec)
-        return spec
 
-
-class Ncfm(Optimised[NcfmSettings, Trajectories]):
+class Ncfm(BothSides[NcfmSettings, Trajectories]):
     """Neural characteristic function matching."""
 
     name = "ncfm"
@@ -85,35 +73,15 @@ class Ncfm(Optimised[NcfmSettings, Trajectories]):
     source = "Wang et al., CVPR 2025, equations 5 to 9"
     Settings = NcfmSettings
     knowledge = "trajectories"
-    separable = False
-    mixed_precision = True
     defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "recover": {"iterations": 2000, "optimizer": "adam", "momentum": 0.9, "schedule": "cosine"},
         "train": {"epochs": 1000, "learning_rate": 0.01, "augment": "dsa", "augment_per": "operation"},
     }
 
     @classmethod
-    def starts_from_real(cls, settings: NcfmSettings) -> bool:
-        """Unless the start is noise."""
-        return settings.start == "real"
-
-    @classmethod
     def keeps_pixels_valid(cls, settings: NcfmSettings) -> bool:
         """Pixels are clamped after each step."""
         return True
-
-    def learning_rates(self) -> dict[str, float]:
-        """Of the images."""
-        return {"images": self.settings.lr_images}
-
-    def init(self, picked: Tensor, real: RealImages, knowledge: Trajectories, rngs: Generators) -> Synthetic:
-        """Begin with random real images of each class, or with noise."""
-        labels = self.labels()
-        if self.settings.start == "real":
-            images = real.images(random_members(real.labels, labels, picked, rngs())).clone()
-        else:
-            images = torch.randn((len(picked), *self.task.shape), generator=rngs())
-        return Synthetic(labels[picked], {"images": images})
 
     def gradient(
         self,
