@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from attar.errors import ConfigError, nearest
-from attar.text import MOST_WHOLE, is_text, parse_yaml, printable, shortened
+from attar.text import MOST_WHOLE, is_text, parse_yaml, shortened
+from attar.visible import visible
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -50,7 +51,7 @@ class Config(BaseModel):
             raise ConfigError(f"{huge[0]} is beyond {MOST_WHOLE:,}", expected="a whole number of 64 bits")
         if odd := [key for key, value in values.items() if isinstance(value, str) and not is_text(value)]:
             raise ConfigError(
-                f"{odd[0]}: {printable(values[odd[0]])} is no text",
+                f"{odd[0]}: {visible(values[odd[0]])} is no text",
                 expected="UTF-8, as names of files and folders are too",
                 fix="rename it",
             )
@@ -156,7 +157,7 @@ def place(
             try:
                 value: Any = parse_value(text)
             except ValueError as error:
-                problems.append(f"{key}: '{shortened(printable(text))}' is not a value of YAML: {error}")
+                problems.append(f"{key}: '{shortened(visible(text))}' is not a value of YAML: {error}")
                 continue
             for name in reversed(path):
                 value = {name: value}

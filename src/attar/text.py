@@ -106,21 +106,9 @@ def shortened(text: str, most: int = 100) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
-def printable(text: str, encoding: str = "utf-8") -> str:
-    """A text as a terminal can show it: what it cannot, and what is no text, escaped; lines stay lines."""
-    shown = "".join(c if c == "\n" or c.isprintable() else _escaped(c) for c in text)
-    return shown.encode(encoding, "backslashreplace").decode(encoding)
-
-
 def one_line(error: BaseException) -> str:
     """What an error says, in one line; its kind where it says nothing."""
     return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def _escaped(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # a byte of a path that is no UTF-8, as Python keeps it
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode()
 
 
 class _Dumper(yaml.SafeDumper):

@@ -22,7 +22,13 @@ def visible(text: str) -> str:
     A name that moves the cursor, or reads from right to left what is written after it, shows as what it is. Inside the
     double quotes of YAML the result stands for the text as it was.
     """
-    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _UNSEEN.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    if "\udc80" <= found[0] <= "\udcff":  # a byte of a path that is no UTF-8, as Python keeps it
+        return f"\\x{ord(found[0]) - 0xDC00:02x}"
+    return found[0].encode("unicode_escape").decode()
 
 
 def visible_json(text: str) -> str:

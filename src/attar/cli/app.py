@@ -16,10 +16,11 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from attar.__main__ import GO_ON, INTERRUPTED
+from attar.cli.texts import echo
 from attar.errors import AttarError
 from attar.runtime.processes import launched
 from attar.runtime.refusals import resource_error
-from attar.text import printable, shortened
+from attar.text import shortened
 from attar.version import __version__
 
 ASKING = {"--help", "-h", "--version"}
@@ -145,8 +146,8 @@ def run() -> None:
         if refusal := resource_error(error):
             _complain(refusal, who)
             sys.exit(refusal.exit_code)
-        told = printable(shortened(f"{type(error).__name__}: {error}", 1000), sys.stderr.encoding)
-        typer.secho(f"error of attar itself: {told}", fg="red", err=True)
+        typer.secho("error of attar itself: ", fg="red", err=True, nl=False)
+        echo(shortened(f"{type(error).__name__}: {error}", 1000), err=True)
         typer.echo("to fix: please report it with what the same command prints with --debug", err=True)
         sys.exit(1)
 
@@ -186,4 +187,4 @@ def _complain(error: AttarError, who: str = "") -> None:
     typer.secho(f"{who}error: ", fg="red", bold=True, err=True, nl=False)
     for before, text in (("", error.found), ("expected: ", error.expected), ("to fix: ", error.fix)):
         if text:
-            typer.echo(printable(before + text, sys.stderr.encoding), err=True)
+            echo(before + text, err=True)

@@ -19,4 +19,6 @@ def print_json(value: Any) -> None:
 
 def echo(text: str, *, err: bool = False) -> None:
     """Print a text, which may hold names that other people gave, on stdout or stderr."""
-    typer.echo(visible(text), err=err)
+    stream = sys.stderr if err else sys.stdout
+    encoding = stream.encoding or "utf-8"  # typer itself would write UTF-8 where the terminal has less
+    typer.echo(visible(text).encode(encoding, "backslashreplace").decode(encoding), err=err)
