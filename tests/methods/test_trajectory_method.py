@@ -269,13 +269,19 @@ class Real:
         return self.all[indices]
 
 
-def test_images_begin_as_those_of_the_kmeans_coreset():
+@pytest.mark.parametrize("method", ["tesla", "dm"])
+def test_images_begin_as_those_of_the_kmeans_coreset(method):
+    def begun(start):
+        found = kind(kind.Settings(start=start), TASK, 2).init(picked, real, Experts(), rngs)
+        return found.labels, found.variables["images"]
+
+    kind = methods()[method]
     coreset = methods()["kmeans"](methods()["kmeans"].Settings(features="pixels"), TASK, 2)
     rngs, picked, real = partial(seeding.generator, 0, "recover"), torch.arange(6), Real()
     chosen = coreset.init(picked, real, None, rngs)
-    found = make("tesla", start="kmeans").init(picked, real, Experts(), rngs)
-    assert found.labels.equal(chosen.labels)
-    assert found.variables["images"].equal(chosen.variables["images"])
-    assert not found.variables["images"].equal(
-        make("tesla", start="real").init(picked, real, Experts(), rngs).variables["images"]
-    )
+    labels, images = begun("kmeans")
+    assert labels.equal(chosen.labels)
+    assert images.equal(chosen.variables["images"])
+    assert not images.equal(begun("real")[1])
+    some = torch.tensor([4, 1])
+    assert coreset.init(some, real, None, rngs).variables["images"].equal(chosen.variables["images"][some])

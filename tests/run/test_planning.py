@@ -7,6 +7,7 @@ from attar.artifacts import parquet
 from attar.augment.replayed import ReplayedSet
 from attar.data import loading
 from attar.labels.plan import LabelPlan
+from attar.methods import clusters, coreset
 from attar.methods.sre2l import Sre2l
 from attar.run import planning
 from attar.squeeze import rehearsal
@@ -58,6 +59,24 @@ def test_recover_counts_every_chunk_and_rehearses_one(twice, monkeypatch):
     assert found.units == 7 * 3
     assert sizes == [10, 10], "two iterations of one chunk"
     assert found.disk_bytes == 4 * 30 * SHAPE_BYTES + 4 * 10 * SHAPE_BYTES, "float images, pictures of the first chunk"
+
+
+@pytest.mark.parametrize(("method", "settings"), [("kmeans", {}), ("tesla", {"method.start": "kmeans"})])
+def test_what_looks_at_all_images_is_rehearsed_on_a_few(twice, monkeypatch, method, settings):
+    seen = []
+    monkeypatch.setattr(planning, "FEW_IMAGES", 4)
+    nearest = clusters.nearest_to_centres
+
+    def counted(points, count, rng):
+        seen.append(len(points))
+        return nearest(points, count, rng)
+
+    monkeypatch.setattr(clusters, "nearest_to_centres", counted)
+    monkeypatch.setattr(coreset, "nearest_to_centres", counted)
+    experts = {"squeeze.model": "convnet-d1-w4", "squeeze.epochs": 4, "method.max_start_epoch": 1}
+    found = planned(method, **({} if method == "kmeans" else experts | settings))["begin"]
+    assert set(seen) == {4}
+    assert (found.units, found.unit_s) == (10, pytest.approx(0.001 * 10 / 4)), "ten images a class, not four"
 
 
 def test_labels_by_epoch_are_counted_and_weighed(twice):

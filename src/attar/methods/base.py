@@ -236,6 +236,10 @@ class Selector(ABC, Generic[SettingsT, KnowledgeT]):
         """Class of each synthetic image, int64 (n,): round by round through the classes."""
         return balanced_labels(self.task.num_classes, self.ipc)
 
+    def looked_at(self, count: int) -> int:
+        """How many of a class's `count` real images `init` looks at, with which its time grows."""
+        return min(count, self.ipc)
+
     @abstractmethod
     def init(self, picked: Tensor, real: RealImages, knowledge: KnowledgeT, rngs: Generators) -> Synthetic:
         """Make the first images and labels; of a method that optimises nothing, they are the last.

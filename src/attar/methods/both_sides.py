@@ -12,6 +12,7 @@ from torch import Tensor
 from attar.augment.operations import Augmentation
 from attar.config import Config
 from attar.methods.base import Generators, KnowledgeT, Optimised, RealImages, Synthetic, random_members
+from attar.methods.clusters import central_members
 from attar.task import Task
 
 
@@ -20,8 +21,9 @@ class BothSidesSettings(Config):
 
     num_real: int = Field(256, ge=1)
     """Real images of each class in a step, drawn anew; more make a step steadier and slower."""
-    start: Literal["real", "noise"] = "real"
-    """What images begin as: random real images of their class, or unit noise."""
+    start: Literal["real", "kmeans", "noise"] = "real"
+    """What the images begin as. real: random real images of their class; kmeans: those nearest to the centres of ipc
+    clusters of their class's pixels, so that what is learnt begins where a good coreset ends; noise: unit noise."""
     lr_images: float = Field(1.0, gt=0)
     """Learning rate of the images."""
     augment: str = "dsa"
@@ -46,19 +48,25 @@ class BothSides(Optimised[BothSidesSettingsT, KnowledgeT]):
     @classmethod
     def starts_from_real(cls, settings: BothSidesSettingsT) -> bool:
         """Unless the start is noise."""
-        return settings.start == "real"
+        return settings.start != "noise"
 
     def learning_rates(self) -> dict[str, float]:
         """Of the images."""
         return {"images": self.settings.lr_images}
 
+    def looked_at(self, count: int) -> int:
+        """All of them, to find clusters."""
+        return count if self.settings.start == "kmeans" else super().looked_at(count)
+
     def init(self, picked: Tensor, real: RealImages, knowledge: KnowledgeT, rngs: Generators) -> Synthetic:
-        """Begin with random real images of each class, or with noise."""
+        """Begin with real images of each class, or with noise."""
         labels = self.labels()
-        if self.settings.start == "real":
-            images = real.images(random_members(real.labels, labels, picked, rngs())).clone()
-        else:
+        if self.settings.start == "noise":
             images = torch.randn((len(picked), *self.task.shape), generator=rngs())
+        elif self.settings.start == "kmeans":
+            images = real.images(central_members(real, labels, picked, rngs)).clone()
+        else:
+            images = real.images(random_members(real.labels, labels, picked, rngs())).clone()
         return Synthetic(labels[picked], {"images": images})
 
 

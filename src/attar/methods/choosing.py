@@ -58,7 +58,7 @@ class ClassByClass(Coreset[SettingsT, KnowledgeT]):
 
     def __init__(self, settings: SettingsT, task: Task, ipc: int) -> None:
         super().__init__(settings, task, ipc)
-        self._chosen: dict[int, Tensor] = {}
+        self._chosen: dict[tuple[int, int], Tensor] = {}
 
     @abstractmethod
     def measured(self, members: Tensor, label: int, real: RealImages, knowledge: KnowledgeT) -> Tensor:
@@ -68,23 +68,30 @@ class ClassByClass(Coreset[SettingsT, KnowledgeT]):
     def select(self, measured: Tensor, count: int, rng: torch.Generator) -> Tensor:
         """Indices (count,) into what was measured of one class (m, d), m >= count, none twice."""
 
-    def init(self, picked: Tensor, real: RealImages, knowledge: KnowledgeT, rngs: Generators) -> Synthetic:
-        """Select class by class, for all chunks at once."""
-        seed = rngs().initial_seed()
-        if seed not in self._chosen:
-            self._chosen[seed] = self._choose(real, knowledge, rngs())
-        return Synthetic(self.labels()[picked], {"images": real.images(self._chosen[seed][picked])})
+    def looked_at(self, count: int) -> int:
+        """All of them."""
+        return count
 
-    def _choose(self, real: RealImages, knowledge: KnowledgeT, rng: torch.Generator) -> Tensor:
-        """Index int64 (n,) of the real image for each place."""
+    def init(self, picked: Tensor, real: RealImages, knowledge: KnowledgeT, rngs: Generators) -> Synthetic:
+        """Choose for each class when its first image is asked for: a function of (seed, class) alone."""
         labels = self.labels()
-        chosen = torch.empty_like(labels)
-        for label in range(self.task.num_classes):
+        members = torch.empty_like(picked)
+        for label in labels[picked].unique().tolist():
+            places = (labels == label).nonzero().squeeze(1)
+            chosen = self._chosen_of(label, len(places), real, knowledge, rngs("class", label))
+            ours = labels[picked] == label
+            members[ours] = chosen[torch.searchsorted(places, picked[ours])]
+        return Synthetic(labels[picked], {"images": real.images(members)})
+
+    def _chosen_of(
+        self, label: int, count: int, real: RealImages, knowledge: KnowledgeT, rng: torch.Generator
+    ) -> Tensor:
+        """Index int64 (count,) of the real images of a class, chosen once."""
+        key = label, rng.initial_seed()
+        if key not in self._chosen:
             members = (real.labels == label).nonzero().squeeze(1)
-            chosen[labels == label] = members[
-                self.select(self.measured(members, label, real, knowledge), self.ipc, rng)
-            ]
-        return chosen
+            self._chosen[key] = members[self.select(self.measured(members, label, real, knowledge), count, rng)]
+        return self._chosen[key]
 
 
 class ByFeatures(ClassByClass[CoresetSettings, Teacher | None]):

@@ -81,6 +81,11 @@ class Patches:
         """Patches along each side of an image."""
         self._chosen: dict[tuple[int, int], Chosen] = {}
 
+    def looked_at(self, count: int) -> int:
+        """How many of a class's `count` real images crops are tried of."""
+        wanted = math.ceil(len(self.labels) / self.task.num_classes) * self.grid**2
+        return min(count, max(self.settings.candidates, self._enough(wanted)))
+
     def images(self, picked: Tensor, real: RealImages, teacher: Teacher, rngs: Generators) -> Tensor:
         """Stitch the synthetic images `picked` (b,): normalised, (b, c, h, w), on the CPU.
 
@@ -105,8 +110,8 @@ class Patches:
         """
         settings, wanted = self.settings, int((self.labels == label).sum()) * self.grid**2
         members = (real.labels == label).nonzero().squeeze(1).cpu()
-        enough = wanted * (_SPREAD_FACTOR if settings.pick == "spread" else 1)
-        images = members[torch.randperm(len(members), generator=rng)[: max(settings.candidates, enough)]]
+        num = max(settings.candidates, self._enough(wanted))
+        images = members[torch.randperm(len(members), generator=rng)[:num]]
         rounds = math.ceil(wanted / len(images))
         num_crops = max(settings.crops_per_image, rounds)
         boxes = draw_boxes(len(images) * num_crops, self.task.shape[1:], settings.crop_min_scale, rng)
@@ -119,6 +124,9 @@ class Patches:
         found = found[: max(wanted, len(found.indices) // 2)]
         features = [teacher.features(shown) for shown in self._shown(real, found.indices, found.boxes.unsqueeze(1))]
         return found[spread_out(torch.cat(features), wanted, rng)]
+
+    def _enough(self, wanted: int) -> int:
+        return wanted * (_SPREAD_FACTOR if self.settings.pick == "spread" else 1)
 
     def _shown(self, real: RealImages, indices: Tensor, boxes: Tensor) -> Iterator[Tensor]:
         """Batches of what the teacher is shown: crops `boxes` (b, k, 4) of real images `indices` (b,)."""

@@ -69,6 +69,10 @@ class Pca(Selector[PcaSettings, Teacher]):
         """ResNet-18, its stem by the resolution."""
         return resnet18_for(task.height_px, task.width_px)
 
+    def looked_at(self, count: int) -> int:
+        """All of them, to find the easiest."""
+        return count
+
     def init(self, picked: Tensor, real: RealImages, knowledge: Teacher, rngs: Generators) -> Synthetic:
         """Keep the easiest of each class that is asked for, and stitch them."""
         labels = self.labels()

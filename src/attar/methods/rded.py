@@ -66,6 +66,10 @@ class Rded(Selector[RdedSettings, Teacher]):
         """ResNet-18, its stem by the resolution."""
         return resnet18_for(task.height_px, task.width_px)
 
+    def looked_at(self, count: int) -> int:
+        """The images that patches are looked for in."""
+        return self._patches.looked_at(count)
+
     def init(self, picked: Tensor, real: RealImages, knowledge: Teacher, rngs: Generators) -> Synthetic:
         """Choose the patches of each class and stitch them."""
         images = self._patches.images(picked, real, knowledge, rngs)

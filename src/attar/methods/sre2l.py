@@ -63,6 +63,10 @@ class Sre2l(Optimised[Sre2lSettings, Teacher]):
         self._patches = Patches(PatchSettings(), task, self.labels())
         self._watched: Watched | None = None
 
+    def looked_at(self, count: int) -> int:
+        """Those that patches are looked for in, where it starts from patches."""
+        return self._patches.looked_at(count) if self.settings.start == "patches" else super().looked_at(count)
+
     def init(self, picked: Tensor, real: RealImages, knowledge: Teacher, rngs: Generators) -> Synthetic:
         """Unit noise, of each image its own, or real images, or patches of them."""
         return matching.begin(self.settings.start, picked, real, knowledge, rngs, self._patches)

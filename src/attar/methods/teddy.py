@@ -88,6 +88,10 @@ class Teddy(Optimised[TeddySettings, Pool]):
         self._patches = Patches(PatchSettings(), task, self.labels())
         self._watched: OrderedDict[int, Watched] = OrderedDict()
 
+    def looked_at(self, count: int) -> int:
+        """Those that patches are looked for in, where it starts from patches."""
+        return self._patches.looked_at(count) if self.settings.start == "patches" else super().looked_at(count)
+
     def init(self, picked: Tensor, real: RealImages, knowledge: Pool, rngs: Generators) -> Synthetic:
         """Unit noise, of each image its own, or real images, or patches of them."""
         return matching.begin(self.settings.start, picked, real, knowledge, rngs, self._patches)

@@ -37,7 +37,7 @@ from attar.methods.base import (
     clamp_pixels,
     random_members,
 )
-from attar.methods.clusters import nearest_to_centres
+from attar.methods.clusters import central_members
 
 _RATE_RANGE = (1e-6, 100.0)
 """Step sizes β between which a training makes sense; beyond, the images have stopped to count, or it has run off."""
@@ -223,10 +223,14 @@ class TrajectoryMatching(Optimised[TrajectorySettingsT, Trajectories]):
             return super().calmer(synthetic, num_taken)
         return [f"method.initial_rate={float(synthetic.variables['log_rate'].exp()) / 3:.3g}"]
 
+    def looked_at(self, count: int) -> int:
+        """All of them, to find clusters or those that are right."""
+        return super().looked_at(count) if self.settings.start in ("real", "noise") else count
+
     def init(self, picked: Tensor, real: RealImages, knowledge: Trajectories, rngs: Generators) -> Synthetic:
         """Start from real images of each class (or noise) and the experts' learning rate."""
-        labels, rng = self.labels()[picked], rngs()
-        images = self._begin(picked, real, knowledge, rng)
+        labels = self.labels()[picked]
+        images = self._begin(picked, real, knowledge, rngs)
         rate = self.settings.initial_rate or knowledge.learning_rate
         variables = {"images": images, "log_rate": torch.tensor(math.log(rate))}
         if self.settings.labels == "learnt":
@@ -284,21 +288,16 @@ class TrajectoryMatching(Optimised[TrajectorySettingsT, Trajectories]):
             learning_rate=float(synthetic.variables["log_rate"].exp()),
         )
 
-    def _begin(self, picked: Tensor, real: RealImages, experts: Trajectories, rng: torch.Generator) -> Tensor:
+    def _begin(self, picked: Tensor, real: RealImages, experts: Trajectories, rngs: Generators) -> Tensor:
         """The images (n, channels, height, width) that all begin as."""
         start, wanted = self.settings.start, self.labels()
         if start == "noise":
-            return torch.randn((len(picked), *self.task.shape), generator=rng)
+            return torch.randn((len(picked), *self.task.shape), generator=rngs())
         if start == "real":
-            return real.images(random_members(real.labels, wanted, picked, rng)).clone()
+            return real.images(random_members(real.labels, wanted, picked, rngs())).clone()
         if start == "right":
-            return real.images(right_members(real, wanted, experts, rng)[picked]).clone()
-        chosen = torch.empty_like(wanted)
-        for label in range(self.task.num_classes):
-            members = (real.labels == label).nonzero().squeeze(1)
-            points = real.images(members).flatten(1)
-            chosen[wanted == label] = members[nearest_to_centres(points, self.ipc, rng)]
-        return real.images(chosen[picked]).clone()
+            return real.images(right_members(real, wanted, experts, rngs())[picked]).clone()
+        return real.images(central_members(real, wanted, picked, rngs)).clone()
 
     def _draw_segment(self, experts: Trajectories, rng: torch.Generator, done: float) -> Segment:
         expert = int(torch.randint(experts.num_experts, (), generator=rng))

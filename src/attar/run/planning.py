@@ -24,7 +24,7 @@ from attar.artifacts.recovered import chunk_name
 from attar.augment.replayed import ReplayedSet
 from attar.augment.views import Views
 from attar.config import Config
-from attar.data.loading import SubsetSplit, TensorSet, TrainingSet
+from attar.data.loading import RealSet, SubsetSplit, TensorSet, TrainingSet, limit_indices
 from attar.data.sources import Source
 from attar.evaluation.evaluate import held_bytes
 from attar.labels.plan import LabelPlan
@@ -43,6 +43,8 @@ from attar.training.strategies import num_batches
 
 HARD, STORED, ONLINE = "", ", stored labels", ", labels made in training"
 """What a student's labels are, as it is said behind its name."""
+FEW_IMAGES = 32
+"""Real images of each class that a beginning is rehearsed on, if no more are asked for."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ class _Stages:
         """The first images of some classes, and one iteration of the first chunk, then a few more."""
         settings, method = self.settings.recover, self._method()
         parts = chunks(method, settings)
-        estimates = [self._beginning()] if method.separable else []
+        more = method.separable or method.looked_at(2 * method.ipc) > method.ipc
+        estimates = [self._beginning()] if more else []
         first, frames = parts[0], len(snapshot_steps(settings))
         snapshots = frames * min(len(first), SNAPSHOT_IMAGES) * self._image_bytes
         copies = 1 + (0 if method.separable else len(state_steps(settings)))
@@ -125,7 +128,7 @@ class _Stages:
             for k in range(1, len(parts)):
                 (folder / chunk_name(k)).touch()  # what is there is not made
             recover(
-                method,
+                self._begun_on_few(),
                 self.rehearsal.real,
                 self._knowledge,
                 RecoverSettings(**{**settings.model_dump(), "iterations": num, "num_snapshots": 0, "num_states": 0}),
@@ -199,17 +202,37 @@ class _Stages:
         return label_plan(self.settings.relabel, self._num_images, task.num_classes, epochs)
 
     def _beginning(self) -> Estimate:
-        """What a method does before its first iteration: for rded it is all that there is."""
-        labels, num_classes = self._method().labels(), self._source.task.num_classes
+        """What a method does before its first iteration, on a few images of each class: for some it is all there is."""
+        method, num_classes = self._method(), self._source.task.num_classes
+        labels, per_class = method.labels(), self._source.train.labels.bincount(minlength=num_classes)
 
         def begin(num: int) -> None:
-            method = self._method()  # one that has not seen a class yet
+            fresh = self._method()  # one that has not seen a class yet
             for label in range(num):
                 picked = (labels == label).nonzero().squeeze(1)
                 rngs = partial(generator, self.settings.run.seed, "recover", "init")
-                method.init(picked, self.rehearsal.real, self._knowledge, rngs)
+                fresh.init(picked, self._few, self._knowledge, rngs)
 
-        return Estimate("begin", "classes", num_classes, self.rehearsal.unit_s(begin, num_classes), 0)
+        looked, tried = (
+            sum(method.looked_at(num) for num in counts.tolist())
+            for counts in (per_class, per_class.clamp_max(max(FEW_IMAGES, method.ipc)))
+        )
+        unit_s = self.rehearsal.unit_s(begin, num_classes) * looked / max(1, tried)
+        return Estimate("begin", "classes", num_classes, unit_s, 0)
+
+    @cached_property
+    def _few(self) -> RealSet:
+        """A few real images of each class."""
+        source, num = self._source, max(FEW_IMAGES, self._method().ipc)
+        few = limit_indices(source.train.labels, num, self.settings.run.seed)
+        return RealSet(SubsetSplit(source.train, few), source.task.normalization)
+
+    def _begun_on_few(self) -> Method:
+        """A method whose images begin as some of a few; what it takes to find them among all is counted by itself."""
+        method = self._method()
+        init = method.init
+        vars(method)["init"] = lambda picked, _, knowledge, rngs: init(picked, self._few, knowledge, rngs)
+        return method
 
     def _trainings(self) -> dict[str, int]:
         """How many trainings of a seed there are, by what makes their labels (and the name of that)."""
