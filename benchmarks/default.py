@@ -51,6 +51,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--ipc", nargs="+", type=int, default=[1, 10])
     parser.add_argument("--methods", nargs="+", default=METHODS, help="beside the coresets and what auto chooses")
+    parser.add_argument("--labels", nargs="+", default=["hard", "soft"], choices=["hard", "soft"])
     parser.add_argument("--time", default="4m", help="what a set may take")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--split", default="validation", choices=["validation", "test"])
@@ -67,6 +68,7 @@ def bench(name: str, ipc: int, options: argparse.Namespace) -> tuple[str, BenchR
         source,
         methods=[name for name in methods if name != "random"],
         ipc=[ipc],
+        labels=options.labels,
         seeds=options.seeds,
         split=options.split,
         time=options.time,
@@ -88,7 +90,7 @@ def main() -> None:
     for name in options.data:
         for ipc in options.ipc:
             chosen, result = bench(name, ipc, options)
-            for labels in ("hard", "soft"):
+            for labels in options.labels:
                 found = {row.method: row for row in result.rows if row.labels == labels and row.ipc == ipc}
                 random = found.pop("random")
                 chosen_images = [row for key, row in found.items() if method_named(key).makes != "distilled images"]
