@@ -20,14 +20,14 @@ class BothSidesSettings(Config):
     """Settings of every method that looks at real and synthetic images in each step."""
 
     num_real: int = Field(256, ge=1)
-    """Real images of each class in a step, drawn anew; more make a step steadier and slower."""
+    """Real images of each class in a step, drawn anew every time; more make a step steadier and slower."""
     start: Literal["real", "kmeans", "noise"] = "real"
     """What the images begin as. real: random real images of their class; kmeans: those nearest to the centres of ipc
     clusters of their class's pixels, so that what is learnt begins where a good coreset ends; noise: unit noise."""
     lr_images: float = Field(1.0, gt=0)
     """Learning rate of the images."""
     augment: str = "dsa"
-    """Random changes, the same for the real and the synthetic images of a class: dsa; dsa-noflip for digits; none."""
+    """Random augmentation, shared by the real and the synthetic images of a class: dsa; dsa-noflip for digits; none."""
 
     @field_validator("augment")
     @classmethod

@@ -36,8 +36,8 @@ class CoresetSettings(Config):
     """Settings of a coreset chosen by distances."""
 
     features: Literal["teacher", "pixels"] = "teacher"
-    """What distances are measured between: a trained teacher's last features, or the pixels themselves
-    (then no teacher is trained)."""
+    """What distances are measured between: the last features of a trained teacher, or the pixels themselves (then no
+    teacher is trained)."""
 
 
 class Coreset(Selector[SettingsT, KnowledgeT]):
@@ -116,7 +116,7 @@ class ScoreSettings(Config):
     """Settings of a coreset chosen by a score of each image."""
 
     keep: Literal["easiest", "hardest"] = "easiest"
-    """Which end is taken. Few images a class serve best if they are easy; the papers on pruning keep the hardest of
+    """Which end is kept. With few images per class easy ones serve best; the papers on pruning keep the hardest of
     many."""
 
 

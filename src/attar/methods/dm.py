@@ -42,10 +42,10 @@ class DmSettings(BothSidesSettings):
     """Settings of distribution matching."""
 
     network: str = "auto"
-    """Whose random features are matched, a name from `attar list models`, without BatchNorm; auto: the ConvNet of width
-    128 for the resolution."""
+    """The network whose random features are matched: a name from `attar list models`, without BatchNorm; auto: the
+    ConvNet of width 128 for the resolution."""
     lr_images: float = Field(1.0, gt=0)
-    """Learning rate of the images; published: 1 for up to 50 images a class, 10 from 100 on."""
+    """Learning rate of the images; published: 1 for up to 50 images per class, 10 from 100 on."""
 
 
 class Dm(BothSides[DmSettings, None]):

@@ -29,7 +29,7 @@ class El2nSettings(ScoreSettings):
     """Settings of EL2N."""
 
     epoch: int = Field(2, ge=1)
-    """Epoch of each expert's training after which it is asked; at most squeeze.epochs. Early ones tell easy from hard,
+    """Epoch of each expert's training at which it is asked; at most squeeze.epochs. Early epochs tell easy from hard,
     late ones have learnt all images."""
 
 

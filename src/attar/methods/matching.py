@@ -52,33 +52,34 @@ class MatchingSettings(Config):
     """How images are looked at, and what each term weighs."""
 
     alpha_bn: float | Literal["auto"] = "auto"
-    """α, how much the BatchNorm statistics count beside the classes. A deeper teacher's statistics are larger, so a
-    number has to be tuned for each (published: 0.01 at 224 and 32 px, 1 at 64 px); auto measures them in the
-    teacher's own unit and needs no tuning."""
+    """α, the weight of the BatchNorm statistics relative to the classification loss. Deeper teachers have larger
+    statistics, so a number has to be tuned for each (published: 0.01 at 224 and 32 px, 1 at 64 px); auto measures them
+    in units of the teacher's own and needs no tuning."""
     first_weight: float = Field(10.0, ge=0)
-    """Weight w of the first BatchNorm layer's statistics; the other layers have 1."""
+    """Weight of the first BatchNorm layer's statistics; every other layer has 1."""
     alpha_tv: float = Field(0.0, ge=0)
     """Weight of the total variation, which smooths images; published: 0."""
     alpha_l2: float = Field(0.0, ge=0)
-    """Weight of the images' norm, which keeps pixels small; published: 0."""
+    """Weight of the images' L2 norm, which keeps pixels small; published: 0."""
     lr_images: float = Field(0.1, gt=0)
     """Learning rate of the images (Adam); published: 0.25 at 224 and 32 px, 0.1 at 64 px."""
     crop: bool = True
-    """Show the teacher a random crop of the images in each step, brought to the full size; false: whole images."""
+    """Show the teacher a random crop of the images in each step, resized to the full size; false: whole images."""
     crop_min_scale: float = Field(0.08, gt=0, le=1)
-    """Smallest part of the area that a crop covers."""
+    """Smallest fraction of the area that a crop covers."""
     curriculum: float = Field(0.0, ge=0, le=1)
-    """Begin with whole images, and let crops become smaller, down to crop_min_scale, over this part of all iterations
-    (1: all of them, as in CDA); 0: no curriculum, as published for SRe2L."""
+    """Begin with whole images and shrink the crops down to crop_min_scale over this fraction of the iterations (1: all
+    of them, as in CDA); 0: no curriculum, as published for SRe2L."""
     curriculum_shape: Literal["cosine", "linear", "step"] = "cosine"
-    """How crops become smaller there: along half a cosine, as CDA publishes, in a line, or all at once at its end."""
+    """How crops shrink under the curriculum: along half a cosine, as CDA publishes; linearly; or all at once at its
+    end."""
     flip: bool = True
     """Mirror half of the crops left to right; false for digits and other images that a mirror makes wrong."""
     roll_px: int = Field(32, ge=0)
-    """Shift the crops by up to this many pixels in both directions, around the border; at most half the size."""
+    """Shift the crops by up to this many pixels in both directions, wrapping around; at most half the size."""
     start: Start = "noise"
-    """What images begin as. noise: unit noise, as published; real: random real images of their class; patches: the
-    images of rded, stitched from the real crops that the teacher is surest of."""
+    """What the images start from. noise: unit noise, as published; real: random real images of their class; patches:
+    the images of rded, stitched from the real crops that the teacher is surest of."""
 
 
 def begin(

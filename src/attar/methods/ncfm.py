@@ -50,19 +50,19 @@ class NcfmSettings(BothSidesSettings):
     """Settings of the matching of characteristic functions."""
 
     num_real: int = Field(1024, ge=1)
-    """Real images of each class in a step, drawn anew."""
+    """Real images of each class in a step, drawn anew every time."""
     num_frequencies: int = Field(4096, ge=1)
     """Frequencies t at which the two functions are compared, drawn anew in each step."""
     amplitude: float = Field(0.5, ge=0, le=1)
     """α, the weight of the amplitudes' difference, which stands for diversity; the phases' weight is 1 - α."""
     weight: float = Field(300.0, gt=0)
-    """w, the weight of the distance beside the classification."""
+    """w, the weight of the distance relative to the classification loss."""
     calibration: float = Field(1.0, ge=0)
-    """v, the weight of the classification by the finished expert; 0 leaves it out."""
+    """v, the weight of the classification loss under the finished expert; 0 leaves it out."""
     lr_images: float = Field(0.04, gt=0)
     """Learning rate of the normalised images (Adam); published: 0.01 on pixels in 0..1, which is about 0.04 here."""
     augment: str = "color_crop_cutout"
-    """Random changes, the same for the real and the synthetic images of a class, all of them in turn."""
+    """Random augmentations, applied in sequence and shared by the real and the synthetic images of a class."""
 
 
 class Ncfm(BothSides[NcfmSettings, Trajectories]):

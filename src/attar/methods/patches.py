@@ -36,18 +36,18 @@ class PatchSettings(Config):
     """Which patches are cut from the real images, and how many an image holds."""
 
     candidates: int = Field(default=300, ge=1)
-    """Real images of each class, drawn at random, that patches are looked for in; more are drawn where the patches need
-    them, fewer where the class has no more."""
+    """How many real images of each class, drawn at random, are searched for patches; more where the patches need them,
+    fewer where the class has no more."""
     crops_per_image: int = Field(default=5, ge=1)
-    """Random crops tried in each, of which the one that the teacher is surest of is kept."""
+    """Random crops tried in each image; the one that the teacher is surest of is kept."""
     crop_min_scale: float = Field(default=0.08, gt=0, le=1)
-    """Smallest part of the area that a crop covers; 1: the whole image."""
+    """Smallest fraction of the area that a crop covers; 1: the whole image."""
     patches_per_image: Literal["auto", 1, 4, 9, 16] = "auto"
     """Patches stitched into each synthetic image; auto: 4 from 64 px on, 1 below."""
     pick: Literal["sure", "spread"] = "sure"
     """Which of these patches are taken. sure: those with the teacher's lowest loss, as published; spread: the surer
-    half is clustered by the teacher's features and the surest of each cluster taken, so that the class is shown in
-    its breadth."""
+    half is clustered by the teacher's features and the surest of each cluster taken, so that the variety of the class
+    is shown."""
 
 
 @dataclass(frozen=True)

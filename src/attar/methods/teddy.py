@@ -59,13 +59,13 @@ class TeddySettings(MatchingSettings):
     members: tuple[int, ...] | None = None
     """Numbers of the pool's members that images are matched under, 0 the weakest, -1 the strongest; none: all."""
     pick: Literal["uniform", "weak_to_strong", "strong_to_weak"] = "uniform"
-    """Which of them a step takes: a random one, or each in its turn, by strength."""
+    """Which of them a step uses: a random one, or each in turn, by strength."""
     sweeps: int = Field(1, ge=1)
-    """Times that these turns go through all members in the course of the iterations; many: a new one in each step."""
+    """How often these turns go through all members over the iterations; many: a new member in each step."""
     class_share: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = "auto"
-    """Part of the statistics' distance that is between those of each class, 1: all. A class needs several images in a
-    chunk (recover.chunk_size), or they can hardly be as varied as all real ones: auto is 1 where each class has five
-    there, else 0."""
+    """Fraction of the statistics' distance that is measured class by class, 1: all of it. A class needs several images
+    in a chunk (recover.chunk_size) to be as varied as all its real ones: auto is 1 where each class has five there,
+    else 0."""
 
 
 class Teddy(Optimised[TeddySettings, Pool]):

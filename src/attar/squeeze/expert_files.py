@@ -48,11 +48,11 @@ class ExpertSettings(TrainSection, Weights, Network):
     }
 
     num_experts: Annotated[int, Mark.GROWS] = Field(default=10, ge=1)
-    """How many experts are trained, each from its own initialisation; the papers use 100. Raise it in a run folder, and
-    those that are there are kept."""
+    """How many experts are trained, each from its own initialisation; the papers use 100. Raise it in a run folder and
+    the existing ones are kept."""
     experts_at_once: Annotated[int | Literal["auto"], Mark.HOW] = "auto"
-    """How many are trained in one computation, which small networks on a GPU gain from; auto: one on a CPU, on a GPU
-    what a few steps show to be fastest, as noted in squeeze/at-once.json. The last bits of a result depend on it."""
+    """How many are trained in one computation, which helps small networks on a GPU; auto: one on a CPU; on a GPU what a
+    few trial steps show to be fastest, recorded in squeeze/at-once.json. The last bits of a result depend on it."""
 
     @model_validator(mode="after")
     def _can_be_stacked(self) -> Self:

@@ -56,20 +56,21 @@ class PoolSettings(TeacherSettings, PoolKind):
     changed = {**TeacherSettings.changed, "epochs": 15}
 
     num_members: int = Field(6, ge=1)
-    """Members that a training of the kind prior leaves, after epochs that are evenly spread; the last is one."""
+    """How many members a training of the kind prior yields, from evenly spaced epochs; the last epoch is one of
+    them."""
     member_epochs: Annotated[tuple[int, ...], Mark.GROWS] = ()
-    """The epochs themselves, in place of num_members, such as [1, 2, 4, 8]; the training goes on to `epochs`."""
+    """The epochs themselves, instead of num_members, such as [1, 2, 4, 8]; the training still runs to `epochs`."""
     ratios: Annotated[tuple[float, ...], Mark.GROWS] = (0.2, 0.35, 0.5, 0.65, 0.8)
-    """Parts of each layer's channels that the copies of the kind post do without."""
+    """Fraction of each layer's channels that is pruned away, one copy of the kind post for each."""
     tune_epochs: int = Field(2, ge=0)
-    """Epochs that each copy is trained for, as the network was, but at tune_learning_rate and along a cosine."""
+    """Epochs that each copy is trained for: as the network was, but at tune_learning_rate and along a cosine."""
     tune_learning_rate: float = Field(0.01, gt=0, allow_inf_nan=False)
-    """Learning rate of these."""
+    """Learning rate of that training."""
     statistics_min_scale: float = Field(1.0, gt=0, le=1)
-    """What the real images' statistics are of: 1: whole images; below: one random crop of each, of at least this part
-    of its area, as recovery looks at synthetic ones."""
+    """Which views of the real images the statistics are measured on. 1: whole images; below: one random crop of each,
+    of at least this fraction of its area, as recovery sees synthetic ones."""
     members_in_memory: Annotated[int, Mark.HOW] = Field(default=0, ge=0)
-    """How many members are kept open while images are recovered; the others are read when their turn comes. 0: all."""
+    """How many members stay loaded while images are recovered; the others are read when their turn comes. 0: all."""
 
     @field_validator("member_epochs", "ratios")
     @classmethod

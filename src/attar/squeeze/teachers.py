@@ -60,16 +60,18 @@ class TeacherSettings(TrainSection, options.Weights, options.Network):
     }
 
     more_models: tuple[str, ...] = ()
-    """Further networks, trained alike: soft labels, and the crops that rded takes, go by the mean of all logits."""
+    """Further networks, trained in the same way; soft labels, and the crops that rded takes, follow the mean of all
+    logits."""
     weights_normalization: Literal[
         "auto", "source", "imagenet", "half", "unit", "cifar", "cifar100", "svhn", "mnist", "fashion-mnist"
     ] = "auto"
-    """What the images were normalised by that `weights` were trained on: source (as the source's are), constants of
-    published code, half (0.5 and 0.5), unit (pixels of 0..1). auto: as released weights and attar's own files say, else
-    what real images tell, whose statistics are held against the network's; the network's library is believed in doubt.
-    Whatever it is, the network goes on to see images so normalised, and the source's are as they are."""
+    """How the images were normalised that `weights` were trained on: source (as the source's are), the constants of
+    published code, half (0.5 and 0.5), unit (pixels in 0..1). auto: what released weights and attar's own files state,
+    else what real images show when their statistics are compared with the network's; in doubt, the convention of the
+    network's library. In any case the network keeps seeing images normalised in that way, and the source's own
+    normalisation stays."""
     weights_mean: tuple[float, ...] | None = None
-    """Mean of the pixels (0..1) per channel, in place of a name in weights_normalization."""
+    """Mean of the pixels (0..1) per channel, instead of a name in weights_normalization."""
     weights_std: tuple[float, ...] | None = None
     """Standard deviation of the pixels per channel that `weights` were trained with; goes with weights_mean."""
 

@@ -51,31 +51,32 @@ class RecoverSettings(Config):
     """The optimisation of the synthetic images."""
 
     iterations: int = Field(1000, ge=0)
-    """Steps of the optimiser; 0 leaves the images as the method began them."""
+    """Optimiser steps; 0 leaves the images as the method initialised them."""
     optimizer: Literal["sgd", "adam"] = "sgd"
-    """Optimiser of the images and of whatever else is learnt; the rates are the method's own settings."""
+    """Optimiser of the images and of anything else that is learnt; the learning rates are the method's own settings."""
     momentum: float = Field(0.5, ge=0, lt=1)
-    """Momentum of sgd, first beta of adam."""
+    """Momentum of sgd, or the first beta of adam."""
     second_beta: float = Field(0.999, ge=0, lt=1)
-    """Second beta of adam: the memory of the squared gradients; 0.9 in the published code of sre2l and CDA, as in the
-    defaults of sre2l and teddy."""
+    """Second beta of adam, the decay of the squared gradients. The published code of sre2l and CDA has 0.9, and so do
+    the defaults of sre2l and teddy."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rates over the iterations: as they are, or down to 0 along a cosine."""
+    """How learning rates change over the iterations: not at all, or down to 0 along a cosine."""
     chunk_size: int = Field(100, ge=1)
-    """Images that are made together, of as many different classes as fit, by methods that work chunk by chunk (sre2l,
-    rded). A larger chunk takes more memory and has steadier statistics. Other methods take all images at once."""
+    """How many images, of as many different classes as fit, are optimised together by methods that work chunk by chunk
+    (sre2l, rded). A larger chunk takes more memory and has steadier statistics. Other methods take all images at
+    once."""
     num_snapshots: int = Field(30, ge=0)
-    """Times at which the first images are kept on the way, evenly spread, for the animation in the report."""
+    """How many intermediate states of the first images are kept, evenly spaced, for the animation in the report."""
     num_states: int = Field(0, ge=0)
-    """Times on the way, evenly spread, at which all images are kept as they would be handed over, so that
-    evaluate.best_over_run can judge them; for methods whose images are made together (tesla, mtt)."""
+    """How many intermediate states of all images are kept, evenly spaced and in their final form, so that
+    evaluate.best_over_run can judge them; for methods that optimise all images together (tesla, mtt)."""
     draws_per_step: int = Field(1, ge=1)
-    """Gradients that each step averages, every one with random choices of its own: a stretch of an expert's training
-    (tesla, mtt), a look at the images (sre2l). More make a step steadier and take as many times longer; tesla and mtt
-    share them among processes, and one or several processes make the same images."""
+    """Gradients averaged in each step, every one with its own random choices: a stretch of an expert's training (tesla,
+    mtt), an augmentation of the images (sre2l). More make a step steadier and proportionally slower; tesla and mtt
+    share them among processes, and the images don't depend on how many processes there are."""
     ema: float = Field(0.0, ge=0, lt=1)
-    """Decay per step of a moving average of the images, and of whatever else is learnt (step size, label logits), which
-    then is the result; 0: no average, the last step is the result. 0.99 to 0.999 smooths a noisy end."""
+    """Decay per step of a moving average of the images and of anything else that is learnt (step size, label logits),
+    which becomes the result; 0: no average, the last step is the result. 0.99 to 0.999 smooths a noisy end."""
 
 
 def chunks(method: Method, settings: RecoverSettings) -> list[Tensor]:

@@ -43,21 +43,22 @@ class RelabelSettings(ViewSettings, Budget):
     """The labels of the distilled dataset."""
 
     labels: Literal["method", "teacher", "epochs", "online"] = "method"
-    """method: labels as the method hands them over, classes for most; teacher: one soft label an image, from the
-    squeezed networks; epochs: a soft label of each image for each epoch of training, of the image as it is cropped,
-    mirrored and mixed then; online: the same, made during training by the teacher, which is stored in place of the
-    labels."""
+    """method: labels as the method hands them over, mostly plain classes; teacher: one soft label per image, from the
+    squeezed networks; epochs: a soft label per image and epoch, for the view of it (cropped, mirrored, mixed) that
+    training will show in that epoch; online: the same, made during training by the teacher, which is stored instead of
+    the labels."""
     epochs: int | None = Field(None, ge=1)
-    """Epochs that labels are stored for; none: those that train has on soft labels. A longer training takes them
-    again, each image in an order of its own."""
+    """How many epochs of labels are stored; none: as many as train spends on soft labels. A longer training goes
+    through them again, in a different order for each image."""
     codec: str = "auto"
-    """How a label is stored: fp16 (all logits), q8 or q4 (8 or 4 bits a class), topk (the `keep` highest logits), pca
+    """How a label is stored: fp16 (all logits), q8 or q4 (8 or 4 bits per class), topk (the `keep` highest logits), pca
     (principal components of the logits, in `keep` bytes). auto: q8, or what label_budget chooses."""
     keep: int = Field(0, ge=0)
-    """How many logits topk keeps of a label, or how many bytes pca; 0: 10, or half the classes where that is less."""
+    """How many logits topk keeps of a label, or how many bytes pca takes; 0: 10, or half the classes if that is
+    less."""
     members: Literal["all", "strongest"] | tuple[int, ...] = "all"
-    """Which of the squeezed networks give labels, by the mean of their logits: all; strongest, by validation accuracy;
-    or a list of their numbers, in a pool 0 the weakest and -1 the strongest."""
+    """Which of the squeezed networks label, by the mean of their logits: all; strongest, by validation accuracy; or a
+    list of their numbers (in a pool, 0 is the weakest and -1 the strongest)."""
 
     @field_validator("members")
     @classmethod

@@ -33,92 +33,93 @@ class TrainSettings(LabelNoise, Supervision):
     epochs: int = Field(default=1000, ge=1)
     """Passes over the training images; the network after the last one is the result."""
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = 256
-    """Images in a batch; auto: by the number of images, 10 up to 50 of them, 50 up to 10,000, 100 beyond. Where memory
-    runs out, lower it and raise `accumulate` by the same factor: a step then has as many images, and there are as many
-    steps."""
+    """Images in a batch; auto: by the size of the set, 10 up to 50 images, 50 up to 10,000, 100 beyond. If memory runs
+    out, lower it and raise `accumulate` by the same factor: neither the images per step nor the number of steps
+    changes."""
     optimizer: str = "sgd"
-    """The optimiser of the network's weights: sgd, adam, adamw, muon (orthogonal steps of kernels and matrices, AdamW's
-    of the rest, at the same rate), or the name of any other of torch.optim or timm.optim, such as lamb or lion."""
+    """Optimiser of the network's weights: sgd, adam, adamw, muon (orthogonalised steps for kernels and matrices, AdamW
+    for the rest, at the same rate), or the name of any other in torch.optim or timm.optim, such as lamb or lion."""
     learning_rate: float = Field(default=0.01, gt=0, allow_inf_nan=False)
-    """Learning rate before the schedule; lower it where the loss diverges."""
+    """Learning rate before the schedule; lower it if the loss diverges."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of sgd, and of others that have one, such as muon, for which 0.95 is usual."""
     nesterov: bool = False
-    """Nesterov's form of the momentum of sgd."""
+    """Use Nesterov's form of momentum with sgd."""
     weight_decay: float = Field(default=5e-4, ge=0, allow_inf_nan=False)
-    """L2 penalty (sgd, adam) or decoupled decay (adamw); see decay_norms for what has it."""
+    """L2 penalty (sgd, adam) or decoupled decay (adamw); decay_norms says which parameters have it."""
     decay_norms: bool = True
-    """Whether norms and biases decay too. False: only weights of two dimensions and more do (matrices and kernels), as
-    RDED trains its students and SRe2L those on ImageNet-1K."""
+    """Whether norms and biases decay too. false: only weights of two or more dimensions do (matrices and kernels), as
+    in RDED's students and in SRe2L's on ImageNet-1K."""
     schedule: Literal["constant", "step", "cosine", "one-cycle"] = "step"
-    """Learning rate over the epochs: as it is, times 0.1 at each milestone, down to 0 along a cosine, or up for the
-    first three tenths and down to almost 0 (one-cycle; the momentum stays)."""
+    """Learning rate over the epochs: constant; times 0.1 at each milestone; down to 0 along a cosine; or up for the
+    first 30 % and then down to almost 0 (one-cycle; the momentum stays)."""
     milestones: tuple[float, ...] = (0.5,)
-    """Where the step schedule lowers the rate: fractions of all epochs (0.625), or whole epochs (150)."""
+    """Where the step schedule lowers the rate: as fractions of all epochs (0.625) or as whole epochs (150)."""
     warmup_epochs: int = Field(default=0, ge=0)
-    """Epochs over which the rate first rises in a line, from the part `warmup_start` of it."""
+    """Epochs of linear warm-up, starting at `warmup_start` times the rate."""
     warmup_start: float = Field(default=0.0, ge=0, lt=1)
-    """Where the warm-up begins, as a part of the rate; SRe2L's networks for Tiny-ImageNet: 0.01."""
+    """Where the warm-up starts, as a fraction of the rate; SRe2L's networks for Tiny-ImageNet: 0.01."""
     cosine_part: float = Field(default=1.0, gt=0, le=1)
-    """How much of the cosine is gone through: 1 ends at 0; 0.5 at half the rate, as RDED's students do."""
+    """How much of the cosine is used: 1 ends at 0; 0.5 at half the rate, as RDED's students do."""
     schedule_by: Literal["step", "epoch"] = "step"
-    """When the rate follows the schedule: at each step, or at the start of an epoch for all of it, as the code of SRe2L
-    and RDED does."""
+    """When the schedule changes the rate: at every step, or once at the start of each epoch, as the code of SRe2L and
+    RDED does."""
     augment: str = "dsa"
-    """Augmentation: dsa, dsa-noflip, none, or operations joined by '_' such as flip_crop. Not applied under soft labels
-    for every epoch, which bring their own (see `attar show relabel`)."""
+    """Augmentation: dsa, dsa-noflip, none, or operations joined by '_' such as flip_crop. Soft labels for every epoch
+    bring their own views, and this is then not applied (see `attar show relabel`)."""
     augment_mode: Mode | None = None
-    """Apply one operation per draw or all in turn; none: one for the dsa names, all for lists."""
+    """Apply one operation per draw, or all in turn; none: one for the dsa names, all for lists."""
     augment_per: Per = "operation"
-    """What has a draw of its own. batch: all images of a batch share one; operation: they share the operation that is
-    applied, and each has its own parameters of it, as published with dsa; image: each image has its own."""
+    """What is drawn separately. batch: all images of a batch share one draw; operation: they share the operation, and
+    each has its own parameters, as published with dsa; image: each image has its own operation and parameters."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of each target that is spread evenly over the classes."""
     ema: float = Field(default=0.0, ge=0, lt=1)
-    """Decay per step of a moving average of weights and BatchNorm statistics, which then is the result; 0: no average,
+    """Decay per step of a moving average of weights and BatchNorm statistics, which becomes the result; 0: no average,
     the last step is the result. 0.999 or more suits long trainings."""
     soft_loss: Literal["cross-entropy", "mse"] = "cross-entropy"
-    """What soft labels are learnt by. cross-entropy: with the teacher's probabilities, which has the gradient of their
-    divergence; mse: the mean square of the difference to the teacher's logits, at no temperature, for labels that are
-    made of views (relabel.labels epochs or online)."""
+    """Loss on soft labels. cross-entropy: with the teacher's probabilities, whose gradient is that of the KL
+    divergence; mse: the mean squared difference to the teacher's logits, without a temperature, for labels that are
+    made per view (relabel.labels epochs or online)."""
     hard_epochs: int = Field(default=0, ge=0)
-    """Under soft labels of views: how many of the epochs, in the middle, are on hard labels, with CutMix and much
-    smoothing (HALD). The labels of the others are all that is stored: 150 of 300 epochs halve them."""
+    """With soft labels per view: how many of the epochs, in the middle, use hard labels, with CutMix and strong
+    smoothing (HALD). Only the labels of the other epochs are stored: 150 of 300 halve them."""
     hard_smoothing: float = Field(default=0.8, ge=0, lt=1)
-    """Label smoothing of these epochs; HALD publishes 0.8."""
+    """Label smoothing in those epochs; HALD publishes 0.8."""
     hard_cutmix: float = Field(default=1.0, ge=0, le=1)
-    """Part of the batches of these epochs that are mixed by CutMix."""
+    """Fraction of the batches in those epochs that CutMix mixes."""
     temperature: float = Field(default=1.0, gt=0, le=1000)
-    """T of soft labels: the teacher's and the student's logits are divided by it. A higher one makes more
-    of the classes that the teacher holds for unlikely; SRe2L publishes 20."""
+    """T of soft labels: both the teacher's and the student's logits are divided by it. A higher T gives more weight to
+    the classes that the teacher finds unlikely; SRe2L publishes 20."""
     temperature_squared: bool = False
-    """Multiply the loss of soft labels by T², so that its gradient keeps its size; SRe2L does so at 64 px, not at
+    """Multiply the loss on soft labels by T², which keeps the size of its gradient; SRe2L does so at 64 px, but not at
     224."""
     cutmix: float = Field(default=0.0, ge=0, le=1)
-    """Part of the batches in which each image shows a box of another (CutMix); published: 0.5 on CIFAR, 1 on
+    """Fraction of batches in which each image shows a box of another (CutMix); published: 0.5 on CIFAR, 1 on
     ImageNet."""
     mixup: float = Field(default=0.0, ge=0, le=1)
-    """Part of the batches in which each image is blended with another (MixUp); published: 1."""
+    """Fraction of batches in which each image is blended with another (MixUp); published: 1."""
     mix_alpha: float = Field(default=1.0, gt=0)
-    """The share that is mixed is drawn from Beta(mix_alpha, mix_alpha); published: 1 on CIFAR."""
+    """The mixing ratio is drawn from Beta(mix_alpha, mix_alpha); published: 1 on CIFAR."""
     cutout_px: int = Field(default=0, ge=0)
-    """Side of a square that is blanked in each image (CutOut), part of it perhaps outside; published: 16 on CIFAR-10,
-    8 on CIFAR-100. 0: none."""
+    """Side of a square blanked in each image (CutOut), which may lie partly outside it; published: 16 on CIFAR-10, 8 on
+    CIFAR-100. 0: none."""
     randaugment: int = Field(default=0, ge=0, le=10)
-    """Operations of RandAugment on each image, after the augmentation; published: 2. 0: none."""
+    """How many RandAugment operations each image gets, after the augmentation; published: 2. 0: none."""
     randaugment_magnitude: int = Field(default=9, ge=0, le=30)
-    """How far these operations go, 0..30."""
+    """Magnitude of these operations, 0..30."""
     optimizer_options: dict[str, Any] = {}
     """Further options of the optimiser, such as {betas: [0.9, 0.99]}."""
     accumulate: int = Field(default=1, ge=1)
-    """Batches whose gradients are averaged for one step of the optimiser; the last step of an epoch may have fewer.
-    BatchNorm's statistics are of one batch. SRe2L publishes 2 batches of 512 at 224 px."""
+    """Batches whose gradients are averaged for one optimiser step; the last step of an epoch may have fewer.
+    BatchNorm's statistics are still of one batch. SRe2L publishes 2 batches of 512 at 224 px."""
     sync_batch_norm: bool = False
-    """Where several processes share each batch: BatchNorm normalises by the images of all of them, not by those of its
-    process. On GPUs only."""
+    """When several processes share each batch, normalise by the images of all of them rather than by each process's
+    own. GPUs only."""
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
-    """Layout of images and weights; the last bits of results differ. auto is channels_last on a CUDA device, and on a
-    processor for networks with BatchNorm, which take two thirds of the time so, or as long; others take longer."""
+    """Memory layout of images and weights; the last bits of results differ. auto: channels_last on a CUDA device, and
+    on a CPU for networks with BatchNorm, which then take two thirds of the time or as long as before; other networks
+    get slower."""
 
     @field_validator("augment")
     @classmethod

@@ -36,7 +36,7 @@ class CSKDSettings(Config):
     """Predictions of two images of one class."""
 
     weight: float = Field(default=1.0, ge=0)
-    """Weight of their agreement; published: 1, and 3 for fine-grained classes."""
+    """Weight of the consistency loss; published: 1, and 3 for fine-grained classes."""
     tau: float = Field(default=4.0, gt=0)
     """Temperature of both predictions."""
 

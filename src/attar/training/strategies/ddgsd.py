@@ -33,11 +33,11 @@ class DDGSDSettings(Config):
     """Two distorted views of each image."""
 
     alpha: float = Field(default=1.0, ge=0)
-    """Weight of the agreement of predictions."""
+    """Weight of the consistency of predictions."""
     tau: float = Field(default=3.0, gt=0)
     """Temperature of both predictions."""
     mu: float = Field(default=0.005, ge=0)
-    """Weight of the agreement of mean features."""
+    """Weight of the consistency of mean features."""
 
 
 class DDGSD(Strategy):

@@ -58,8 +58,8 @@ class DLBSettings(Config):
     tau: float = Field(default=3.0, gt=0)
     """Temperature of both predictions."""
     apart: bool = False
-    """Send the new half through the network and then the shared half, as the authors' code does: BatchNorm sees each
-    half by itself, and its running statistics have the shared half last."""
+    """Pass the new half through the network first and then the shared half, as the authors' code does: BatchNorm sees
+    each half by itself, and its running statistics are updated with the shared half last."""
 
 
 class DLB(Strategy):

@@ -35,7 +35,7 @@ class PSKDSettings(Config):
     """Progressive refinement of targets."""
 
     alpha: float = Field(default=0.8, ge=0, le=1)
-    """Part of the targets that is the network's own in the last epoch."""
+    """Weight of the network's own predictions in the targets of the last epoch."""
 
 
 class ProgressiveTargets(Strategy):

@@ -40,7 +40,7 @@ class ZipfLSSettings(Config):
     weight: float = Field(default=0.1, ge=0)
     """Weight of the divergence from the ranks; published: 0.1, and 1 for Tiny-ImageNet."""
     dense: bool = True
-    """Rank classes by the votes of all places of the last feature map, where there is one; false: by the logits."""
+    """Rank classes by votes over all positions of the last feature map, if there is one; false: by the logits."""
 
 
 class ZipfLabelSmoothing(Strategy):
