@@ -20,6 +20,7 @@ from attar.results.verdict import Words
 from attar.run import pipeline
 from attar.run.effort import cost_sentence
 from attar.run.settings import sections_of
+from attar.run.without_images import how_to_judge, last_stage, require_judges_if
 from attar.runtime.engine import Engine
 from attar.squeeze.expert_files import list_experts
 
@@ -73,11 +74,13 @@ def distill(asked: DistillOptions) -> Distillation:
         AttarError: one of its kinds, before any long work starts where it can be known then.
     """
     prepared = _prepared(asked, Path(asked.out) if asked.out else None, asked.until, fresh=asked.fresh)
-    if asked.until == "evaluate":
+    until = last_stage(prepared.source, asked.until)
+    require_judges_if(prepared.source, asked.until == "evaluate" and "until" in asked.model_fields_set)
+    if until == "evaluate":
         pipeline.require_judged(prepared)
     out = Path(asked.out) if asked.out else None
     with pipeline.start(prepared, out, fresh=asked.fresh, redo=asked.redo, quiet=asked.quiet) as run:
-        _tell_cost(run, asked.until, prepared.expected)
+        _tell_cost(run, until, prepared.expected)
         with _tracked(run, asked):
             return advance(run, asked.until)
 
@@ -98,6 +101,8 @@ def advance(run: pipeline.Run, until: Until) -> Distillation:
     """Do the stages of an open run up to `until`, then write the report."""
     from attar.report.page import write_report
 
+    if until != (until := last_stage(run.source, until)):
+        run.events.say(how_to_judge(run.source, str(run.folder.path)))
     evaluation = run.advance(until)
     return Distillation(
         path=run.folder.path,
@@ -116,7 +121,9 @@ def plan(asked: PlanOptions) -> Plan:
     prepared = _prepared(asked, None, "evaluate", fresh=True)
     settled = pipeline.with_precision(prepared.settings, prepared.source.task)
     run = settled.run
-    return replace(rehearse(settled, prepared.source, Engine(run.device, run.precision)), why=prepared.why)
+    until = last_stage(prepared.source, "evaluate")
+    found = rehearse(settled, prepared.source, Engine(run.device, run.precision), until=until)
+    return replace(found, why=prepared.why)
 
 
 @takes(ExpertsOptions)

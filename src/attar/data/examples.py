@@ -68,6 +68,7 @@ class Found:
         normalization: known beforehand; None has it measured.
         resolution: height and width in pixels that images are brought to unless someone says otherwise; None
             leaves them as they are.
+        without_images: whether there are classes alone, and no splits.
     """
 
     class_names: tuple[str, ...]
@@ -76,6 +77,7 @@ class Found:
     notes: list[str] = field(default_factory=list)
     normalization: Normalization | None = None
     resolution: int | None = None
+    without_images: bool = False
 
 
 def split_named(name: str) -> str | None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from attar.data.decoding import Decoded, Form, choose_form, decode
 from attar.data.examples import Examples, Found, check, quoted
 from attar.data.kinds import described
-from attar.data.loading import Content, Split, limit_indices, stratified_split
+from attar.data.loading import EVERY_BYTE, Content, MemorySplit, Split, limit_indices, stratified_split
 from attar.data.named import NAMED
 from attar.data.named.memory import PREFIX as MEMORY
 from attar.data.readers import READERS, addressed, recognised
@@ -64,9 +64,10 @@ class SourceSettings(Reading):
     zca_epsilon: float = Field(default=0.1, gt=0, le=1e6)
     """ε of that whitening, beside the variances of pixels in 0..1; directions that vary far less are scaled alike."""
     normalization: str = "own"
-    """What pixels are normalised by: own (mean and standard deviation of the training split), imagenet, cifar,
-    cifar100, mnist, fashion-mnist, svhn (constants of published code), half (0.5 and 0.5), unit (0 and 1), or numbers
-    such as 0.5,0.5,0.5/0.25,0.25,0.25 (means, then standard deviations). Other people's experts want theirs."""
+    """What pixels are normalised by: own (mean and standard deviation of the training split; imagenet where there are
+    class names alone), imagenet, cifar, cifar100, mnist, fashion-mnist, svhn (constants of published code), half (0.5
+    and 0.5), unit (0 and 1), or numbers such as 0.5,0.5,0.5/0.25,0.25,0.25 (means, then standard deviations). Other
+    people's experts want theirs."""
 
     @field_validator("normalization")
     @classmethod
@@ -124,6 +125,11 @@ class Source:
         return self._tested[1] if split == "test" else self.contents[split]
 
     @property
+    def has_images(self) -> bool:
+        """Whether there are images, and not class names alone."""
+        return len(self.train) > 0
+
+    @property
     def skipped_training(self) -> list[str]:
         """Images of the training and validation splits that couldn't be read."""
         return self.skipped[: len(self.skipped) - len(self.skipped_test)]
@@ -136,7 +142,12 @@ class Source:
 
 
 def open_source(
-    name: str, settings: SourceSettings | None = None, *, seed: int = 0, events: Events | None = None
+    name: str,
+    settings: SourceSettings | None = None,
+    *,
+    seed: int = 0,
+    events: Events | None = None,
+    without_images: bool = False,
 ) -> Source:
     """Open a source by name, path or hub address: list it, cut its splits, decode train and validation.
 
@@ -145,6 +156,7 @@ def open_source(
         settings: how to read it.
         seed: chooses which images `train_per_class` keeps, and nothing else.
         events: progress and notes go there.
+        without_images: whether class names alone will do, which have empty splits; DataError for them otherwise.
 
     Images of the source are not whitened yet, whatever `zca` says: see `whitened`.
     Raises ConfigError for an unknown name, or images too large for `zca`; DataError for anything wrong with the images.
@@ -153,6 +165,8 @@ def open_source(
     found = _find(name, settings, events)
     for note in found.notes:
         events.say(note)
+    if found.without_images:
+        return _of_classes(name, found, settings, allowed=without_images)
     check(found, name)
     parts = _parts(found, settings, seed)
     skipped: list[str] = []
@@ -200,6 +214,45 @@ def open_source(
         contents={"train": train.content, "validation": validation.content},
         how=settings,
         skipped_test=skipped_test,
+    )
+
+
+def _of_classes(name: str, found: Found, settings: SourceSettings, *, allowed: bool) -> Source:
+    """A source that names classes and has no images."""
+    if not allowed:
+        raise DataError(
+            f"{name} names classes and has no images",
+            expected="real images, to train networks on or to judge by",
+            fix="give a source of images here; `attar distill` makes a set of classes alone by sre2l, with --weights",
+        )
+    if settings.zca:
+        raise ConfigError(f"source.zca whitens images, and {name} has none", fix="--set source.zca=false")
+    size_px = settings.resolution or found.resolution
+    if size_px is None:
+        raise ConfigError(
+            f"{name} does not say how large images are",
+            expected="a resolution, that of the images that the network was trained on",
+            fix="pass a resolution, for example --resolution 224",
+        )
+    normalization = found.normalization or parse_normalization("imagenet")
+    if settings.normalization != "own":
+        normalization = parse_normalization(settings.normalization)
+    task = Task(found.class_names, len(normalization.mean), size_px, size_px, normalization)
+    nothing = MemorySplit(torch.zeros(0, *task.shape, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
+    content = Content(digest([]), EVERY_BYTE)
+    return Source(
+        name=name,
+        task=task,
+        train=nothing,
+        validation=nothing,
+        num_test=0,
+        licence=found.licence,
+        skipped=[],
+        fingerprint=digest([task.to_json(), "no images"]),
+        description=f"{task.num_classes} classes at {size_px}x{size_px} px, without images",
+        open_test=lambda: (nothing, content),
+        contents={"train": content, "validation": content},
+        how=settings,
     )
 
 

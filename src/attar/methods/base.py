@@ -211,6 +211,11 @@ class Selector(ABC, Generic[SettingsT, KnowledgeT]):
         return True
 
     @classmethod
+    def works_without_images(cls, settings: SettingsT) -> bool:
+        """Whether the knowledge is all that these settings need: `init` and `gradient` then look at no real image."""
+        return False
+
+    @classmethod
     def labeller(cls, settings: SettingsT, knowledge: KnowledgeT) -> Labeller | None:
         """Who makes the soft labels that images are handed over with, where by these settings the knowledge does.
 

@@ -114,6 +114,11 @@ class Sre2l(Optimised[Sre2lSettings, Teacher]):
         return settings.start != "noise"
 
     @classmethod
+    def works_without_images(cls, settings: Sre2lSettings) -> bool:
+        """Where images start as noise."""
+        return not cls.starts_from_real(settings)
+
+    @classmethod
     def keeps_pixels_valid(cls, settings: Sre2lSettings) -> bool:
         """Images end as whole 8-bit pixels."""
         return True

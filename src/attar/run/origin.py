@@ -32,6 +32,8 @@ def differs_from(distilled: Distilled, source: Source) -> tuple[str, ...]:
     A run folder that holds the dataset knows more of its source than the dataset itself.
     """
     made_from = distilled.info.get("source") or {}
+    if made_from.get("num_train_images") == 0:  # class names alone: no images were taken from anywhere
+        return ()
     before = {"fingerprint": made_from.get("fingerprint"), "training images": made_from.get("num_train_images")}
     manifest, now = distilled.path.resolve().parent / "squeeze" / MANIFEST, about_source(source)
     if not before["fingerprint"] or before["fingerprint"] == now["fingerprint"]:

@@ -44,6 +44,7 @@ from attar.run.settings import (
     with_models,
 )
 from attar.run.strips import keep_strips
+from attar.run.without_images import last_stage, require_no_need
 from attar.runtime.engine import Engine, device_named, hardware
 from attar.runtime.events import Events
 from attar.runtime.machine import require_threads
@@ -315,6 +316,7 @@ def prepare(
         why = [f"recipe {chosen.name}: made for this source, method and number of images", *why]
     if meant:
         why = [": ".join(meant), *why]
+    until = last_stage(opened, until)
     aim = None
     if asked is not None:
         left_open = method == "auto" and chosen is None
@@ -438,7 +440,7 @@ def resume(
     with _engine(settings, workers) as engine, _locked(folder, engine):
         events = Events(folder.events_path, quiet=quiet or not engine.leads)
         engine.warn(events.say)
-        source = open_source(str(settings.run.source), settings.source, events=events)
+        source = open_source(str(settings.run.source), settings.source, events=events, without_images=True)
         settings = with_models(settings, source.task)  # another protocol may have left its network to auto
         if redo or assignments:
             _check_models(settings, source)
@@ -482,7 +484,7 @@ def _resolve(
     if not resolved:
         raise errors[0]
     some = next(iter(resolved.values()))
-    source = open_source(str(some.run.source), some.source, events=events)
+    source = open_source(str(some.run.source), some.source, events=events, without_images=True)
     why: list[str] = []
     if named == "auto":
         named, reason = choose_method(source.task, some.run.ipc)
@@ -529,6 +531,9 @@ def _check_models(settings: Settings, source: Source) -> Settings:
         label_plan(
             relabelled, source.task.num_classes * settings.run.ipc, source.task.num_classes, settings.train.soft_epochs
         )
+    if not source.has_images:
+        require_no_need(settings, source)
+        return settings
     counts = source.train.labels.bincount(minlength=source.task.num_classes)
     least = int(counts.argmin())
     needs_real = settings.method.starts_from_real(settings.sections["method"])

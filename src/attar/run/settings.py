@@ -150,6 +150,8 @@ def source_name(source: str) -> str:
     """A source without the place where it lies on this machine."""
     if source.startswith("wds:"):
         return f"wds:{source.removeprefix('wds:').rstrip('/').rpartition('/')[2]}"
+    if source.startswith("classes:") and (file := Path(source.removeprefix("classes:"))).is_file():
+        return f"classes:{file.name}"
     return Path(source).resolve().name if Path(source).exists() else source
 
 

@@ -15,8 +15,11 @@ from attar.runtime.seeding import generator
 def keep_strips(folder: Path, source: Source, most: int) -> None:
     """Keep up to `most` training images of each class in `folder`, the same for every run of a source; 0 removes them.
 
-    Of many classes those are taken that a page shows. What is there and of the same images stays.
+    A source without images leaves what is there. Of many classes those are taken that a page shows. What is there and
+    of the same images stays.
     """
+    if not source.has_images:
+        return
     if not most:
         (folder / strips.STRIPS).unlink(missing_ok=True)
         return

@@ -98,6 +98,10 @@ class Knowledge(ABC, Generic[SettingsT, OpenedT]):
     def require_network(self, network: nn.Module) -> None:
         """Raise ConfigError where this network cannot be squeezed into such knowledge."""
 
+    def needs_images(self, settings: SettingsT) -> str | None:
+        """Why `make` needs real images by these settings, a sentence; None where it needs none."""
+        return f"squeeze makes its {self.name} from real images"
+
     def meant_by(self, given: Mapping[str, Any]) -> str | None:
         """Why these values of `squeeze` can only be meant for this kind; None where they may be for others."""
         return None

@@ -45,5 +45,8 @@ class NoKnowledge(Knowledge[NoSqueeze, None]):
         """It costs nothing."""
         return []
 
+    def needs_images(self, settings: NoSqueeze) -> None:
+        """Nothing is made of them."""
+
     def labeller(self, opened: None, members: Members) -> None:
         """Nobody."""

@@ -161,8 +161,10 @@ class TeacherKnowledge(Knowledge[TeacherSettings, TrainedTeacher]):
         return TrainedTeacher(folder, task, engine)
 
     def stand_in(self, settings: TeacherSettings, labels: Tensor, num_classes: int) -> tuple[TeacherSettings, Tensor]:
-        """Networks that have seen a few images once."""
+        """Networks that have seen a few images once; the given weights themselves where there are no images."""
         require_weights(settings)
+        if not len(labels):
+            return settings, torch.arange(0)
         return settings.model_copy(update=ONE_EPOCH), torch.arange(min(STAND_IN_IMAGES, len(labels)))
 
     def rehearse(self, settings: TeacherSettings, rehearsal: Rehearsal) -> list[Estimate]:
@@ -192,6 +194,13 @@ class TeacherKnowledge(Knowledge[TeacherSettings, TrainedTeacher]):
     def guides(self, settings: TeacherSettings) -> tuple[str, ...]:
         """squeeze.model alone."""
         return settings.models[:1]
+
+    def needs_images(self, settings: TeacherSettings) -> str | None:
+        """Unless weights are given, and of one network alone."""
+        if settings.weights and not settings.more_models:
+            return None
+        trained = settings.more_models[0] if settings.weights else settings.model
+        return f"squeeze trains {trained} on real images; --weights takes weights that others trained"
 
     def meant_by(self, given: Mapping[str, Any]) -> str | None:
         """Weights, several networks, or one with BatchNorm, which experts cannot have."""
@@ -299,6 +308,13 @@ class Making:
             found = Found(parse_normalization(name, channels), name, "stated")
         if found is None:
             found = find_normalization(network, model_name, self.data, task, channels, self.seed, self.engine)
+            if found.by == "assumed" and not len(self.data):
+                raise ConfigError(
+                    f"nothing says how the images were normalised that {model_name} was trained on, and there are no "
+                    "real images to tell",
+                    expected="squeeze.weights_normalization, or squeeze.weights_mean and squeeze.weights_std",
+                    fix="for example --set squeeze.weights_normalization=imagenet",
+                )
         if len(found.normalization.mean) != channels:
             raise ConfigError(
                 f"the weights' normalisation has {len(found.normalization.mean)} channels and the network takes "

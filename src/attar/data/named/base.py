@@ -23,6 +23,8 @@ class NamedSource:
     read: Callable[[Path | None, bool], Found]
     """From `data_dir`, the folder that the user names or None, and `download`, whether missing files may be fetched
     into it. Raises DataError where files are needed and missing, or aren't the ones that were published."""
+    without_images: Callable[[], Found] | None = None
+    """Its classes, and what else is known of it, where they can be told without its images."""
 
 
 def of_arrays(pixels: Pixels, labels: list[int], what: str) -> Examples:

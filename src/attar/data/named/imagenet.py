@@ -85,6 +85,13 @@ def read_imagenet(name: str, data_dir: Path | None, download: bool = False) -> F
         raise DataError(f"{root} can't be read: {error}", fix="check its permissions, or unpack it again") from error
 
 
+def classes_of(name: str) -> Found:
+    """Name the classes of ImageNet-1K or of a subset, as `read_imagenet` does; there are no images."""
+    known, synonyms = _wordnet()
+    ids, size_px = (SUBSETS[name], SUBSET_RESOLUTION) if name in SUBSETS else (sorted(known), RESOLUTION)
+    return Found(readable(ids, synonyms), {}, normalization=NORMALIZATION, resolution=size_px, without_images=True)
+
+
 def readable(ids: Sequence[str], synonyms: Mapping[str, str]) -> tuple[str, ...]:
     """Name classes by the first of their synonyms (`goldfish, Carassius auratus`), all of them differently."""
     words = [synonyms.get(wordnet_id, wordnet_id).split(",")[0].strip() for wordnet_id in ids]
@@ -192,4 +199,9 @@ _ABOUT = {
         )
     },
 }
-SOURCES = tuple(NamedSource(name, _ABOUT[name], partial(read_imagenet, name)) for name in IMAGENETS)
+SOURCES = tuple(
+    NamedSource(
+        name, _ABOUT[name], partial(read_imagenet, name), None if name == IMAGENETS[0] else partial(classes_of, name)
+    )
+    for name in IMAGENETS
+)

@@ -1,0 +1,124 @@
+"""Runs from class names and a teacher that others trained: no real image until the result is judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import attar
+from attar.errors import AttarError, ConfigError, DataError
+from attar.models.checkpoints import read_state
+
+TOY = {"recover.iterations": 4, "recover.num_snapshots": 2, "train.epochs": 2, "evaluate.full_epochs": 1}
+MODEL = "convnet-d2-w8-batch"
+
+
+@pytest.fixture(scope="module")
+def real() -> attar.Source:
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.arange(3).repeat(20)
+    images = 0.5 * torch.rand(3, 3, 8, 8, generator=rng)[labels] + 0.5 * torch.rand(60, 3, 8, 8, generator=rng)
+    return attar.open((images, labels), class_names=["pike", "newt", "crow"])
+
+
+@pytest.fixture(scope="module")
+def teacher(real: attar.Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("teacher")
+    settings = {"squeeze.epochs": 1, "squeeze.warmup_epochs": 0}
+    attar.distill(real, "sre2l", 1, recipe="none", model=MODEL, out=out, until="squeeze", settings=settings)
+    return out / "squeeze" / "teacher.safetensors"
+
+
+def distill(teacher: Path | None, out: Path, method: str = "sre2l", classes: str = "pike,newt,crow", **more):
+    settings = {**TOY, **more.pop("settings", {})}
+    given = {"recipe": "none", "resolution": 8, "model": MODEL, **more}
+    return attar.distill(f"classes:{classes}", method, 2, weights=teacher, out=out, settings=settings, **given)
+
+
+@pytest.fixture(scope="module")
+def made(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> attar.Distillation:
+    return distill(teacher, tmp_path_factory.mktemp("made"))
+
+
+def test_a_teacher_and_names_are_enough(made: attar.Distillation) -> None:
+    tiny = made.load()
+    assert tiny.images.shape == (6, 3, 8, 8)
+    assert tiny.task.class_names == ("pike", "newt", "crow")
+    assert tiny.label_kind == "epochs"
+    assert not made.records
+    assert made.report is None
+    assert not (made.path / "real.safetensors").exists()
+    assert tiny.info["command"].startswith("attar distill classes:pike,newt,crow --method sre2l --ipc 2")
+
+
+def test_the_same_again_and_resuming_do_nothing_anew(made: attar.Distillation, teacher: Path) -> None:
+    before = (made.path / "recover" / "manifest.json").stat().st_mtime_ns
+    assert distill(teacher, made.path).distilled == made.distilled
+    assert attar.resume(made.path).distilled == made.distilled
+    assert (made.path / "recover" / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_real_images_judge_it_in_its_own_folder(made: attar.Distillation, real: attar.Source) -> None:
+    training = {"train.epochs": 2, "evaluate.full_epochs": 1}
+    found = attar.evaluate(made.distilled, real, seeds=1, settings=training)
+    assert {record.subject for record in found.records} == {
+        *("distilled", "distilled, hard labels", "random", "random, hard labels", "full")
+    }
+    assert found.report == made.path / "report.html"
+
+
+def test_some_of_the_teachers_classes_take_their_rows(teacher: Path, tmp_path: Path) -> None:
+    run = distill(teacher, tmp_path, classes="crow,pike", until="squeeze")
+    ours, _ = read_state(run.path / "squeeze" / "teacher.safetensors")
+    theirs, _ = read_state(teacher)
+    (last,) = [name for name, value in theirs.items() if value.ndim == 2]
+    assert torch.equal(ours[last], theirs[last][[2, 0]])
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "says"),
+    [
+        ("sre2l", {"weights": None}, "squeeze trains convnet-d2-w8-batch on real images"),
+        ("sre2l", {"settings": {"squeeze.more_models": [MODEL]}}, "squeeze trains convnet-d2-w8-batch"),
+        ("sre2l", {"settings": {"method.start": "real"}}, "method.start=noise"),
+        ("rded", {"settings": {"recover.iterations": 0}}, "rded needs some"),
+        ("sre2l", {"until": "evaluate"}, "attar evaluate RUN --source"),
+        ("sre2l", {"classes": "pike,eel"}, "no class of theirs is called 'eel'"),
+    ],
+)
+def test_what_needs_real_images_says_so_at_once(
+    teacher: Path, tmp_path: Path, method: str, more: dict, says: str
+) -> None:
+    given = {"teacher": teacher, **more}
+    if "weights" in given:
+        given["teacher"] = given.pop("weights")
+    with pytest.raises(AttarError, match=says):
+        distill(given.pop("teacher"), tmp_path / "run", method, **given)
+    assert not (tmp_path / "run" / "recover").exists()
+
+
+def test_nothing_else_takes_class_names_for_images(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no images"):
+        attar.train("classes:a,b", "convnet-d2-w8", resolution=8, out=tmp_path)
+    with pytest.raises(DataError, match="has no images"):
+        attar.open("classes:a,b", resolution=8)
+
+
+def test_weights_that_say_nothing_of_their_normalisation_ask_for_it(teacher: Path, tmp_path: Path) -> None:
+    state, _ = read_state(teacher)
+    save_file(state, tmp_path / "plain.safetensors")
+    with pytest.raises(ConfigError, match="weights_normalization=imagenet"):
+        distill(tmp_path / "plain.safetensors", tmp_path / "run", until="squeeze")
+    stated = {"squeeze.weights_normalization": "half"}
+    run = distill(tmp_path / "plain.safetensors", tmp_path / "other", until="squeeze", settings=stated)
+    assert (run.path / "squeeze" / "teacher.safetensors").is_file()
+
+
+def test_a_plan_ends_where_the_run_does(teacher: Path) -> None:
+    plan = attar.plan(
+        "classes:pike,newt,crow", "sre2l", 2, recipe="none", model=MODEL, weights=teacher, resolution=8, settings=TOY
+    )
+    assert {estimate.stage.split()[0] for estimate in plan.estimates} == {"squeeze", "begin", "recover", "relabel"}
