@@ -324,7 +324,8 @@ def test_sources_are_listed() -> None:
     by_name |= {"flowers102", "oxford-pets", "food101", "caltech101"}
     by_name |= {f"imagenet-{name}" for name in ("nette", "woof", "fruit", "meow", "squawk", "yellow")}
     assert by_name == set(NAMED)
-    places = {"ARCHIVE", "CSV", "FOLDER", "NPZ", "PARQUET", "SAVED", "hf:OWNER/NAME", "medmnist:NAME", "wds:PATTERN"}
+    places = {"ARCHIVE", "CSV", "FOLDER", "NPZ", "PARQUET", "SAVED"}
+    places |= {"classes:NAMES", "hf:OWNER/NAME", "medmnist:NAME", "wds:PATTERN"}
     assert {name for name, _ in PLACES} == places
 
 
