@@ -53,6 +53,7 @@ class _MadeUpTeacher:
     def __init__(self) -> None:
         with seeding.scoped(0, "teacher"):
             self.model: nn.Module = ConvNet(3, 1, 8, 8, depth=1, width=4, norm="batch").eval()
+        self.models = (self.model,)
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits (b, 3)."""

@@ -8,6 +8,7 @@ from attar.runtime import seeding
 from attar.testing import TASK, MadeUpExperts, MethodCase, check_explained
 
 EXTRA = {
+    "fadrm": [{}, {"start": "real"}],
     "tesla": [{}, {"gradient": "published"}, {"labels": "expert"}, {"labels": "learnt"}, {"start": "noise"}],
     "teddy": [{}, {"class_share": 0.5}, {"start": "real"}, {"pick": "strong_to_weak", "members": [0, -1]}],
 }

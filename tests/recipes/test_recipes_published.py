@@ -4,7 +4,8 @@ A recipe that claims published settings, whole or in part, has a row for each va
 the papers; for SRe2L its scripts (recover*.sh, relabel.sh, train_FKD.sh, squeeze_cifar.py, relabel_cifar.py) and those
 of its authors' tiny-imagenet repository (train_rn18.sh, train_kd.sh); for RDED argument.py, validation/main.py and
 scripts/; for trajectory matching the table in MTT's appendix, buffer.py, distill.py and TESLA's README, and
-configs/ of DATM and PAD; for distribution matching main_DM.py and utils.py.
+configs/ of DATM and PAD; for distribution matching main_DM.py and utils.py; for FADRM its scripts (recover/, relabel/,
+validate/), recover.py and train_fkd.py.
 """
 
 from __future__ import annotations
@@ -155,6 +156,34 @@ RDED = facts(
 WHOLE = facts(method__patches_per_image=1, relabel__min_scale=1.0, relabel__shuffle_patches=1)
 STITCHED = facts(method__patches_per_image=4, relabel__min_scale=0.5, relabel__shuffle_patches=2)
 
+
+def blocks(rate: float, roll: int, sides: tuple[float, ...], *, epochs: int, part: float) -> Facts:
+    """FADRM's rate, roll, sides of its blocks of 500 steps, and the epochs and the part of the cosine of students."""
+    return facts(
+        ADAMW,
+        RECOVER,
+        CROPS,
+        method__start="patches",
+        method__residual=0.5,
+        method__sides=sides,
+        method__alpha_bn=0.01,
+        method__lr_images=rate,
+        method__roll_px=roll,
+        recover__iterations=500 * len(sides),
+        recover__second_beta=0.9,
+        relabel__mix="cutmix",
+        relabel__mix_alpha=1.0,
+        relabel__min_scale=0.08,
+        train__epochs=epochs,
+        train__batch_size=8,
+        train__accumulate=2,
+        train__decay_norms=False,
+        train__cosine_part=part,
+        train__temperature=20.0,
+        evaluate__test_every=10,
+    )
+
+
 # --- Trajectory matching ------------------------------------------------------------------------------------------
 
 
@@ -270,6 +299,13 @@ PUBLISHED: dict[str, Facts] = {
         f"rded-imagenet-1k-ipc{i}": facts(RELEASED, RDED, STITCHED, relabel__labels="online", train__batch_size=batch)
         for i, batch in ((10, 100), (50, 200))
     },
+    **{
+        f"fadrm-imagenet-1k-ipc{i}": facts(RELEASED, blocks(0.25, 32, (0.893, 1, 0.893, 1), epochs=300, part=part))
+        for i, part in ((10, 0.5), (50, 1.0))
+    },
+    "fadrm-tiny-imagenet-ipc50": facts(TEACHER_64, blocks(0.01, 4, (1, 1), epochs=300, part=1.0)),
+    "fadrm-cifar100-ipc50": facts(TEACHER_32, blocks(0.25, 4, (1, 1, 1, 1), epochs=1000, part=1.0)),
+    "fadrm-plus-cifar100-ipc10": facts(TEACHER_32, blocks(0.25, 4, (1, 1, 1, 1), epochs=1000, part=0.5)),
     **{f"teddy-imagenet-1k-ipc{i}": facts(RELEASED, CROPS, STUDENT_224) for i in (10, 50)},
     "teddy-tiny-imagenet-ipc50": facts(TEACHER_64, CROPS, STUDENT_64),
     "tesla-cifar10-ipc1": facts(matched(50, 2, 2, zca=True), WIDTH_32),

@@ -143,6 +143,61 @@ def test_stopped_and_gone_on_gives_the_same_bytes(
     assert one == two
 
 
+class Growing(Noisy):
+    """Images are 2 px in the first third and 4 px later, with something added to them at each turn."""
+
+    def init(self, picked: Any, real: Any, knowledge: Any, rngs: Any) -> Synthetic:
+        images = torch.randn(len(picked), 1, 2, 2, generator=rngs())
+        fixed = {"added": torch.randn(len(picked), *TASK.shape, generator=rngs("added"))}
+        return Synthetic(self.labels()[picked], {"images": images, "log_rate": torch.tensor(-1.0)}, fixed)
+
+    def turns(self) -> tuple[float, ...]:
+        return (1 / 3, 2 / 3)
+
+    def turn(self, synthetic: Synthetic, k: int) -> None:
+        synthetic.variables["images"] = (k + 1) * synthetic.fixed["added"] + self.decode(synthetic)
+
+    def decode(self, synthetic: Synthetic) -> torch.Tensor:
+        images = synthetic.variables["images"]
+        return images.repeat_interleave(2, 2).repeat_interleave(2, 3) if images.shape[2] == 2 else images
+
+
+@pytest.mark.parametrize("stop_at", [3, 4, 5, 9])
+def test_a_turn_changes_shapes_once_and_a_run_goes_on_around_it(
+    stop_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"optimizer": "adam", "ema": 0.8}
+    monkeypatch.setattr("attar.stages.recover.CHECKPOINT_EVERY_S", -1.0)
+    growing, take, began = Growing(NoisySettings(), TASK, 2), _Loop._step, list[int]()
+    monkeypatch.setattr(_Loop, "_begin_anew", _counted(_Loop._begin_anew, began))
+    run(tmp_path / "unbroken", method=growing, **settings)
+    assert len(began) == 3, "at the start and at each turn"
+
+    def interrupted(loop: _Loop, step: int) -> Any:
+        if step == stop_at:
+            raise KeyboardInterrupt
+        return take(loop, step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_Loop, "_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "broken", method=growing, **settings)
+    run(tmp_path / "broken", method=growing, **settings)
+    one, two = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*.safetensors")}
+        for name in ("unbroken", "broken")
+    )
+    assert one == two
+
+
+def _counted(method: Any, calls: list[int]) -> Any:
+    def counted(loop: _Loop) -> None:
+        calls.append(1)
+        method(loop)
+
+    return counted
+
+
 def test_a_step_takes_the_mean_of_its_draws_and_the_first_is_the_only_one_of_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,7 +81,7 @@ class Watched:
     """A frozen copy of a network whose BatchNorms are watched.
 
     Args:
-        model: its weights are copied; it must hold a BatchNorm with running statistics.
+        model: its weights are copied; without a BatchNorm that has running statistics the sum of R_l is 0.
         first_weight: w of the first layer; those of the others are 1.
         targets: statistics of each BatchNorm's input to hold it against, on the model's device and in the order of
             `attar.models.norms.batch_norms`; None: those that were learnt.
@@ -93,7 +93,7 @@ class Watched:
         frozen = _replaced(copy.deepcopy(model)).eval().requires_grad_(False)
         self.model: nn.Module = frozen.to(memory_format=torch.channels_last)
         self.norms = [module for module in self.model.modules() if isinstance(module, WatchedNorm)]
-        self.weights = [first_weight] + [1.0] * (len(self.norms) - 1)
+        self.weights = [first_weight if k == 0 else 1.0 for k in range(len(self.norms))]
         self._scale: float | None = None
         for norm, target in zip(self.norms, targets or (), strict=targets is not None):
             norm.target = target
@@ -112,7 +112,8 @@ class Watched:
         terms = [w * one for w, norm in zip(self.weights, self.norms, strict=True) for one in norm.distances]
         for norm in self.norms:
             norm.distances.clear()
-        return logits.to(precise(logits)), torch.stack(terms).sum()
+        logits = logits.to(precise(logits))
+        return logits, torch.stack(terms).sum() if terms else logits.new_zeros(())
 
     def scale(self) -> float:
         """The weighted sum of ||std_l||_2 + ||var_l||_2 of the targets: the unit in which R is large or small."""

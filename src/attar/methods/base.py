@@ -59,6 +59,8 @@ class Teacher(Labeller, Protocol):
 
     model: nn.Module
     """The first network, in evaluation mode: logits (b, classes) for normalised images (b, c, h, w)."""
+    models: tuple[nn.Module, ...]
+    """All networks, the first one first, each as `model` is."""
 
     def features(self, images: Tensor) -> Tensor:
         """Input (b, d) of the first network's last linear layer for normalised images (b, c, h, w)."""
@@ -118,10 +120,14 @@ class Synthetic:
 
     `labels` (n,) int64 are the classes of the images and stay; `variables` are optimised: `images`
     (n, c, h, w) normalised, or what a method decodes them from, and what else it needs, such as a step size.
+    `fixed` is what `init` leaves beside them for later steps, such as real images: it is not optimised, and `init`
+    makes it again where a run goes on. `taken` counts the steps that the loop has taken.
     """
 
     labels: Tensor
     variables: dict[str, Tensor] = field(default_factory=dict)
+    fixed: dict[str, Tensor] = field(default_factory=dict)
+    taken: int = 0
 
 
 class Images(Protocol):
@@ -308,6 +314,16 @@ class Optimised(Selector[SettingsT, KnowledgeT]):
         variables are something else than the images. Differentiable by the variables, and the same at every call.
         """
         return synthetic.variables["images"]
+
+    def turns(self) -> tuple[float, ...]:
+        """Parts of all iterations, ascending between 0 and 1, after which `turn` is called.
+
+        The optimiser begins anew there, as does the average of `recover.ema`; the schedule of its rates goes on.
+        """
+        return ()
+
+    def turn(self, synthetic: Synthetic, k: int) -> None:
+        """Put other variables, which may have other shapes, into `synthetic.variables` at turn `k`, the first 0."""
 
     def limits(self) -> dict[str, tuple[float, float]]:
         """Range of a variable, beside the images, outside which the run has gone astray and is stopped."""

@@ -106,10 +106,11 @@ def alpha_of(settings: MatchingSettings, watched: Watched) -> float:
     return AUTO_ALPHA / watched.scale() if settings.alpha_bn == "auto" else float(settings.alpha_bn)
 
 
-def look(settings: MatchingSettings, task: Task, images: Tensor, rng: torch.Generator, done: float) -> Tensor:
+def look(settings: MatchingSettings, images: Tensor, rng: torch.Generator, done: float) -> Tensor:
     """One draw of a(x) for a chunk (b, c, h, w): a random crop back to full size, flip and roll."""
     crops = MultiCrop(crop=settings.crop, flip=settings.flip, roll_px=settings.roll_px)
-    return crops.apply(images, crops.draw(rng, task.shape, smallest_crop(settings, done)))
+    channels, height, width = images.shape[1:]
+    return crops.apply(images, crops.draw(rng, (channels, height, width), smallest_crop(settings, done)))
 
 
 def smallest_crop(settings: MatchingSettings, done: float) -> float:

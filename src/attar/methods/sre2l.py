@@ -86,7 +86,7 @@ class Sre2l(Optimised[Sre2lSettings, Teacher]):
         labels = synthetic.labels[picked]
         images = synthetic.variables["images"][picked].detach().requires_grad_()
 
-        views = matching.look(settings, self.task, images, rng, done)
+        views = matching.look(settings, images, rng, done)
         logits, statistics = teacher(views)  # Σ_l w_l ( ||μ_l - mean_l||₂ + ||σ²_l - var_l||₂ )
         classification = F.cross_entropy(logits, labels)
         loss = classification + matching.alpha_of(settings, teacher) * statistics

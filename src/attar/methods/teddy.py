@@ -112,7 +112,7 @@ class Teddy(Optimised[TeddySettings, Pool]):
         images = synthetic.variables["images"][picked].detach().requires_grad_()
 
         member = self._watch(knowledge, self.pick(knowledge.num_members, rng, done))
-        views = matching.look(settings, self.task, images, rng, done)
+        views = matching.look(settings, images, rng, done)
         logits, statistics = member(views, labels=labels, class_share=self.class_share(labels))
         classification = F.cross_entropy(logits, labels)
         loss = classification + matching.alpha_of(settings, member) * statistics

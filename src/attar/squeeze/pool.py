@@ -202,6 +202,11 @@ class TrainedPool:
         """The strongest member, by validation accuracy."""
         return self._strongest.model
 
+    @property
+    def models(self) -> tuple[nn.Module, ...]:
+        """All members' networks, opened together when first asked for."""
+        return self._all.models
+
     def features(self, images: Tensor) -> Tensor:
         """Input (b, d) of the strongest member's last linear layer for normalised images (b, c, h, w)."""
         return self._strongest.features(images)

@@ -145,6 +145,12 @@ def state_steps(settings: RecoverSettings) -> set[int]:
     return {round(k * settings.iterations / parts) for k in range(1, parts)} - {0, settings.iterations}
 
 
+def turn_steps(method: Optimised[Any, Any], settings: RecoverSettings) -> dict[int, int]:
+    """Steps after which the method turns to something else, and the number of the turn."""
+    steps = {round(part * settings.iterations): k for k, part in enumerate(method.turns())}
+    return {step: k for step, k in steps.items() if 0 < step < settings.iterations}
+
+
 def _together(method: Method, settings: RecoverSettings, engine: Engine, events: Events) -> Team | None:
     """Who takes steps together: this process alone where chunks are shared; None where it has nothing to do."""
     if method.separable:
@@ -169,8 +175,10 @@ def _begin(
     engine: Engine,
 ) -> Synthetic:
     state = method.init(picked, real, knowledge, partial(generator, seed, "recover", "init"))
-    variables = {name: value.to(engine.device) for name, value in state.variables.items()}
-    return Synthetic(state.labels.to(engine.device), variables)
+    variables, fixed = (
+        {name: value.to(engine.device) for name, value in tensors.items()} for tensors in (state.variables, state.fixed)
+    )
+    return Synthetic(state.labels.to(engine.device), variables, fixed)
 
 
 class _Loop(Generic[KnowledgeT]):
@@ -196,8 +204,8 @@ class _Loop(Generic[KnowledgeT]):
         self.engine, self.events, self.team = engine, events, members or Team()
         self.checkpoint = folder / f"checkpoint-{chunk:05d}.safetensors"
         self.rates = method.learning_rates()
-        self.optimizer = _optimizer(synthetic.variables, self.rates, settings, method.momenta())
-        self.average = Average(synthetic.variables, settings.ema)
+        self.turns = turn_steps(method, settings)
+        self._begin_anew()
         self.snapshots = snapshot_steps(settings) if chunk == 0 else set()
         self.states = set() if method.separable else state_steps(settings)
         self.event_every = max(1, math.ceil(settings.iterations * min(num_chunks, 20) / MAX_EVENTS))
@@ -213,7 +221,14 @@ class _Loop(Generic[KnowledgeT]):
 
     def result(self) -> Synthetic:
         """The state that is handed over: the last one, or the average where one is asked for."""
-        return Synthetic(self.synthetic.labels, {**self.synthetic.variables, **self.average.state()})
+        now = self.synthetic
+        return Synthetic(now.labels, {**now.variables, **self.average.state()}, now.fixed, now.taken)
+
+    def _begin_anew(self) -> None:
+        """A new optimiser, and a new average, of the variables as they are."""
+        variables = self.synthetic.variables
+        self.optimizer = _optimizer(variables, self.rates, self.settings, self.method.momenta())
+        self.average = Average(variables, self.settings.ema)
 
     def run(self, bar: Progress) -> None:
         step = self._resume()
@@ -244,6 +259,7 @@ class _Loop(Generic[KnowledgeT]):
                 saved_s = time.monotonic()
 
     def _step(self, step: int) -> tuple[dict[str, Tensor], Mapping[str, float | Tensor]]:
+        self.synthetic.taken = step
         gradients, metrics = self._gradient(step)
         before = {}
         if self.careful:
@@ -259,6 +275,7 @@ class _Loop(Generic[KnowledgeT]):
         if self.careful:
             self._require_in_range(step, before)
         self.average.update()
+        self._turn(step + 1)
         return gradients, metrics
 
     def _gradient(self, step: int) -> tuple[dict[str, Tensor], Mapping[str, float | Tensor]]:
@@ -273,6 +290,13 @@ class _Loop(Generic[KnowledgeT]):
 
         found = self.team.mean(packed, self.settings.draws_per_step)
         return unprefixed(found, "gradient."), unprefixed(found, "metric.")
+
+    def _turn(self, step: int) -> None:
+        """What the method does after so many steps, where it does anything."""
+        if step in self.turns:
+            with torch.no_grad():
+                self.method.turn(self.synthetic, self.turns[step])
+            self._begin_anew()
 
     def _draw(self, step: int, k: int) -> tuple[dict[str, Tensor], Mapping[str, float | Tensor]]:
         picked = torch.arange(len(self.synthetic.labels), device=self.synthetic.labels.device)
@@ -352,19 +376,22 @@ class _Loop(Generic[KnowledgeT]):
         tensors, note = read_tensors(self.checkpoint)
         for name, value in self.synthetic.variables.items():
             saved = tensors.get(f"variable.{name}")
-            if saved is None or saved.shape != value.shape:
+            if saved is None or (saved.shape != value.shape and not self.turns):
                 raise ArtifactError(
                     f"{self.checkpoint} does not fit this run: variable {name!r}",
                     fix="start over with --fresh",
                 )
-            value.copy_(saved)
+            self.synthetic.variables[name] = saved.to(value)
+        self._begin_anew()
+        for name, value in self.synthetic.variables.items():
             if state := unprefixed(tensors, f"optimizer.{name}."):
                 self.optimizer.state[value] = {
                     key: t if key == "step" else t.to(value.device) for key, t in state.items()
                 }
         step = int(note["step"])
         if self.average.state():
-            self.average.restore(unprefixed(tensors, "average."), step)
+            since = max((turn for turn in self.turns if turn <= step), default=0)
+            self.average.restore(unprefixed(tensors, "average."), step - since)
         self.events.say(f"recover: going on at step {step} of {self.settings.iterations}")
         return step
 
