@@ -96,6 +96,10 @@ class Fadrm(Optimised[FadrmSettings, Teacher]):
         large = min(self.task.height_px, self.task.width_px) >= _SMALLER_FROM_PX
         return (_SMALLER if large else 1.0, 1.0) * 2
 
+    def looked_at(self, count: int) -> int:
+        """Those that patches are looked for in, where it starts from patches."""
+        return self._patches.looked_at(count) if self.settings.start == "patches" else super().looked_at(count)
+
     def init(self, picked: Tensor, real: RealImages, knowledge: Teacher, rngs: Generators) -> Synthetic:
         """The patches, at the side of the first block; they stay beside the images."""
         begun = matching.begin(self.settings.start, picked, real, knowledge, rngs, self._patches)
