@@ -7,6 +7,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["ATTAR_CACHE"] = ""  # no listings of files that are gone when a test ends
 
 
 @pytest.fixture(scope="session", autouse=True)

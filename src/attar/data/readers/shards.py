@@ -5,8 +5,8 @@
                         n01440764_18.image.jpg, .label.cls, .label.txt    the same, where endings have several parts
     classnames.txt      names of the classes that are numbers, a line each (or classes.txt); may be missing
 
-Shards are listed by their headers and read where an image lies, in any order, from several threads; nothing is
-unpacked. https://github.com/webdataset/webdataset
+Shards are listed by their headers, which are kept for the next time (`attar.data.listings`), and read where an image
+lies, in any order, from several threads; nothing is unpacked. https://github.com/webdataset/webdataset
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
+from attar.data import listings
 from attar.data.classes import classify
 from attar.data.examples import Examples, Found, licence_of, split_named, unlabelled
 from attar.data.raster import SUFFIXES, Encoded
@@ -66,6 +69,7 @@ def read_shards(pattern: str, how: Reading | None = None, events: Events | None 
             for shard in shards:
                 indices[split].add(shard)
                 bar.advance()
+    listings.tidy()
     labels = {split: index.labels for split, index in indices.items()}
     if not any(labels.values()):
         raise DataError(f"{pattern}: the shards hold no images", expected="a .jpg or .png and a .cls for each image")
@@ -164,15 +168,18 @@ class _Index:
     labels: list[Any] = field(default_factory=list)
 
     def add(self, shard: Path) -> None:
-        """List the images of one more shard."""
-        before = ""
-        for sample in _samples(shard, self.column):
-            self.repeated += sample.name == before
-            before = sample.name
-            self.home.append(len(self.shards))
-            self.start.append(sample.image.offset_data)
-            self.size.append(sample.image.size)
-            self.labels.append(sample.label)
+        """List the images of one more shard, by its headers or by what was kept of them."""
+        known = listings.identity(shard, self.column)
+        found = listings.kept(known)
+        if found is None:
+            found = _listed(shard, self.column)
+            if known == listings.identity(shard, self.column):
+                listings.keep(known, found)
+        self.repeated += found.repeated
+        self.home.extend([len(self.shards)] * len(found.labels))
+        self.start.frombytes(found.start.tobytes())
+        self.size.frombytes(found.size.tobytes())
+        self.labels += found.labels
         self.shards.append(shard)
 
     def examples(self) -> Examples:
@@ -191,6 +198,19 @@ class _Index:
                 return data
 
         return read
+
+
+def _listed(shard: Path, column: str | None) -> listings.Listing:
+    """The images of a shard, by reading all its headers."""
+    before, repeated = "", 0
+    start, size, labels = array("q"), array("q"), list[Label | None]()
+    for sample in _samples(shard, column):
+        repeated += sample.name == before
+        before = sample.name
+        start.append(sample.image.offset_data)
+        size.append(sample.image.size)
+        labels.append(sample.label)
+    return listings.Listing(np.array(start, np.int64), np.array(size, np.int64), labels, repeated)
 
 
 @dataclass(frozen=True)
