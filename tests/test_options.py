@@ -78,7 +78,7 @@ def test_a_command_spells_an_option_as_its_field(command: str) -> None:
 
 def test_plan_rehearses_with_every_option_that_makes_a_run() -> None:
     plan, distill = (inspect.signature(function).parameters for function in (attar.plan, attar.distill))
-    kept = {"out", "fresh", "redo", "loggers"}
+    kept = {"out", "fresh", "redo", "loggers", "shard", "shard_wait"}
     assert set(distill) - set(plan) == kept | {"until", "callbacks"}
     assert {name: str(plan[name]) for name in plan} == {name: str(distill[name]) for name in plan}
     assert set(fields_of(options_of("plan"))) == set(fields_of(options_of("distill"))) - kept

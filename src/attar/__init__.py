@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from attar.api import (
         Distillation,
         Event,
+        Submitted,
         Training,
         bench,
         compare,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         push,
         resume,
         study,
+        submit,
         train,
         verify,
         write_report,
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Distillation",
     "Event",
+    "Submitted",
     "Training",
     "__version__",
     "bench",
@@ -68,6 +71,7 @@ __all__ = [
     "push",
     "resume",
     "study",
+    "submit",
     "train",
     "verify",
     "write_report",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, T
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from attar.config import Config, parse_duration
+from attar.config import Config, parse_bytes, parse_duration
 from attar.errors import ConfigError
 from attar.marks import DecidedFor, Flag, Mark
 from attar.registry import handed_over
@@ -350,6 +350,79 @@ class Followed(Config):
         if odd := [one for one in found if not callable(one)]:
             raise ConfigError(f"{odd[0]!r} is no callback", expected="a function of one attar.Event, or a list of such")
         return found
+
+
+class Sharded(Config):
+    """Which part of the work is done here, where it is shared by processes that never meet."""
+
+    shard: Annotated[str | None, Flag(metavar="K/N", default="all of it")] = None
+    """Make only every N-th item, from the K-th on, such as 3/64, in a run folder that N such commands share, at once or
+    one after another; auto: by the numbers of a Slurm job array. Whoever finds all items of a stage there puts them
+    together, to the bytes of a run without shards. Where others' items are missing it ends and says so."""
+    shard_wait: Annotated[str | None, Flag(default="not at all")] = None
+    """How long a shard waits for items of others, such as 30m, from the last that came, before it ends."""
+
+    @field_validator("shard")
+    @classmethod
+    def _a_shard(cls, text: str | None) -> str | None:
+        from attar.runtime.shards import parse_shard
+
+        if text is not None:
+            parse_shard(text)
+        return text
+
+    @field_validator("shard_wait")
+    @classmethod
+    def _some_time(cls, text: str | None) -> str | None:
+        if text is not None:
+            parse_duration(text)
+        return text
+
+
+class Queued(Config):
+    """How jobs are queued, and what each of them has."""
+
+    shards: int = Field(default=8, ge=1, le=10_000)
+    """Tasks that share the items of a stage, each in a process of its own."""
+    cluster: Literal["slurm", "local"] = "slurm"
+    """slurm, or local: all tasks at once on this machine, to try it, which waits for them."""
+    job_time: str = "4h"
+    """How long a task may run, such as 90m or 12h; one that needs longer, or is preempted, is queued again and goes on
+    from its checkpoint."""
+    cpus: int = Field(default=1, ge=1)
+    """Processor cores of a task, which are its `workers` where those are not given."""
+    gpus: int = Field(default=0, ge=0, le=1)
+    """GPUs of a task, of which a shard uses one."""
+    memory: Annotated[str | None, Flag(default="the cluster's")] = None
+    """Main memory of a task, such as 16GB."""
+    partition: Annotated[str | None, Flag(default="the cluster's")] = None
+    """Slurm's partition."""
+    at_once: Annotated[int | None, Flag(default="all")] = Field(default=None, ge=1)
+    """Tasks that may run at one time."""
+    slurm: Annotated[Several[str], Flag("--slurm", metavar="KEY=VALUE", repeated=True)] = ()
+    """Any other option of sbatch, such as account=vision or constraint=a100."""
+
+    @field_validator("job_time")
+    @classmethod
+    def _a_time(cls, text: str) -> str:
+        parse_duration(text)
+        return text
+
+    @field_validator("memory")
+    @classmethod
+    def _a_size(cls, text: str | None) -> str | None:
+        if text is not None:
+            parse_bytes(text)
+        return text
+
+    @field_validator("slurm")
+    @classmethod
+    def _key_and_value(cls, options: tuple[str, ...]) -> tuple[str, ...]:
+        for option in options:
+            key, equals, value = option.partition("=")
+            if not key.strip() or not equals or not value.strip():
+                raise ValueError(f"{option!r} is not KEY=VALUE, such as account=vision")
+        return options
 
 
 class Quiet(Config):

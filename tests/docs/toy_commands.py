@@ -23,6 +23,7 @@ CANNOT = {
     r"^(uv )?pip install ": "it takes what is installed from the network",
     r"^(ATTAR_DATA=FOLDER )?python benchmarks/\w+\.py": "it measures for minutes; there is such a file",
     r"--weights \w+": "released weights come from the network; tests/models has the reading of them",
+    r"^attar submit ": "it asks for a cluster; tests/api/test_submitting.py runs its tasks on this machine",
     r"^attar evaluate (syn|logged_files|res_)": "other people's files; tests/interop makes some like them",
 }
 """Commands that are not run, and why."""

@@ -143,7 +143,7 @@ def test_resumed_is_unbroken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at
 def test_a_stack_whose_files_are_being_cleared_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = make_settings(num_experts=1, experts_at_once=2, epochs=2)
 
-    def half(folder: Path) -> None:
+    def half(folder: Path, **_: bool) -> None:
         (folder / "epoch-0001.safetensors").unlink()
         raise KilledError
 
@@ -169,7 +169,7 @@ def test_what_another_size_of_stacks_left_is_cleared(tmp_path: Path, monkeypatch
 def test_processes_share_the_work_and_give_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(Processes, "barrier", lambda self: None)
+    monkeypatch.setattr(Processes, "barrier", lambda *_: None)
     settings = make_settings(num_experts=4, experts_at_once=at_once, epochs=1)
     for rank in (1, 0):
         make(tmp_path / "shared", settings, engine=Engine("cpu", processes=Processes(rank, 2)))

@@ -1,5 +1,6 @@
 """Pools: what is kept of a training, what is cut, the real images' statistics, and what is never made again."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ def test_another_member_leaves_those_that_are_there_alone(tmp_path: Path) -> Non
 class OneAfterTheOther(Processes):
     """Processes that do not wait: each finds what those before it have left."""
 
-    def barrier(self) -> None:
+    def barrier(self, needs: Iterable[Path] = ()) -> None:
         pass
 
 

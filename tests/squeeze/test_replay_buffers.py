@@ -120,7 +120,7 @@ def test_one_file_will_do_and_what_is_there_is_kept(tmp_path: Path, monkeypatch:
     file = folder / "replay_buffer_3.pt"
     load(tmp_path / "run", file, num_experts=1)
     before = (tmp_path / "run" / "expert-0000.safetensors").stat().st_mtime_ns
-    monkeypatch.setattr(Processes, "barrier", lambda _: None)
+    monkeypatch.setattr(Processes, "barrier", lambda *_: None)
     for rank in (1, 0):
         load(tmp_path / "run", file, num_experts=3, engine=Engine("cpu", processes=Processes(rank, 2)))
     assert (tmp_path / "run" / "expert-0000.safetensors").stat().st_mtime_ns == before

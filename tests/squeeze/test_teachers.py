@@ -128,7 +128,7 @@ def test_what_is_finished_is_not_trained_again(tmp_path: Path, monkeypatch: pyte
 
 
 def test_two_processes_share_the_networks_and_make_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Processes, "barrier", lambda _: None)
+    monkeypatch.setattr(Processes, "barrier", lambda *_: None)
     settings, names = make_settings(epochs=1, more_models=(NET, NET)), list[str]()
     for rank in (1, 0):
         names = squeeze(tmp_path / "two", settings, engine=Engine("cpu", processes=Processes(rank, 2)))

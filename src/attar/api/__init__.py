@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from attar.api.opening import list_datasets, list_methods, list_models, list_recipes, list_strategies, open
     from attar.api.sharing import export, import_, is_distilled, load, push, verify, write_report
     from attar.api.studying import bench, plan_study, study
+    from attar.api.submitting import Submitted, submit
     from attar.api.training import Training, train
     from attar.runtime.events import Event
 
@@ -20,6 +21,7 @@ _FROM = {
     "attar.api.opening": ("list_datasets", "list_methods", "list_models", "list_recipes", "list_strategies", "open"),
     "attar.api.sharing": ("export", "import_", "is_distilled", "load", "push", "verify", "write_report"),
     "attar.api.studying": ("bench", "plan_study", "study"),
+    "attar.api.submitting": ("Submitted", "submit"),
     "attar.api.training": ("Training", "train"),
     "attar.runtime.events": ("Event",),
 }
@@ -28,6 +30,7 @@ __all__ = [
     "Distillation",
     "Event",
     "ListedExpert",
+    "Submitted",
     "Training",
     "advance",
     "bench",
@@ -51,6 +54,7 @@ __all__ = [
     "push",
     "resume",
     "study",
+    "submit",
     "train",
     "verify",
     "write_report",

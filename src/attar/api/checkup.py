@@ -17,7 +17,7 @@ from attar.report.formats import binary_size
 from attar.runtime.engine import hardware
 from attar.runtime.precision import auto_precision, processor_flags
 
-EXTRAS = ("tensorboard", "wandb", "torch-pruning", "medmnist")
+EXTRAS = ("tensorboard", "wandb", "torch-pruning", "medmnist", "submitit")
 
 
 def checkup(data_dir: str = "") -> dict[str, Any]:

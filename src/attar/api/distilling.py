@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Any
 from attar.api.arguments import takes
 from attar.api.options import DistillOptions, ExpertsOptions, PlanOptions, ResumeOptions
 from attar.artifacts.distilled import Distilled, load_distilled
-from attar.config import build, place
+from attar.artifacts.run import require_run
+from attar.config import build, parse_duration, place
 from attar.data.sources import SourceSettings, open_source
-from attar.errors import AttarError
+from attar.errors import AttarError, ConfigError
 from attar.methods import method as method_named
-from attar.options import Followed, Until, given
+from attar.options import Followed, Sharded, Until, given
 from attar.results.records import Record
 from attar.results.verdict import Words
-from attar.run import pipeline
+from attar.run import pipeline, sharding
 from attar.run.effort import cost_sentence
 from attar.run.settings import sections_of
 from attar.run.without_images import how_to_judge, last_stage, require_judges_if
 from attar.runtime.engine import Engine
+from attar.runtime.processes import launched
+from attar.runtime.shards import OthersMissingError, Shard, make_shard
 from attar.squeeze.expert_files import list_experts
 
 if TYPE_CHECKING:
@@ -33,7 +36,8 @@ class Distillation:
     """What `distill` made.
 
     `path` is the run folder, `distilled` the dataset in it, `report` the page; `records` and `verdict` are those of
-    the evaluation, empty where it was left out.
+    the evaluation, empty where it was left out. `missing` are files that other shards have yet to make (see `shard`),
+    without which nothing could be put together, and `at_work` the shards that were at work then.
     """
 
     path: Path
@@ -41,6 +45,8 @@ class Distillation:
     report: Path | None
     records: tuple[Record, ...]
     verdict: Words
+    missing: tuple[Path, ...] = ()
+    at_work: tuple[int, ...] = ()
 
     def load(self) -> Distilled:
         """The distilled dataset."""
@@ -73,16 +79,24 @@ def distill(asked: DistillOptions) -> Distillation:
     Raises:
         AttarError: one of its kinds, before any long work starts where it can be known then.
     """
-    prepared = _prepared(asked, Path(asked.out) if asked.out else None, asked.until, fresh=asked.fresh)
-    until = last_stage(prepared.source, asked.until)
-    require_judges_if(prepared.source, asked.until == "evaluate" and "until" in asked.model_fields_set)
-    if until == "evaluate":
-        pipeline.require_judged(prepared)
     out = Path(asked.out) if asked.out else None
-    with pipeline.start(prepared, out, fresh=asked.fresh, redo=asked.redo, quiet=asked.quiet) as run:
-        _tell_cost(run, until, prepared.expected)
-        with _tracked(run, asked):
-            return advance(run, asked.until)
+    shard = _shard(asked, out)
+    if shard and (asked.fresh or asked.redo):
+        raise _deletes("--fresh" if asked.fresh else f"--redo {asked.redo}")
+    with sharding.at_work(shard):
+        with sharding.settling(shard):
+            prepared = _prepared(asked, out, asked.until, fresh=asked.fresh)
+            until = last_stage(prepared.source, asked.until)
+            require_judges_if(prepared.source, asked.until == "evaluate" and "until" in asked.model_fields_set)
+            if until == "evaluate":
+                pipeline.require_judged(prepared)
+            if shard:
+                sharding.claim(prepared, shard)
+        opened = pipeline.start(prepared, out, fresh=asked.fresh, redo=asked.redo, quiet=asked.quiet, shard=shard)
+        with opened as run:
+            _tell_cost(run, until, prepared.expected)
+            with _tracked(run, asked):
+                return advance(run, asked.until)
 
 
 @takes(ResumeOptions)
@@ -90,24 +104,43 @@ def resume(asked: ResumeOptions) -> Distillation:
     """Go on with an existing run folder, with the settings that made it."""
     budget = [f"relabel.label_budget={asked.label_budget}"] if asked.label_budget else []
     changed = [*asked.assigned, *budget]
+    shard = _shard(asked, Path(asked.run))
+    if shard and (changed or asked.redo):
+        raise _deletes("another setting" if changed else f"--redo {asked.redo}")
     opened = pipeline.resume(
-        Path(asked.run), assignments=changed, redo=asked.redo, workers=asked.workers, quiet=asked.quiet
+        require_run(Path(asked.run)),
+        assignments=changed,
+        redo=asked.redo,
+        workers=asked.workers,
+        quiet=asked.quiet,
+        shard=shard,
     )
-    with opened as run, _tracked(run, asked):
+    with sharding.at_work(shard), opened as run, _tracked(run, asked):
         return advance(run, asked.until)
 
 
 def advance(run: pipeline.Run, until: Until) -> Distillation:
-    """Do the stages of an open run up to `until`, then write the report."""
+    """Do the stages of an open run up to `until`, then write the report.
+
+    A shard ends where files of others are missing.
+    """
     from attar.report.page import write_report
 
     if until != (until := last_stage(run.source, until)):
         run.events.say(how_to_judge(run.source, str(run.folder.path)))
-    evaluation = run.advance(until)
+    try:
+        evaluation = run.advance(until)
+    except OthersMissingError as others:
+        path, missing = run.folder.path, others.missing
+        return Distillation(path, run.folder.distilled, None, (), Words(), missing=missing, at_work=others.at_work)
+    report = None
+    if until == "evaluate" and run.engine.leads:
+        with run.engine.turn():
+            report = write_report(run.folder.path)
     return Distillation(
         path=run.folder.path,
         distilled=run.folder.distilled,
-        report=write_report(run.folder.path) if until == "evaluate" and run.engine.leads else None,
+        report=report,
         records=evaluation.records if evaluation else (),
         verdict=evaluation.verdict if evaluation else Words(),
     )
@@ -159,6 +192,29 @@ def _prepared(asked: PlanOptions, out: Path | None, until: Until, *, fresh: bool
     return pipeline.prepare(given(asked), **how, out=out, fresh=fresh, until=until, quiet=asked.quiet)
 
 
+def _shard(asked: Sharded, folder: Path | None) -> Shard | None:
+    """The shard that is asked for; raises ConfigError where it is one of several processes that meet."""
+    if asked.shard is None:
+        if asked.shard_wait is not None:
+            raise ConfigError("--shard-wait without --shard", fix="add --shard K/N, or leave it out")
+        return None
+    if (num := launched().num) > 1:
+        raise ConfigError(
+            f"--shard {asked.shard}, and {num} processes were started that share the work by themselves",
+            expected="one process for each shard",
+            fix="start it without torchrun, or leave --shard out",
+        )
+    return make_shard(asked.shard, folder, parse_duration(asked.shard_wait) if asked.shard_wait else 0.0)
+
+
+def _deletes(what: str) -> ConfigError:
+    return ConfigError(
+        f"{what} with --shard would delete what other shards make",
+        expected="all shards to go on with one run folder as it is",
+        fix=f"run it once with {what} and without --shard, such as up to squeeze, and then the shards",
+    )
+
+
 def _tracked(run: pipeline.Run, asked: Followed) -> AbstractContextManager[None]:
     """Loggers and callbacks follow the run."""
     from attar.runtime.trackers import tracked
@@ -172,8 +228,8 @@ def _tell_cost(run: pipeline.Run, until: Until, expected: Plan | None) -> None:
     from attar.run.planning import plan as rehearse
 
     left = run.left(until)
-    if run.events.quiet or not run.engine.leads or not left:
-        return
+    if run.events.quiet or not run.engine.leads or run.engine.processes.apart or not left:
+        return  # a shard does some of it, in a time of its own
     try:
         found = expected or rehearse(
             run.settings, run.source, Engine(run.settings.run.device, run.engine.precision), until=until, brief=True

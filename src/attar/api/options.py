@@ -28,12 +28,14 @@ from attar.options import (
     Network,
     PathLike,
     PoolKind,
+    Queued,
     Quiet,
     Reading,
     Redo,
     Seeded,
     SetLike,
     Several,
+    Sharded,
     SourceLike,
     Supervision,
     Threads,
@@ -55,21 +57,30 @@ class PlanOptions(
     or a YAML file. What it sets is the default of the other options."""
 
 
-class DistillOptions(Followed, PlanOptions):
-    """What a run is made of, and where it is kept."""
+class RunOptions(Followed, PlanOptions):
+    """What a run is made of, where it is kept, and how far it goes."""
 
     out: Annotated[PathLike | None, Flag(default="one under runs/")] = None
     """Folder to write to: config.yaml, events.jsonl, a folder for each stage, distilled/, evaluation.json and
     report.html; an interrupted run in it goes on, and what is complete is skipped."""
-    fresh: bool = False
-    """Start over: delete what an earlier run left in the folder."""
-    redo: Redo | None = None
-    """Redo this stage and those after it, with new settings if given, and keep what the earlier stages made."""
     until: Until = "evaluate"
     """The last stage to run."""
 
 
-class ResumeOptions(Followed, Quiet, Threads, Assigned, Budget):
+class DistillOptions(Sharded, RunOptions):
+    """A run, or a shard of one, and what of it is done again."""
+
+    fresh: bool = False
+    """Start over: delete what an earlier run left in the folder."""
+    redo: Redo | None = None
+    """Redo this stage and those after it, with new settings if given, and keep what the earlier stages made."""
+
+
+class SubmitOptions(Queued, RunOptions):
+    """A run, and the jobs that make it."""
+
+
+class ResumeOptions(Followed, Sharded, Quiet, Threads, Assigned, Budget):
     """How a run goes on."""
 
     run: PathLike = Field(kw_only=False)

@@ -14,15 +14,15 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from attar.config import Change, differences
 from attar.errors import ArtifactError
 from attar.marks import Rules
-from attar.runtime.events import Events, read_events
+from attar.runtime.events import Events, logs_of_shards, read_events
 from attar.runtime.files import digest, read_json, sha256, write_json, write_text
 from attar.runtime.holding import LOCK, held
 from attar.runtime.reading import read_yaml
@@ -34,6 +34,8 @@ MANIFEST = "manifest.json"
 STAGES = ("squeeze", "recover", "relabel", "distilled", "evaluation")
 _TRIALS = ("trials", "trainings")
 """Folders of finished trainings of a bench and of a study."""
+WORKED_IN = (*STAGES, *_TRIALS)
+"""Folders of a run that are written into."""
 _PRODUCTS = ("evaluation.json", "by_class.json", "real.safetensors", "continual.json", "report.html")
 
 
@@ -73,7 +75,7 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process and remove what killed ones left half-written; see `holding.held`."""
-        with held(self.path, (*STAGES, *_TRIALS)):
+        with held(self.path, WORKED_IN):
             yield
 
     def open(self, settings: Mapping[str, Any], *, fresh: bool = False, redo: str | None = None) -> None:
@@ -142,6 +144,8 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
         lines = [json.dumps(event) for event in read_events(self.events_path) if event.get("stage") in kept]
         write_text(self.events_path, "".join(line + "\n" for line in lines))
+        for log in logs_of_shards(self.path):
+            log.unlink()
 
 
 class Stage:
@@ -159,6 +163,8 @@ class Stage:
         self.parents: dict[str, str] = {parent.name: parent.key for parent in parents}
         self.key: str = digest({"stage": name, "settings": self.settings, "parents": self.parents})
         self._manifest = folder / MANIFEST
+        self._note: dict[str, Any] = {}
+        self._started_s = 0.0
         self._refuse_strangers()
 
     @property
@@ -177,34 +183,52 @@ class Stage:
         return _manifest(self._manifest)
 
     @contextmanager
-    def making(self, files: list[str], **notes: Any) -> Iterator[None]:
+    def making(
+        self, files: list[str], turn: Callable[[], AbstractContextManager[None]] = nullcontext, **notes: Any
+    ) -> Iterator[None]:
         """Run the body that makes the stage; at its end the manifest says `complete`, and sums of `files`.
 
-        The caller may fill `files` inside the body. `notes` (seed, hardware, versions) go into the manifest.
+        The caller may fill `files` inside the body, or call `finish` there. `notes` (seed, hardware, versions) go into
+        the manifest. `turn` keeps other processes that make the stage from the manifest; what one of them has completed
+        stays as it is.
         """
-        spent_s = self.manifest()["wall_s"] if self._manifest.exists() else 0.0
-        started_s = time.monotonic()
-        note = {
+        self._started_s = time.monotonic()
+        self._note = {
             "stage": self.name,
             "key": self.key,
             "settings": self.settings,
             "parents": self.parents,
             **notes,
-            "complete": False,
-            "wall_s": spent_s,
-            "files": {},
         }
-        write_json(self._manifest, note)
+        with turn():
+            self._write({}, complete=False)
         try:
             yield
-            note["files"] = {
+        except BaseException:
+            with turn():
+                self._write({}, complete=False)
+            raise
+        with turn():
+            self.finish(files)
+
+    def finish(self, files: Iterable[str]) -> None:
+        """Write into the manifest, inside `making`, that the stage is complete, and the sums of its files."""
+        if not self.complete:
+            sums = {
                 name: {"bytes": (self.folder / name).stat().st_size, "sha256": sha256(self.folder / name)}
                 for name in sorted(files)
             }
-            note["complete"] = True
-        finally:
-            note["wall_s"] = round(spent_s + time.monotonic() - started_s, 2)
-            write_json(self._manifest, note)
+            self._write(sums, complete=True)
+
+    def _write(self, sums: Mapping[str, Any], *, complete: bool) -> None:
+        """Write the manifest, unless it says that the stage is complete; time is added to what was spent before."""
+        if self.complete:
+            return
+        spent_s = self.manifest()["wall_s"] if self._manifest.exists() else 0.0
+        now_s = time.monotonic()
+        wall_s = round(spent_s + now_s - self._started_s, 2)
+        self._started_s = now_s
+        write_json(self._manifest, {**self._note, "complete": complete, "wall_s": wall_s, "files": dict(sums)})
 
     def _refuse_strangers(self) -> None:
         if not self._manifest.exists():
@@ -309,4 +333,9 @@ def _foreign(path: Path) -> list[str]:
     known = {*STAGES, *_PRODUCTS, CONFIG, _EVENTS, LOCK}
     if not path.is_dir():
         return []
-    return sorted(entry.name for entry in path.iterdir() if entry.name not in known and not entry.name.endswith(".tmp"))
+    logs = {log.name for log in logs_of_shards(path)}
+    return sorted(
+        entry.name
+        for entry in path.iterdir()
+        if entry.name not in known | logs and not entry.name.endswith(".tmp") and not entry.name.startswith(f"{LOCK}-")
+    )

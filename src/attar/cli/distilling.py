@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attar.cli.app import command_of
 from attar.cli.texts import echo, print_json
+from attar.errors import FEW
 from attar.report.formats import binary_size
 
 if TYPE_CHECKING:
@@ -56,17 +57,23 @@ def _resume(until: Literal["recover", "relabel"], given: dict[str, Any], as_json
 
 
 def _show(result: Distillation, until: str, as_json: bool) -> None:
+    whole = not result.missing
     if as_json:
         print_json(
             {
                 "run": str(result.path),
                 "until": until,
-                "distilled": str(result.distilled) if until in ("relabel", "evaluate") else None,
+                "distilled": str(result.distilled) if until in ("relabel", "evaluate") and whole else None,
                 "report": str(result.report) if result.report else None,
                 "records": [record.to_json() for record in result.records],
                 "verdict": result.verdict.to_json(),
+                "missing": [str(path.relative_to(result.path)) for path in result.missing],
+                "at_work": list(result.at_work),
             }
         )
+        return
+    if not whole:
+        _tell_missing(result)
         return
     if result.records:
         from attar.cli.tables import print_records
@@ -79,6 +86,18 @@ def _show(result: Distillation, until: str, as_json: bool) -> None:
         echo(f"distilled dataset: {result.distilled}")
     if result.report:
         echo(f"report:            {result.report}")
+
+
+def _tell_missing(result: Distillation) -> None:
+    """Say what other shards have yet to make, and how to go on."""
+    names = [str(path.relative_to(result.path)) for path in result.missing]
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    echo(
+        f"this shard has made its items; of others' these are missing in {result.path}: {', '.join(names[:FEW])}{more}"
+    )
+    if result.at_work:
+        echo(f"at work now: shard{'s' * (len(result.at_work) > 1)} {', '.join(map(str, result.at_work))}")
+    echo("next: the same command once they are there, or without --shard, which makes what is missing and all the rest")
 
 
 def _list_experts(given: dict[str, Any], as_json: bool) -> None:

@@ -168,7 +168,7 @@ def evaluate(
     with events.progress("evaluate", len(mine)) as bar:
         for (model, subject, one), members in mine:
             bar.advance(accuracy=measure(model, subject, one, members))
-    engine.barrier()  # from here on every trial is finished and only read
+    engine.barrier(trials.path(*student, judge, judged_by) for student in students)  # from here on all are only read
 
     def by_protocol(model: str, subject: Subject) -> Followed:
         how = {"use_learned_rate": settings.use_learned_rate, "test_resize_px": settings.test_resize_px}
@@ -214,8 +214,9 @@ def evaluate(
         tuple(records), verdict(records, _called(distilled)), scores(records, own), by_class=tuple(by_class)
     )
     if engine.leads:
-        _write(folder, evaluation, _judged(distilled, source, settings.split), engine)
-        trials.tidy()
+        with engine.turn():
+            _write(folder, evaluation, _judged(distilled, source, settings.split), engine)
+            trials.tidy()
     return evaluation
 
 

@@ -322,6 +322,10 @@ class Trials:
         strategy = make_strategy(settings, subject.num_images)
         return most_processes(build(model, self.task), strategy)
 
+    def path(self, model: str, subject: Subject, seed: int, judge: TrainingSet, judged_by: str) -> Path:
+        """File of a training, which is there once it is finished; see `accuracy`."""
+        return self._path(model, subject, seed, judge, judged_by)[0]
+
     def finished(self, model: str, subject: Subject, seed: int, judge: TrainingSet, judged_by: str) -> float | None:
         """That accuracy where the training is finished, None otherwise; see `accuracy`."""
         path, _ = self._path(model, subject, seed, judge, judged_by)
@@ -330,7 +334,7 @@ class Trials:
     def tidy(self) -> None:
         """Remove what trials with other settings left that were never finished."""
         for path in (*self.folder.glob("*.safetensors"), *self.folder.glob("*.tested.json")):
-            path.unlink()
+            path.unlink(missing_ok=True)
 
     def _path(
         self, model: str, subject: Subject, seed: int, judge: TrainingSet, judged_by: str

@@ -16,6 +16,7 @@ import torch
 
 from attar.artifacts.description import WHITENING, LeftOut
 from attar.artifacts.distilled import Distilled, load_distilled, write_distilled
+from attar.artifacts.labelling import Labelling
 from attar.artifacts.recovered import read_chunks
 from attar.artifacts.run import CONFIG, MANIFEST, RunFolder, Stage, require_intact, versions
 from attar.artifacts.whitening import open_whitening, write_whitening
@@ -26,6 +27,7 @@ from attar.data.whitening import measure_whitening
 from attar.errors import ConfigError, DataError
 from attar.evaluation.evaluate import RESULT, Evaluation, require_judges, require_resize
 from attar.methods import methods
+from attar.methods.base import Distillate
 from attar.models.factory import build as build_model
 from attar.models.weights import without_place
 from attar.options import Effort, Redo, Until
@@ -52,6 +54,7 @@ from attar.runtime.memory import enough_memory
 from attar.runtime.peers import now_at
 from attar.runtime.precision import AUTO_LEAST_PX, auto_precision
 from attar.runtime.processes import launched
+from attar.runtime.shards import Shard
 from attar.squeeze.knowledge import decisive, kinds
 from attar.squeeze.teacher_files import TrainedTeacher
 from attar.stages.recover import recover
@@ -87,7 +90,8 @@ class Run:
         """Do every stage up to `until` that is not complete."""
         wanted = ORDER[: ORDER.index(until) + 1]
         if self.engine.leads:
-            keep_strips(self.folder.path, self.source, self.settings.source.strip)
+            with self.engine.turn():
+                keep_strips(self.folder.path, self.source, self.settings.source.strip)
         squeezed = self._squeeze()
         if "recover" not in wanted:
             return None
@@ -171,12 +175,15 @@ class Run:
                     events=self.events,
                 )
                 if self.engine.leads:
-                    provenance = self._provenance(squeezed)
-                    written = write_distilled(
-                        self.folder.distilled, distillate, self.source.task, provenance, labelling=labelling
-                    )
-                    files += _data_files(written.path)
+                    with self.engine.turn():
+                        if not stage.complete:  # another shard has not been here before
+                            self._write_distilled(distillate, squeezed, labelling)
+                            stage.finish(_data_files(self.folder.distilled))
         return stage
+
+    def _write_distilled(self, distillate: Distillate, squeezed: Stage, labelling: Labelling | None) -> None:
+        provenance = self._provenance(squeezed)
+        write_distilled(self.folder.distilled, distillate, self.source.task, provenance, labelling=labelling)
 
     def _evaluate(self) -> Evaluation:
         from attar.artifacts.card import update_card
@@ -195,7 +202,8 @@ class Run:
             teacher=self._teacher(distilled),
         )
         if self.engine.leads:
-            update_card(distilled.path, evaluation.records, evaluation.verdict)
+            with self.engine.turn():
+                update_card(distilled.path, evaluation.records, evaluation.verdict)
         return evaluation
 
     def _teacher(self, distilled: Distilled) -> Teacher | None:
@@ -236,8 +244,10 @@ class Run:
             "source": {"name": self.source.name, **about_source(self.source)},
         }
         advice = {"squeeze": self.settings.knowledge.memory_advice, **MEMORY_ADVICE}[stage.name]
-        with stage.making(files, **notes), enough_memory(stage.name, advice):
+        with stage.making(files, self.engine.turn, **notes), enough_memory(stage.name, advice):
             yield files
+            if self.engine.processes.apart:
+                self.engine.barrier(stage.folder / name for name in files)
         self.engine.barrier()
 
     def _provenance(self, squeezed: Stage) -> dict[str, Any]:
@@ -398,19 +408,22 @@ def start(
     fresh: bool = False,
     redo: Redo | None = None,
     quiet: bool = False,
+    shard: Shard | None = None,
 ) -> Iterator[Run]:
     """Open the run folder `out` (None: one under `runs/`) for these settings and hold its lock.
 
-    `fresh` deletes what an earlier run left there; `redo` what its stages from that one on left.
+    `fresh` deletes what an earlier run left there; `redo` what its stages from that one on left. A `shard` that is at
+    work there holds the folder already.
     """
     settings = prepared.settings
     folder = RunFolder(out or _default_folder(settings), settings.rules)
     settings = with_precision(settings, prepared.source.task, None if fresh else folder)
-    with _engine(settings) as engine, _locked(folder, engine):
+    with _engine(settings, shard=shard) as engine, _locked(folder, engine):
         if engine.leads:
-            folder.open(settings.plain(), fresh=fresh, redo=redo)
+            with engine.turn():
+                folder.open(settings.plain(), fresh=fresh, redo=redo)
         engine.barrier()
-        events = Events(folder.events_path, quiet=quiet or not engine.leads)
+        events = Events(shard.folder / shard.log if shard else folder.events_path, quiet=quiet or not engine.leads)
         if engine.leads:
             for line in prepared.why:
                 events.say(line)
@@ -429,6 +442,7 @@ def resume(
     redo: Redo | None = None,
     workers: int | None = None,
     quiet: bool = False,
+    shard: Shard | None = None,
 ) -> Iterator[Run]:
     """Open an existing run folder with the settings that made it.
 
@@ -437,8 +451,8 @@ def resume(
     """
     settings = restore(RunFolder(path).settings(), assignments)
     folder = RunFolder(path, settings.rules)
-    with _engine(settings, workers) as engine, _locked(folder, engine):
-        events = Events(folder.events_path, quiet=quiet or not engine.leads)
+    with _engine(settings, workers, shard) as engine, _locked(folder, engine):
+        events = Events(shard.folder / shard.log if shard else folder.events_path, quiet=quiet or not engine.leads)
         engine.warn(events.say)
         source = open_source(str(settings.run.source), settings.source, events=events, without_images=True)
         settings = with_models(settings, source.task)  # another protocol may have left its network to auto
@@ -556,7 +570,8 @@ def _whitened(source: Source, settings: Settings, folder: RunFolder, engine: Eng
     kept, epsilon, shape = folder.path / "squeeze", settings.source.zca_epsilon, source.task.shape
     begun = (kept / MANIFEST).exists() and (kept / WHITENING).exists()
     if engine.leads and not begun:
-        write_whitening(kept, measure_whitening(source.train, shape, epsilon, events))
+        with engine.turn():
+            write_whitening(kept, measure_whitening(source.train, shape, epsilon, events))
     engine.barrier()
     return whitened(source, open_whitening(kept, math.prod(shape), epsilon))
 
@@ -597,14 +612,19 @@ def _default_folder(settings: Settings) -> Path:
 
 @contextmanager
 def sharing_engine(
-    device: str, precision: str, workers: int | None, peer_timeout: str = "10m", folder: Path | None = None
+    device: str,
+    precision: str,
+    workers: int | None,
+    peer_timeout: str = "10m",
+    folder: Path | None = None,
+    shard: Shard | None = None,
 ) -> Iterator[Engine]:
     """The engine of all processes; while it is in use, torch has this number of threads in each, or what it had.
 
     Raises ResourceError where several processes do not see one `folder`.
     """
     require_threads(workers or 1, "--workers")
-    before, processes = torch.get_num_threads(), launched()
+    before, processes = torch.get_num_threads(), shard or launched()
     torch.set_num_threads(workers or before)
     try:
         with processes.joined(parse_duration(peer_timeout)):
@@ -615,14 +635,19 @@ def sharing_engine(
         torch.set_num_threads(before)
 
 
-def _engine(settings: Settings, workers: int | None = None) -> AbstractContextManager[Engine]:
+def _engine(
+    settings: Settings, workers: int | None = None, shard: Shard | None = None
+) -> AbstractContextManager[Engine]:
     run = settings.run
-    return sharing_engine(run.device, run.precision, run.workers or workers, run.peer_timeout)
+    return sharing_engine(run.device, run.precision, run.workers or workers, run.peer_timeout, shard=shard)
 
 
 @contextmanager
 def _locked(folder: RunFolder, engine: Engine) -> Iterator[None]:
     """One process holds the folder for all; one that holds other things is refused before anything is written there."""
+    if engine.processes.apart:  # see `sharding.at_work`
+        yield
+        return
     if engine.leads:
         folder.require_free()
     with folder.locked() if engine.leads else nullcontext():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -45,7 +45,7 @@ class Engine:
             raise ConfigError("no Apple GPU was found", fix="--device cpu, or auto")
         self.processes = processes or alone()
         self.device = device_named(device)
-        if self.device.type == "cuda" and self.processes.num > 1:
+        if self.device.type == "cuda" and self.processes.num > 1 and not self.processes.apart:
             self.device = torch.device("cuda", self.processes.local_rank % torch.cuda.device_count())
         if precision == "16-mixed" and self.device.type == "cpu":
             raise ConfigError("float16 training needs a GPU", fix="--precision bf16-mixed or 32-true")
@@ -55,16 +55,23 @@ class Engine:
 
     @property
     def leads(self) -> bool:
-        """Whether this process does what only one may do."""
-        return self.processes.rank == 0
+        """Whether this process does what only one may do, in its `turn`."""
+        return self.processes.rank == 0 or self.processes.apart
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Keep other shards, each of which leads, from what only one may do; raises no error, but waits."""
+        return self.processes.turn()
 
     def share(self, items: Sequence[T]) -> list[T]:
         """This process's share of independent pieces of work: every n-th of them, for n processes."""
         return list(items)[self.processes.rank :: self.processes.num]
 
-    def barrier(self) -> None:
-        """Wait until all processes have come here."""
-        self.processes.barrier()
+    def barrier(self, needs: Iterable[Path] = ()) -> None:
+        """Wait until all processes have come here, which leaves the files `needs`.
+
+        Shards never meet: they look for these files. Raises OthersMissingError where one is not there.
+        """
+        self.processes.barrier(needs)
 
     def warn(self, say: Callable[[str], None]) -> None:
         """Say where this machine is slow at the precision, with the measured factor; the process that leads does."""

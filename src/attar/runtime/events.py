@@ -160,18 +160,38 @@ class Events:
 def read_events(path: Path) -> list[dict[str, Any]]:
     """Read an event log, the last event of each (stage, event, item, step) only, in order of first mention.
 
-    Lines that hold no event are left out, such as the half-written last one of a killed run. Raises ArtifactError for
-    what is no plain file, or larger than _MOST_LOG_BYTES.
+    Logs of shards beside it are read too, by the time of their events. Lines that hold no event are left out, such as
+    the half-written last one of a killed run. Raises ArtifactError for what is no plain file, or larger than
+    _MOST_LOG_BYTES.
     """
     events: dict[tuple[Any, ...], dict[str, Any]] = {}
-    if not path.exists():
-        return []
-    require_file(path, _MOST_LOG_BYTES)
-    for line in lines_of(path, _MOST_LINE_BYTES):
-        if event := _event(line):
-            key = tuple(event.get(name) for name in KEY)
-            events[key if key[3] is not None else (*key, len(events))] = event
+    read = _read(path)
+    if others := logs_of_shards(path.parent):
+        every = [event for log in others for event in _read(log)]
+        read = iter(sorted([*read, *every], key=_time_s))
+    for event in read:
+        key = tuple(event.get(name) for name in KEY)
+        events[key if key[3] is not None else (*key, len(events))] = event
     return list(events.values())
+
+
+def logs_of_shards(folder: Path) -> list[Path]:
+    """The event logs that shards keep in a run folder, each its own."""
+    return sorted(folder.glob("events-*-of-*.jsonl"))
+
+
+def _time_s(event: Mapping[str, Any]) -> float:
+    """When an event happened, in seconds; 0 where it does not say."""
+    found = event.get("time_s")
+    return float(found) if isinstance(found, int | float) else 0.0
+
+
+def _read(path: Path) -> Iterator[dict[str, Any]]:
+    if path.exists():
+        require_file(path, _MOST_LOG_BYTES)
+        for line in lines_of(path, _MOST_LINE_BYTES):
+            if event := _event(line):
+                yield event
 
 
 def _event(line: bytes) -> dict[str, Any] | None:

@@ -83,15 +83,21 @@ def unlinked(path: str, flags: int) -> int:
 
 
 @contextmanager
-def locked_file(path: Path, holding: Path, fix: str) -> Iterator[None]:
-    """Hold a lock, which is this file, for this process; raises ArtifactError where another process holds it."""
+def locked_file(
+    path: Path, holding: Path | str, fix: str, *, shared: bool = False, wait: bool = False
+) -> Iterator[None]:
+    """Hold a lock, which is this file, for this process; raises ArtifactError where another process holds it.
+
+    Any number of processes may hold a `shared` lock at once, which keeps out those that want it alone. `wait` waits for
+    the others instead of raising.
+    """
     with writing(path):
         if os.path.lexists(path):
             require_file(path)
-        file = open(path, "a", opener=unlinked)  # noqa: SIM115 (closed below, where the lock ends)
+        file = open(path, "a+", opener=unlinked)  # noqa: SIM115 (closed below; shared locks of NFS want to read)
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             raise ArtifactError(f"another attar is at work in {holding}", fix=fix) from error
         yield

@@ -26,12 +26,31 @@ def held(folder: Path, inner: Sequence[str] = ()) -> Iterator[None]:
     `inner` are the names of folders in it that are written into. Raises ArtifactError where another attar is at work
     in it, or where one of them, or a folder in one, is a link.
     """
+    with _locked(folder):
+        for one in [folder, *(below for name in inner for below in _folders(folder / name))]:
+            _tidy(one)
+        for lock in folder.glob(f"{LOCK}-*"):  # of shards, none of which is at work
+            lock.unlink(missing_ok=True)
+        yield
+
+
+@contextmanager
+def held_with_others(folder: Path, inner: Sequence[str] = ()) -> Iterator[None]:
+    """Hold a folder together with others that do the same, each in files of its own; see `held`.
+
+    Nothing is removed: temporary files may be those of processes on other machines.
+    """
+    with _locked(folder, shared=True):
+        for name in inner:
+            list(_folders(folder / name))
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with locked_file(folder / LOCK, folder, "wait for it, stop it, or choose another --out"):
-        folders = [folder, *(below for name in inner for below in _folders(folder / name))]
-        for one in folders:
-            _tidy(one)
+    with locked_file(folder / LOCK, folder, "wait for it, stop it, or choose another --out", shared=shared):
         yield
 
 
@@ -45,7 +64,11 @@ def _folders(top: Path) -> Iterator[Path]:
         )
     if top.is_dir():
         yield top
-        for entry in sorted(os.scandir(top), key=lambda entry: entry.name):
+        try:
+            entries = sorted(os.scandir(top), key=lambda entry: entry.name)
+        except FileNotFoundError:  # another shard has removed it meanwhile
+            return
+        for entry in entries:
             if (top / entry.name).is_dir():  # unlike the entry, it takes a link that leads round to itself as none
                 yield from _folders(top / entry.name)
 

@@ -14,8 +14,8 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -109,8 +109,21 @@ class Processes:
                 watch.stop()
             distributed.destroy_process_group()
 
-    def barrier(self) -> None:
-        """Wait until all have come here."""
+    @property
+    def apart(self) -> bool:
+        """Whether they never meet, and each leads itself; see `shards.py`."""
+        return False
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Hold what only one of several leading processes may do at a time; of processes that meet, one leads."""
+        return nullcontext()
+
+    def claim(self, name: str) -> AbstractContextManager[bool]:
+        """Whether this process is the one to make an item that cannot be shared, inside the block."""
+        return nullcontext(True)
+
+    def barrier(self, needs: Iterable[Path] = ()) -> None:
+        """Wait until all have come here; `needs` are files that they then have made."""
         if self.num > 1:
             from torch import distributed
 

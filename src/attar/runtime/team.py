@@ -182,9 +182,10 @@ def share_out(
 
     Of at least as many items as processes each takes every n-th, alone. Fewer are worked on by teams of neighbouring
     ranks, as large as the processes allow, but no larger than `most` of the item; the other processes have none.
+    Shards, which never meet, work alone.
     """
     num = processes.num
-    if num == 1 or len(items) >= num:
+    if num == 1 or len(items) >= num or processes.apart:
         return [(item, Team()) for item in list(items)[processes.rank :: num]]
     largest = [most(item) for item in items]
     if max(largest, default=1) > 1 and problem_with(device, processes):

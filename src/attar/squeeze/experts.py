@@ -78,7 +78,7 @@ def make_experts(
             if missing:
                 work.train_one(missing[0]) if size == 1 else work.train_stack(missing, size)
                 bar.advance(len(missing))
-    engine.barrier()
+    engine.barrier(paths)
     if engine.leads:
         for parts in folder.glob("expert*-*/"):  # of trainings that were stopped at their very end, or begun otherwise
             _clear(parts)
@@ -147,8 +147,10 @@ class _Work:
                 )
             return asked
         choice = self.folder / _CHOICE
-        if self.engine.leads and not choice.exists():
-            write_json(choice, self._choose(settings.num_experts))
+        if self.engine.leads:
+            with self.engine.turn():
+                if not choice.exists():
+                    write_json(choice, self._choose(settings.num_experts))
         self.engine.barrier()
         return int(read_json(choice)["at_once"])
 
@@ -241,7 +243,7 @@ class _Work:
 def _clear(parts: Path) -> None:
     """Delete what a training kept: the checkpoint first, for without one it would be begun anew."""
     (parts / _CHECKPOINT).unlink(missing_ok=True)
-    shutil.rmtree(parts)
+    shutil.rmtree(parts, ignore_errors=True)  # another shard may clear it too
 
 
 def _part(parts: Path, epoch: int) -> Path:

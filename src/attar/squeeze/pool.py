@@ -153,13 +153,13 @@ def make_pool(
     places = members(settings)
     for k in engine.share(range(len(settings.models))):
         work.train(k, [place for place in places if place.network == k])
-    engine.barrier()
+    engine.barrier(folder / (place.name + _ENDING) for place in places if not place.ratio)
     for place in engine.share([place for place in places if place.ratio]):
         work.cut(place)
-    engine.barrier()
+    engine.barrier(folder / (place.name + _ENDING) for place in places)
     work.measure(engine.share(places))
-    engine.barrier()
     files = [statistics_paths(folder, place.name) for place in places]
+    engine.barrier(whole for whole, _ in files)
     return [*(place.name + _ENDING for place in places), *(path.name for pair in files for path in pair)]
 
 

@@ -105,7 +105,7 @@ def import_experts(
                 imported = {"file": found[expert].file.name, "trajectory": found[expert].place}
                 write_expert(paths[expert], rows, making, expert, 1, (), more={"imported": imported})
             bar.advance()
-    engine.barrier()
+    engine.barrier(paths)
     return [path.name for path in paths]
 
 

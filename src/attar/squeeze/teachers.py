@@ -136,7 +136,7 @@ def make_teacher(
             making.adopt(names[k], models[k])
         else:
             making.train(names[k], models[k], k)
-    engine.barrier()
+    engine.barrier(folder / name for name in names)
     return names
 
 

@@ -108,25 +108,28 @@ def recover(
     parts = chunks(method, settings)
     names = [chunk_name(k) for k in range(len(parts))]
     members = _together(method, settings, engine, events)
-    mine = engine.share(range(len(parts))) if method.separable else list(range(len(parts))) if members else []
-    missing = [k for k in mine if not (folder / names[k]).exists()]
-    if members:
-        members.require_same(len(missing), "how many chunks of images are missing")
-    total, per_chunk = len(mine) * settings.iterations, settings.iterations
-    with events.progress(f"recover: {method.name}", total, (len(mine) - len(missing)) * per_chunk) as bar:
-        for k in missing:
-            state = _begin(method, parts[k], real, knowledge, seed, engine)
-            if not isinstance(method, Optimised):
-                if k == 0 and settings.num_snapshots:
-                    _write_snapshot(folder, 0, state.variables["images"], state.labels, method.task)
-                write_chunk(folder / names[k], method.finish(state, knowledge))
-                continue
-            loop = _Loop(method, state, real, knowledge, settings, seed, k, len(parts), folder, engine, events, members)
-            loop.run(bar)
-            if loop.leads:
-                write_chunk(folder / names[k], method.finish(loop.result(), knowledge))
-                loop.checkpoint.unlink(missing_ok=True)
-    engine.barrier()
+    with nullcontext(True) if method.separable else engine.processes.claim("images") as ours:
+        made_together = list(range(len(parts))) if members and ours else []
+        mine = engine.share(range(len(parts))) if method.separable else made_together
+        missing = [k for k in mine if not (folder / names[k]).exists()]
+        if members:
+            members.require_same(len(missing), "how many chunks of images are missing")
+        total, per_chunk = len(mine) * settings.iterations, settings.iterations
+        with events.progress(f"recover: {method.name}", total, (len(mine) - len(missing)) * per_chunk) as bar:
+            for k in missing:
+                state = _begin(method, parts[k], real, knowledge, seed, engine)
+                if not isinstance(method, Optimised):
+                    if k == 0 and settings.num_snapshots:
+                        _write_snapshot(folder, 0, state.variables["images"], state.labels, method.task)
+                    write_chunk(folder / names[k], method.finish(state, knowledge))
+                    continue
+                place = k, len(parts), folder
+                loop = _Loop(method, state, real, knowledge, settings, seed, *place, engine, events, members)
+                loop.run(bar)
+                if loop.leads:
+                    write_chunk(folder / names[k], method.finish(loop.result(), knowledge))
+                    loop.checkpoint.unlink(missing_ok=True)
+    engine.barrier(folder / name for name in names)
     kept = sorted(snapshot_steps(settings))
     states = [] if method.separable else sorted(state_steps(settings))
     return [*names, *map(_snapshot_name, kept), *map(state_name, states)]
@@ -156,6 +159,8 @@ def _together(method: Method, settings: RecoverSettings, engine: Engine, events:
     if method.separable:
         return Team()
     processes, draws = engine.processes, settings.draws_per_step
+    if processes.apart:
+        return Team()
     if not isinstance(method, Optimised):
         return Team() if processes.rank == 0 else None
     if idle := max(0, processes.num - draws):

@@ -151,5 +151,5 @@ def _write(
 
     with events.progress("relabel: epochs of soft labels", plan.num_epochs) as bar:
         rank, num = engine.processes.rank, engine.processes.num
-        write_labels(folder, plan, of_epoch, rank=rank, world_size=num, after_epoch=lambda _: bar.advance())
-    engine.barrier()
+        names = write_labels(folder, plan, of_epoch, rank=rank, world_size=num, after_epoch=lambda _: bar.advance())
+    engine.barrier(folder / name for name in names)
