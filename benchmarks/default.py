@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from table import Checks, Rows, arguments, finish
 
 import attar
@@ -42,7 +43,7 @@ CASES = {
     "tiny-imagenet": Case("tiny-imagenet-32", {"source.train_per_class": 100}),
 }
 METHODS = ["tesla", "dm"]
-CORESETS = ["kmeans", "herding"]
+CORESETS = ["kmeans", "herding", "easy"]
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +63,7 @@ def bench(name: str, ipc: int, options: argparse.Namespace) -> tuple[str, BenchR
     case, root = CASES[name], os.environ.get("ATTAR_DATA")
     source = case.source if name == "digits" or not root else str(Path(root) / case.source)
     task = attar.open(source, settings=case.settings, quiet=True).task
-    chosen, _ = choose_method(task, ipc)
+    chosen, _ = choose_method(task, ipc, on_cpu=not torch.cuda.is_available())
     methods = dict.fromkeys([chosen, *options.methods, *CORESETS])
     result = attar.bench(
         source,
@@ -74,6 +75,7 @@ def bench(name: str, ipc: int, options: argparse.Namespace) -> tuple[str, BenchR
         time=options.time,
         out=options.work / f"{name}-ipc{ipc}-{options.split}",
         settings=case.settings,
+        full_epochs=0,
     )
     return chosen, result
 

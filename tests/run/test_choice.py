@@ -15,16 +15,28 @@ def task(size_px: int, num_classes: int = 10, channels: int = 3) -> Task:
     return Task(names, channels, size_px, size_px, Normalization(half, half))
 
 
-def test_rules_name_methods_and_the_last_fits_all() -> None:
+@pytest.mark.parametrize("on_cpu", [False, True])
+def test_rules_name_methods_and_one_fits_all(on_cpu: bool) -> None:
     assert {rule.method for rule in RULES} <= set(methods())
-    assert RULES[-1].fits(task(224, 1000), 200)
-    assert all(not rule.fits(task(224, 1000), 200) for rule in RULES[:-1]), "no rule is hidden by one before it"
+    fitting = [rule for rule in RULES if rule.fits(task(224, 1000), 200, on_cpu=on_cpu)]
+    assert fitting, "the largest there is"
+
+
+def test_every_rule_is_the_first_somewhere() -> None:
+    sizes = [(size_px, classes, ipc) for size_px in (8, 32, 64, 224) for classes in (10, 1000) for ipc in (1, 10, 50)]
+    chosen = {choose_method(task(px, classes), ipc, on_cpu=cpu)[0] for px, classes, ipc in sizes for cpu in (0, 1)}
+    assert chosen == {rule.method for rule in RULES}
 
 
 @pytest.mark.parametrize(("size_px", "num_classes", "ipc"), [(32, 10, 1), (64, 10, 10), (224, 1000, 50), (8, 10, 10)])
 def test_the_first_rule_that_fits_is_chosen_and_says_why(size_px: int, num_classes: int, ipc: int) -> None:
-    name, why = choose_method(task(size_px, num_classes), ipc)
-    rule = next(rule for rule in RULES if rule.fits(task(size_px, num_classes), ipc))
+    name, why = choose_method(task(size_px, num_classes), ipc, on_cpu=False)
+    rule = next(rule for rule in RULES if rule.fits(task(size_px, num_classes), ipc, on_cpu=False))
     assert name == rule.method
     assert why.startswith(f"{name} for {size_px} px, {num_classes} classes, {ipc} image")
     assert why.endswith(rule.why)
+
+
+def test_a_processor_optimises_fewer_images_than_a_gpu() -> None:
+    assert choose_method(task(32, 200), 1, on_cpu=False)[0] == "tesla"
+    assert choose_method(task(32, 200), 1, on_cpu=True)[0] == "kmeans"

@@ -16,19 +16,29 @@ class Rule:
     max_px: int | None = None
     max_images: int | None = None
     """Synthetic images, of all classes together."""
+    max_images_cpu: int | None = None
+    """The same on a processor, where fewer can be optimised in a reasonable time."""
 
-    def fits(self, task: Task, ipc: int) -> bool:
+    def fits(self, task: Task, ipc: int, *, on_cpu: bool) -> bool:
         """Whether the images are within its numbers."""
         size_px, num = max(task.height_px, task.width_px), task.num_classes * ipc
-        return (self.max_px is None or size_px <= self.max_px) and (self.max_images is None or num <= self.max_images)
+        most = self.max_images_cpu if on_cpu else self.max_images
+        return (self.max_px is None or size_px <= self.max_px) and (most is None or num <= most)
 
 
 RULES = (
     Rule(
         "tesla",
-        "up to 64 px and 1,000 synthetic images, trajectory matching makes the strongest images known",
+        "trajectory matching makes the strongest images known, for few enough of them",
         max_px=64,
         max_images=1000,
+        max_images_cpu=100,
+    ),
+    Rule(
+        "kmeans",
+        "to optimise so many images takes hours on a processor, and in minutes nothing was ahead of well chosen real "
+        "images: this is a coreset",
+        max_images=0,
     ),
     Rule(
         "rded",
@@ -38,9 +48,9 @@ RULES = (
 )
 
 
-def choose_method(task: Task, ipc: int) -> tuple[str, str]:
-    """Choose a method by resolution, classes and images per class; returns its name and why."""
-    rule = next(rule for rule in RULES if rule.fits(task, ipc))
+def choose_method(task: Task, ipc: int, *, on_cpu: bool) -> tuple[str, str]:
+    """Choose a method by resolution, classes, images per class and device; returns its name and why."""
+    rule = next(rule for rule in RULES if rule.fits(task, ipc, on_cpu=on_cpu))
     size_px = max(task.height_px, task.width_px)
     facts = f"{size_px} px, {task.num_classes} classes, {ipc} image{'s' * (ipc > 1)} per class"
     return rule.method, f"{rule.method} for {facts}: {rule.why}"

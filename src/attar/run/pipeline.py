@@ -501,7 +501,8 @@ def _resolve(
     source = open_source(str(some.run.source), some.source, events=events, without_images=True)
     why: list[str] = []
     if named == "auto":
-        named, reason = choose_method(source.task, some.run.ipc)
+        on_cpu = device_named(some.run.device).type == "cpu"
+        named, reason = choose_method(source.task, some.run.ipc, on_cpu=on_cpu)
         why.append(reason)
         if named not in resolved:
             raise errors[0]

@@ -170,8 +170,9 @@ def _tell(runs: Sequence[_Run], asked: Compared, model: str, events: Events) -> 
             events.say(f"{one.name}: {line}")
     expected = [one.prepared.expected.total_s for one in runs if one.prepared.expected]
     took = f"; making them will take about {roughly(sum(expected))}" if expected else ""
-    trainings = len(asked.ipc) * len(asked.labels) * asked.seeds * len(dict.fromkeys((RANDOM, *asked.methods)))
-    events.say(f"{len(runs)} sets{took}; then {trainings + asked.seeds} trainings of {model} judge them")
+    sets = len(asked.ipc) * len(asked.labels) * len(dict.fromkeys((RANDOM, *asked.methods)))
+    trainings = asked.seeds * (sets + (asked.full_epochs > 0))
+    events.say(f"{len(runs)} sets{took}; then {trainings} trainings of {model} judge them")
 
 
 def _make(one: _Run, folder: Path, *, quiet: bool) -> None:
@@ -310,6 +311,8 @@ def _subjects(
             size_bytes = _image_bytes(task, ipc, floats=not distilled.exact_8bit)
             made = replace(made, group=method, size_bytes=size_bytes)
             found[method, ipc, labels] = _labelled(made, labels, teacher, views, engine, task)
+    if not asked.full_epochs:
+        return found
     warmup = min(training.warmup_epochs, asked.full_epochs - 1)
     longer = training.model_copy(update={"epochs": asked.full_epochs, "warmup_epochs": warmup})
     size_bytes = len(real) * math.prod(task.shape)
