@@ -34,7 +34,7 @@ docs: $(STAMP)  ## build the documentation into site/, offline; a broken link is
 	@$(BIN)/zensical build --strict --clean
 
 slow: $(STAMP)  ## the tests that need minutes; those on real photographs want ATTAR_DATA
-	@$(BIN)/python -m pytest -m slow --durations 5
+	@$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --durations 10
 
 lowest: $(STAMP)  ## the lowest versions that pyproject.toml admits: the command line, and a short run; UV_TORCH_BACKEND=cpu saves 4 GB
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
