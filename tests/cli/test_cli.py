@@ -189,10 +189,12 @@ def test_show_and_list_as_json():
     assert {"sre2l", "rded", "tesla", "mtt", "random"} <= set(names)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bytes(run, tmp_path):
     kill_and_finish(run, tmp_path / "run", ["expert-0001 0/"], TOY)
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(tmp_path):
     arguments = command("distill", "digits", *TOY, "--set", "recover.iterations=100000", "--out", str(tmp_path / "run"))
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it

@@ -317,7 +317,8 @@ MANY = b"\x8a\x08" + b"\xff" * 7 + b"\x7f"
 @pytest.mark.parametrize(
     ("name", "opcodes"),
     [
-        ("a tuple nested so deep that its hash would overflow the stack", b"}" + b")" + b"\x85" * DEEP + b"K\x01s"),
+        pytest.param("a tuple nested so deep that its hash would overflow the stack",
+                     b"}" + b")" + b"\x85" * DEEP + b"K\x01s", marks=pytest.mark.slow),
         ("bytes made of one text over and over", b"](c_codecs\nencode\nq\x01" + TEXT + b"q\x02"
          + b"h\x01h\x02\x85R" * 20_000 + b"e"),
         ("a call", b"cos\nsystem\nX\x04\0\0\0true\x85R"),

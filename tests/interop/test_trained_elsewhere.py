@@ -103,6 +103,7 @@ def test_timm_train_py_trains_on_it(folder: Path, tmp_path: Path, form: str) -> 
     assert float(last["eval_top1"]) > 90
 
 
+@pytest.mark.slow
 def test_datasets_and_torchvision_train_on_it(folder: Path) -> None:
     from datasets import load_dataset
     from torchvision import models

@@ -55,7 +55,7 @@ def distill(
     return attar.distill(source, method, ipc, out=out, settings=given)
 
 
-@pytest.mark.parametrize("model", ["resnet18", "bnvit-d1-w24-p8"])
+@pytest.mark.parametrize("model", [pytest.param("resnet18", marks=pytest.mark.slow), "bnvit-d1-w24-p8"])
 def test_colour_goes_through_all_stages(model: str, tmp_path: Path) -> None:
     source = make_classes(tmp_path / "images", size_px=32)
     made = distill(source, tmp_path / "run", squeeze__model=model, evaluate__baselines=[])

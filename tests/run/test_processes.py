@@ -121,6 +121,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+@pytest.mark.slow
 def test_two_processes_make_what_one_makes(tmp_path: Path) -> None:
     assert not typer.main.get_command(cli.app).main(command(tmp_path / "1"), standalone_mode=False)
     ended = start(["-m", "attar", *command(tmp_path / "2")], 2)

@@ -30,6 +30,7 @@ print(faults())
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are left alone")
+@pytest.mark.slow
 def test_pages_are_taken_from_the_system_once():
     assert keep_freed_memory()
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)

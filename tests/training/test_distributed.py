@@ -206,6 +206,7 @@ def test_ranks_are_split_evenly_and_within_what_items_take(num: int, most: list[
         assert min(largest, num // len(most)) <= len(run) <= largest
 
 
+@pytest.mark.slow
 def test_the_command_shares_its_batches_and_the_first_process_writes_and_speaks(tmp_path: Path) -> None:
     words = [*COMMAND, "--set", "epochs=2", "--out", str(tmp_path)]
     (code, told), (other_code, other) = start(words, 2)
