@@ -15,7 +15,7 @@ from attar.data.sources import open_source
 from attar.errors import ConfigError
 from attar.options import Effort
 from attar.recipes import recipes
-from attar.run import effort, pipeline
+from attar.run import effort, pipeline, preparing
 from attar.run.effort import LEVERS, QUICK_S, Goal, capped, cost_sentence, fitted, goal, narrow_model, quick_recipe
 from attar.run.planning import Plan
 from attar.run.settings import resolve, with_models
@@ -129,9 +129,9 @@ def test_nothing_is_cut_where_no_number_makes_it_shorter(monkeypatch: pytest.Mon
 def test_a_published_recipe_gives_way_to_a_quick_one_and_a_named_recipe_does_not(rehearsed: Plan) -> None:
     images, labels = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8), torch.arange(40) % 2
     given = {"run": {"source": attar.open((images, labels), name="two").name, "method": "tesla", "ipc": 1}}
-    quick = pipeline.prepare(given, asked=wanted(quick=True), fresh=True)
+    quick = preparing.prepare(given, asked=wanted(quick=True), fresh=True)
     assert quick.settings.plain()["squeeze"]["model"] == "convnet-d3-w32"
-    named = pipeline.prepare(given, asked=wanted(quick=True), recipe="tesla-cifar10-ipc1", fresh=True)
+    named = preparing.prepare(given, asked=wanted(quick=True), recipe="tesla-cifar10-ipc1", fresh=True)
     assert named.settings.plain()["squeeze"]["model"] == "convnet-d3-w128"
     assert numbers(named.settings)["recover.iterations"] < 5000
 
@@ -191,7 +191,7 @@ def test_a_run_of_another_seed_goes_on_with_the_images_that_it_began_with(
     monkeypatch.setattr(effort, "MOST_IMAGES", 20)
     images, labels = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8), torch.arange(40) % 2
     given = {"run": {"source": attar.open((images, labels), name="two").name, "method": "random", "ipc": 1, "seed": 3}}
-    first = pipeline.prepare(given, asked=wanted(quick=True), out=tmp_path)
+    first = preparing.prepare(given, asked=wanted(quick=True), out=tmp_path)
     assert first.settings.source.train_per_class == 10
     with pipeline.start(first, tmp_path, quiet=True):
         pass
@@ -202,15 +202,15 @@ def test_a_run_of_another_seed_goes_on_with_the_images_that_it_began_with(
 def test_a_run_goes_on_by_what_was_cut(rehearsed: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8), torch.arange(40) % 2
     given = {"run": {"source": attar.open((images, labels), name="two").name, "ipc": 1}}
-    wide = pipeline.prepare(given, asked=wanted(time="30m"), out=tmp_path)
+    wide = preparing.prepare(given, asked=wanted(time="30m"), out=tmp_path)
     assert wide.settings.plain()["squeeze"]["model"].endswith("-w128")  # an hour is not far from it
-    first = pipeline.prepare(given, asked=wanted(time="15m"), out=tmp_path)
+    first = preparing.prepare(given, asked=wanted(time="15m"), out=tmp_path)
     assert first.expected is not None
     assert "settings of tesla-cifar10-ipc1-cpu" in " ".join(first.why)
     with pipeline.start(first, tmp_path, quiet=True):
         pass
     monkeypatch.setattr(effort, "plan", lambda *_, **__: pytest.fail("it has begun"))
-    again = pipeline.prepare(given, asked=wanted(time="15m"), out=tmp_path)
+    again = preparing.prepare(given, asked=wanted(time="15m"), out=tmp_path)
     assert numbers(again.settings) == numbers(first.settings)
     with pipeline.start(again, tmp_path, quiet=True):
         pass

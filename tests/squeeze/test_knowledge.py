@@ -19,7 +19,7 @@ from attar.errors import ConfigError
 from attar.methods import METHODS
 from attar.methods.coreset import Random
 from attar.models.factory import build
-from attar.run.pipeline import prepare
+from attar.run.preparing import prepare
 from attar.run.settings import resolve
 from attar.runtime.checkpoint import read_tensors, write_tensors
 from attar.runtime.engine import Engine
@@ -113,7 +113,7 @@ def test_only_experts_need_a_network_whose_parameters_are_its_state(source: Sour
         (["squeeze.pool=post", "squeeze.ratios=[]"], "teddy", "a pool"),
         (["more_models=[resnet18]"], "sre2l", "is a teacher"),
         (["squeeze.model=convnet-d2-w8-batch"], "sre2l", "is a teacher"),
-        (["squeeze.model=convnet-d2-w8"], "tesla", "up to 64 px"),
+        (["squeeze.model=convnet-d2-w8"], "tesla", "trajectory matching"),
         (["squeeze.weights={}"], "tesla", "are experts"),
     ],
 )
@@ -124,7 +124,7 @@ def test_what_is_given_for_squeeze_tells_which_method_is_meant(
     assignments = [one.format(buffers) for one in assigned]
     found = prepare({"run": {"source": "digits"}}, recipe="none", assignments=assignments, quiet=True)
     assert found.settings.run.method == method
-    assert found.why[0].startswith(f"{method}: " if why != "up to 64 px" else "tesla for")
+    assert found.why[0].startswith(f"{method}: " if why != "trajectory matching" else "tesla for")
     assert why in found.why[0]
 
 

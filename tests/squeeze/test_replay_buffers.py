@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from attar.data.loading import MemorySplit, RealSet
 from attar.errors import ArtifactError, ConfigError, DataError
-from attar.run.pipeline import prepare
 from attar.run.planning import plan
+from attar.run.preparing import prepare
 from attar.runtime.checkpoint import read_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events, read_events

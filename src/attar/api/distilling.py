@@ -18,7 +18,7 @@ from attar.methods import method as method_named
 from attar.options import Followed, Sharded, Until, given
 from attar.results.records import Record
 from attar.results.verdict import Words
-from attar.run import pipeline, sharding
+from attar.run import pipeline, preparing, sharding
 from attar.run.effort import cost_sentence
 from attar.run.settings import sections_of
 from attar.run.without_images import how_to_judge, last_stage, require_judges_if
@@ -89,7 +89,7 @@ def distill(asked: DistillOptions) -> Distillation:
             until = last_stage(prepared.source, asked.until)
             require_judges_if(prepared.source, asked.until == "evaluate" and "until" in asked.model_fields_set)
             if until == "evaluate":
-                pipeline.require_judged(prepared)
+                preparing.require_judged(prepared)
             if shard:
                 sharding.claim(prepared, shard)
         opened = pipeline.start(prepared, out, fresh=asked.fresh, redo=asked.redo, quiet=asked.quiet, shard=shard)
@@ -152,7 +152,7 @@ def plan(asked: PlanOptions) -> Plan:
     from attar.run.planning import plan as rehearse
 
     prepared = _prepared(asked, None, "evaluate", fresh=True)
-    settled = pipeline.with_precision(prepared.settings, prepared.source.task)
+    settled = preparing.with_precision(prepared.settings, prepared.source.task)
     run = settled.run
     until = last_stage(prepared.source, "evaluate")
     found = rehearse(settled, prepared.source, Engine(run.device, run.precision), until=until)
@@ -186,10 +186,10 @@ def experts(asked: ExpertsOptions) -> tuple[ListedExpert, ...]:
     )
 
 
-def _prepared(asked: PlanOptions, out: Path | None, until: Until, *, fresh: bool) -> pipeline.Prepared:
+def _prepared(asked: PlanOptions, out: Path | None, until: Until, *, fresh: bool) -> preparing.Prepared:
     """Settings and source of a run, checked; what was cut to fit a time is as the run in the folder has it."""
     how: dict[str, Any] = {"recipe": asked.recipe, "assignments": asked.assigned, "asked": asked}
-    return pipeline.prepare(given(asked), **how, out=out, fresh=fresh, until=until, quiet=asked.quiet)
+    return preparing.prepare(given(asked), **how, out=out, fresh=fresh, until=until, quiet=asked.quiet)
 
 
 def _shard(asked: Sharded, folder: Path | None) -> Shard | None:

@@ -24,8 +24,10 @@ from attar.evaluation.following import network_of
 from attar.options import given
 from attar.results.records import Record
 from attar.run.origin import differs_from
-from attar.run.pipeline import held_by_one, sharing_engine, slug, teacher_of
+from attar.run.pipeline import teacher_of
+from attar.run.preparing import slug
 from attar.run.settings import default_model
+from attar.run.sharing import held_by_one, sharing_engine
 from attar.run.strips import keep_strips
 from attar.runtime.events import Events
 from attar.runtime.processes import launched

@@ -67,7 +67,7 @@ def bench(asked: BenchOptions) -> BenchResult:
     from attar.data.sources import SourceSettings
     from attar.models.factory import require_known
     from attar.protocols import protocol
-    from attar.run.pipeline import slug
+    from attar.run.preparing import slug
     from attar.runtime.engine import device_named
     from attar.studies.bench import require_methods, run_bench
     from attar.training.section import TrainSection

@@ -26,8 +26,9 @@ from attar.errors import ArtifactError
 from attar.evaluation.evaluate import at_learnt_rate
 from attar.items import Item
 from attar.options import PathLike, given
-from attar.run.pipeline import held_by_one, sharing_engine, teacher_of
+from attar.run.pipeline import teacher_of
 from attar.run.settings import default_model, source_name
+from attar.run.sharing import held_by_one, sharing_engine
 from attar.runtime.checkpoint import read_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events

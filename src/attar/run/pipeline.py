@@ -6,13 +6,11 @@ Stages meet only through the folder. Each is skipped where it is complete and re
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from attar.artifacts.description import WHITENING, LeftOut
 from attar.artifacts.distilled import Distilled, load_distilled, write_distilled
@@ -20,45 +18,34 @@ from attar.artifacts.labelling import Labelling
 from attar.artifacts.recovered import read_chunks
 from attar.artifacts.run import CONFIG, MANIFEST, RunFolder, Stage, require_intact, versions
 from attar.artifacts.whitening import open_whitening, write_whitening
-from attar.config import dump, merge, parse_duration, place
+from attar.config import dump
 from attar.data.loading import RealSet
 from attar.data.sources import Source, open_source, whitened
 from attar.data.whitening import measure_whitening
-from attar.errors import ConfigError, DataError
-from attar.evaluation.evaluate import RESULT, Evaluation, require_judges, require_resize
-from attar.methods import methods
+from attar.evaluation.evaluate import RESULT, Evaluation
 from attar.methods.base import Distillate
-from attar.models.factory import build as build_model
 from attar.models.weights import without_place
-from attar.options import Effort, Redo, Until
-from attar.recipes import Recipe, fitting_recipe, load_recipe
-from attar.run.choice import RULES, choose_method
-from attar.run.effort import WIDE, Goal, capped, fitted, goal, quick_recipe, restored
+from attar.options import Redo, Until
 from attar.run.origin import about_source
-from attar.run.planning import Plan
+from attar.run.preparing import Prepared, check_models, default_folder, with_precision
 from attar.run.settings import (
     Settings,
     command,
-    resolve,
     restore,
-    sections_of,
     source_name,
     with_models,
 )
+from attar.run.sharing import sharing_engine
 from attar.run.strips import keep_strips
-from attar.run.without_images import last_stage, require_no_need
-from attar.runtime.engine import Engine, device_named, hardware
+from attar.runtime.engine import Engine, hardware
 from attar.runtime.events import Events
-from attar.runtime.machine import require_threads
 from attar.runtime.memory import enough_memory
 from attar.runtime.peers import now_at
-from attar.runtime.precision import AUTO_LEAST_PX, auto_precision
-from attar.runtime.processes import launched
 from attar.runtime.shards import Shard
-from attar.squeeze.knowledge import decisive, kinds
+from attar.squeeze.knowledge import decisive
 from attar.squeeze.teacher_files import TrainedTeacher
 from attar.stages.recover import recover
-from attar.stages.relabel import label_plan, relabel
+from attar.stages.relabel import relabel
 from attar.task import Task
 from attar.training.soft import Teacher
 
@@ -278,128 +265,6 @@ class Run:
         }
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Settings that have been checked against the source.
-
-    `why` says what was chosen for the user; `expected` is what was rehearsed to fit a time, None where nothing was.
-    """
-
-    settings: Settings
-    source: Source
-    why: tuple[str, ...]
-    expected: Plan | None = None
-
-
-def prepare(
-    given: Mapping[str, Mapping[str, Any]],
-    *,
-    recipe: str = "auto",
-    assignments: Sequence[str] = (),
-    asked: Effort | None = None,
-    out: Path | None = None,
-    fresh: bool = False,
-    until: Until = "evaluate",
-    quiet: bool = False,
-) -> Prepared:
-    """Resolve the settings, open the source, and check all that can be checked before any long work.
-
-    Args:
-        given: sections from flags, above the recipe; `run.source` is among them.
-        recipe: auto (a bundled one made for this source, method and ipc, if any), none, a name, or a file.
-        assignments: `section.key=value` texts, above everything else.
-        asked: how long the run may take; None: as long as its settings say.
-        out: run folder that will be gone on with, by what was cut there to fit a time; None: the one under `runs/`.
-        fresh: go on with none.
-        until: the last stage that has to fit the time.
-        quiet: show no progress.
-    """
-    run = given["run"]
-    method = run.get("method", "auto")
-    meant = _meant_by_squeeze(given, assignments) if method == "auto" and recipe in ("auto", "none") else None
-    method = meant[0] if meant else method
-    chosen = _choose_recipe(recipe, run["source"], method, run.get("ipc"))
-    named = {"method": method} if method != "auto" else {}
-    sections = {**given, "run": {key: value for key, value in run.items() if key != "method"} | named}
-    settings, opened, why = _resolve(sections, assignments, chosen, Events(quiet=quiet))
-    if chosen and recipe == "auto":
-        why = [f"recipe {chosen.name}: made for this source, method and number of images", *why]
-    if meant:
-        why = [": ".join(meant), *why]
-    until = last_stage(opened, until)
-    aim = None
-    if asked is not None:
-        left_open = method == "auto" and chosen is None
-        aim = goal(asked, left_open=left_open, on_cpu=device_named(settings.run.device).type == "cpu")
-    if aim is None:
-        return Prepared(_check_models(with_models(settings, opened.task), opened), opened, tuple(why))
-    ready = Prepared(settings, opened, tuple(why))
-    fitting = _Fitting(aim, sections, assignments, out, fresh, until, quiet)
-    keeps = chosen is not None and (recipe != "auto" or bool(chosen.notes.get("quick")))
-    if keeps or not aim.narrow:
-        made, far_from = fitting.fit(ready)
-        if keeps or not aim.may_narrow or not far_from:
-            return made
-    return fitting.fit(fitting.narrowed(ready))[0]
-
-
-@dataclass(frozen=True)
-class _Fitting:
-    """Fits a run into its time: what was asked for, and in which folder."""
-
-    aim: Goal
-    sections: Mapping[str, Mapping[str, Any]]
-    assignments: Sequence[str]
-    out: Path | None
-    fresh: bool
-    until: Until
-    quiet: bool
-
-    def fit(self, ready: Prepared) -> tuple[Prepared, bool]:
-        """Cut what may be cut; and whether it takes so much more that a narrow network would do better."""
-        source = ready.source
-        settings = _check_models(with_models(ready.settings, source.task), source)
-        folder = self.out or _default_folder(settings)
-        if not self.fresh and (folder / CONFIG).is_file():
-            kept = RunFolder(folder).settings()
-            other = kept.get("squeeze", {}).get("model") != settings.plain()["squeeze"].get("model")
-            why = (*ready.why, f"{self.aim.why}: as it was begun")
-            return Prepared(restored(settings, kept), source, why), other
-        placed, _ = place(sections_of(settings.method), self.assignments)
-        layers = (self.sections, placed)
-        fixed = {f"{name}.{key}" for layer in layers for name, values in layer.items() for key in values}
-        with sharing_engine(settings.run.device, settings.run.precision, settings.run.workers) as engine:
-            found = fitted(with_precision(settings, source.task), source, engine, self.aim.seconds, fixed, self.until)
-        settings = replace(found.settings, sections={**found.settings.sections, "run": settings.run})
-        why = (*ready.why, f"{self.aim.why}: {found.sentence(self.aim.seconds)}")
-        return Prepared(settings, source, why, found.plan), found.whole_s > WIDE * self.aim.seconds
-
-    def narrowed(self, ready: Prepared) -> Prepared:
-        """With a narrow network, by what was measured on few cores, and from no more images than it can learn from."""
-        settings, source = ready.settings, ready.source
-        why = [line for line in ready.why if not line.startswith("recipe ")]
-        quick = quick_recipe(settings.run.method, settings.run.ipc, source.task)
-        settings = resolve(
-            merge(self.sections, {"run": {"method": settings.run.method}}), self.assignments, recipe=quick
-        )
-        if quick:
-            why.append(f"settings of {quick.name}, which was measured on few cores, with a narrow network")
-        if (few := capped(source)) and settings.source.train_per_class is None:
-            why.append(f"learns from {few:,} images of each class")
-            how = settings.source.model_copy(update={"train_per_class": few})
-            events = Events(quiet=self.quiet)
-            source = open_source(str(settings.run.source), how, events=events)
-            settings = replace(settings, sections={**settings.sections, "source": how})
-        return Prepared(settings, source, tuple(why))
-
-
-def require_judged(prepared: Prepared) -> None:
-    """Fail before the first stage, not after the last, where there will be no images to judge by as they are to be."""
-    source, split = prepared.source, prepared.settings.evaluate.split
-    require_judges(source.num_test if split == "test" else len(source.validation), split)
-    require_resize(prepared.settings.evaluate.test_resize_px, source.task)
-
-
 @contextmanager
 def start(
     prepared: Prepared,
@@ -416,7 +281,7 @@ def start(
     work there holds the folder already.
     """
     settings = prepared.settings
-    folder = RunFolder(out or _default_folder(settings), settings.rules)
+    folder = RunFolder(out or default_folder(settings), settings.rules)
     settings = with_precision(settings, prepared.source.task, None if fresh else folder)
     with _engine(settings, shard=shard) as engine, _locked(folder, engine):
         if engine.leads:
@@ -457,111 +322,11 @@ def resume(
         source = open_source(str(settings.run.source), settings.source, events=events, without_images=True)
         settings = with_models(settings, source.task)  # another protocol may have left its network to auto
         if redo or assignments:
-            _check_models(settings, source)
+            check_models(settings, source)
             if engine.leads:
                 folder.open(settings.plain(), redo=redo)
         engine.barrier()
         yield Run(folder, settings, _whitened(source, settings, folder, engine, events), engine, events)
-
-
-def with_precision(settings: Settings, task: Task, folder: RunFolder | None = None) -> Settings:
-    """What `precision: auto` means: that of the run in the folder, where it has begun, else what suits the machine.
-
-    On a processor with bfloat16 that is bf16-mixed for methods that gain from it, from images of 64 px on.
-    """
-    if settings.run.precision != "auto":
-        return settings
-    begun = folder.settings()["run"].get("precision") if folder and (folder.path / CONFIG).exists() else None
-    gains = settings.method.gains_from_bf16 and min(task.height_px, task.width_px) >= AUTO_LEAST_PX
-    chosen = begun or auto_precision(device_named(settings.run.device), gains)
-    run = settings.run.model_copy(update={"precision": chosen})
-    return replace(settings, sections={**settings.sections, "run": run})
-
-
-def _resolve(
-    sections: Mapping[str, Mapping[str, Any]],
-    assignments: Sequence[str],
-    recipe: Recipe | None,
-    events: Events,
-) -> tuple[Settings, Source, list[str]]:
-    """Settings and source; where the method is left to auto, the source is looked at to choose it."""
-    named = {**(recipe.sections.get("run", {}) if recipe else {}), **sections["run"]}.get("method", "auto")
-    candidates = [named] if named != "auto" else dict.fromkeys(rule.method for rule in RULES)
-    resolved: dict[str, Settings] = {}
-    errors: list[ConfigError] = []
-    for candidate in candidates:
-        try:
-            trial = {**sections, "run": {**sections["run"], "method": candidate}}
-            resolved[candidate] = resolve(trial, assignments, recipe=recipe)
-        except ConfigError as error:
-            errors.append(error)
-    if not resolved:
-        raise errors[0]
-    some = next(iter(resolved.values()))
-    source = open_source(str(some.run.source), some.source, events=events, without_images=True)
-    why: list[str] = []
-    if named == "auto":
-        on_cpu = device_named(some.run.device).type == "cpu"
-        named, reason = choose_method(source.task, some.run.ipc, on_cpu=on_cpu)
-        why.append(reason)
-        if named not in resolved:
-            raise errors[0]
-    return resolved[named], source, why
-
-
-def _meant_by_squeeze(sections: Mapping[str, Mapping[str, Any]], assignments: Sequence[str]) -> tuple[str, str] | None:
-    """The method that what the user gave for squeeze can only be meant for, and why, if there is one.
-
-    It is the typical method of the kind of knowledge which says that the values are its own.
-    """
-    for kind in kinds().values():
-        fitting = [name for name, method in methods().items() if method.knowledge == kind.name]
-        for name in sorted(fitting, key=lambda name: not methods()[name].typical)[:1]:
-            placed, _ = place(sections_of(methods()[name]), assignments)
-            if why := kind.meant_by(merge(sections, placed).get("squeeze", {})):
-                return name, why
-    return None
-
-
-def _choose_recipe(name: str, source: str, method: str, ipc: int | None) -> Recipe | None:
-    if name == "none":
-        return None
-    if name != "auto":
-        return load_recipe(name)
-    return fitting_recipe(source, method, ipc)
-
-
-def _check_models(settings: Settings, source: Source) -> Settings:
-    """Fail now, not after hours: every network can be built, every class has enough images."""
-    kind, section = settings.knowledge, settings.sections["squeeze"]
-    squeezed, guides = kind.networks(section), kind.guides(section)
-    for name in dict.fromkeys([*squeezed, *settings.evaluate.models]):
-        model = build_model(name, source.task)
-        if name in squeezed:
-            kind.require_network(model)
-        if name in guides:
-            settings.method.require_teacher(model, name)
-    relabelled = settings.relabel
-    if relabelled.labels == "epochs":
-        label_plan(
-            relabelled, source.task.num_classes * settings.run.ipc, source.task.num_classes, settings.train.soft_epochs
-        )
-    if not source.has_images:
-        require_no_need(settings, source)
-        return settings
-    counts = source.train.labels.bincount(minlength=source.task.num_classes)
-    least = int(counts.argmin())
-    needs_real = settings.method.starts_from_real(settings.sections["method"])
-    compared = [name for name in settings.evaluate.complete().baselines if name != "full"]
-    if (needs_real or compared) and int(counts[least]) < settings.run.ipc:
-        who = settings.run.method if needs_real else f"the baseline `{compared[0]}`"
-        raise DataError(
-            f"class {source.task.class_names[least]!r} has {int(counts[least])} training "
-            f"image{'s' * (int(counts[least]) != 1)}, fewer than ipc={settings.run.ipc}",
-            expected=f"at least ipc real images of every class, as {who} needs them",
-            fix=f"--ipc {int(counts[least])} or less" + ("" if needs_real else ", or --set evaluate.baselines=[full]"),
-        )
-    return settings
 
 
 def _whitened(source: Source, settings: Settings, folder: RunFolder, engine: Engine, events: Events) -> Source:
@@ -600,42 +365,6 @@ def open_labeller(settings: Settings, task: Task, run: Path, engine: Engine) -> 
     return settings.labeller(opened)
 
 
-def slug(source: str) -> str:
-    """A source as a part of a folder's name."""
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in source_name(source))
-
-
-def _default_folder(settings: Settings) -> Path:
-    run = settings.run
-    seed = f"-seed{run.seed}" if run.seed else ""
-    return Path("runs") / f"{slug(str(run.source))}-{run.method}-ipc{run.ipc}{seed}"
-
-
-@contextmanager
-def sharing_engine(
-    device: str,
-    precision: str,
-    workers: int | None,
-    peer_timeout: str = "10m",
-    folder: Path | None = None,
-    shard: Shard | None = None,
-) -> Iterator[Engine]:
-    """The engine of all processes; while it is in use, torch has this number of threads in each, or what it had.
-
-    Raises ResourceError where several processes do not see one `folder`.
-    """
-    require_threads(workers or 1, "--workers")
-    before, processes = torch.get_num_threads(), shard or launched()
-    torch.set_num_threads(workers or before)
-    try:
-        with processes.joined(parse_duration(peer_timeout)):
-            if folder is not None:
-                processes.require_shared(folder)
-            yield Engine(device, precision, processes)
-    finally:
-        torch.set_num_threads(before)
-
-
 def _engine(
     settings: Settings, workers: int | None = None, shard: Shard | None = None
 ) -> AbstractContextManager[Engine]:
@@ -653,14 +382,6 @@ def _locked(folder: RunFolder, engine: Engine) -> Iterator[None]:
         folder.require_free()
     with folder.locked() if engine.leads else nullcontext():
         engine.processes.require_shared(folder.path)
-        yield
-
-
-@contextmanager
-def held_by_one(folder: Path, engine: Engine) -> Iterator[None]:
-    """One process holds a folder for all, which go on once it does; see `RunFolder.locked`."""
-    with RunFolder(folder).locked() if engine.leads else nullcontext():
-        engine.barrier()
         yield
 
 

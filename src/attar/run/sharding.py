@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from attar.artifacts.run import CONFIG, WORKED_IN, RunFolder
-from attar.run.pipeline import Prepared, with_precision
+from attar.run.preparing import Prepared, with_precision
 from attar.runtime.shards import Shard
 
 

@@ -48,8 +48,10 @@ from attar.report.formats import roughly
 from attar.results.records import ACCURACY, Followed, Labels, Record
 from attar.results.significance import Contrast, contrasts
 from attar.run.effort import narrow_model
-from attar.run.pipeline import Prepared, open_labeller, prepare, sharing_engine, start
+from attar.run.pipeline import open_labeller, start
+from attar.run.preparing import Prepared, prepare
 from attar.run.settings import default_model, source_name
+from attar.run.sharing import sharing_engine
 from attar.runtime.engine import Engine, hardware
 from attar.runtime.events import Events, is_followed
 from attar.runtime.files import read_json, sha256, write_json, write_text

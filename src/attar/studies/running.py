@@ -17,7 +17,7 @@ from attar.artifacts.run import RunFolder
 from attar.errors import ArtifactError, ConfigError, DivergedError
 from attar.report.formats import count, duration
 from attar.report.study import write_study_report
-from attar.run.pipeline import sharing_engine
+from attar.run.sharing import sharing_engine
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
 from attar.runtime.files import write_text
