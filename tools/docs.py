@@ -69,7 +69,7 @@ Every option is a field of a typed section. On the command line it is `--set sec
 section only. Defaults here are the library's; a method or a recipe may have others, which `attar show NAME` prints.
 """
 FUNCTIONS = (
-    *("open", "distill", "resume", "load", "evaluate", "train", "continual", "plan", "study", "plan_study"),
+    *("open", "distill", "resume", "submit", "load", "evaluate", "train", "continual", "plan", "study", "plan_study"),
     "bench",
     *("list_methods", "list_models", "list_recipes", "list_datasets", "list_strategies"),
     *("compare", "experts", "verify", "write_report", "export", "import_", "push"),
