@@ -149,6 +149,28 @@ def test_scale_is_the_size_of_the_learnt_statistics():
     assert Watched(model, first_weight=10.0).scale() == pytest.approx(11 * size)
 
 
+def test_in_the_channels_unit_a_layers_scale_does_not_count() -> None:
+    plain, scaled = norm_of(5, eps=0.0), norm_of(5, eps=0.0)
+    scaled.running_mean.copy_(1000 * plain.running_mean)
+    scaled.running_var.copy_(1e6 * plain.running_var)
+    images = noise(4, 5, 3, 3).double()
+    found = []
+    for norm, x in ((plain, images), (scaled, 1000 * images)):
+        watched = Watched(nn.Sequential(norm, nn.Flatten()), standardised=True)
+        found.append(float(watched(x)[1]))
+        assert watched.scale() == pytest.approx(2)
+    mean, var = over_all_but_channels(images)
+    learnt = plain.running_mean, plain.running_var
+    expected = ((mean - learnt[0]) / learnt[1].sqrt()).norm() + (var / learnt[1] - 1).norm()
+    assert found == pytest.approx(2 * [float(expected) / 5**0.5])
+
+
+def test_in_the_channels_unit_what_made_the_statistics_is_at_no_distance() -> None:
+    model, images = teacher("convnet-d2-w8-batch", torch.float64)
+    fill(model, images)
+    assert float(Watched(model, standardised=True)(images)[1]) < 1e-6
+
+
 def test_half_precision_changes_the_losses_and_the_gradient_little():
     model, images = teacher("convnet-d2-w8-batch", torch.float32)
     watched = Watched(model, first_weight=10.0)

@@ -5,11 +5,16 @@
 over batch and space (2d) or batch and tokens (1d), with the biased variance. mean_l and var_l may be others than those
 learnt, such as those that were measured on the real images, and class-wise ones may be mixed in. Source: Yin et al.,
 "Dreaming to Distill", CVPR 2020, equation 4; Yin et al., "Squeeze, Recover and Relabel", NeurIPS 2023, equation 10.
+
+In the channels' own unit, which is attar's, z_l is standardised by what is learnt, and layers of all widths count alike:
+
+    R_l = ||(mean(z_l) - mean_l) / std_l||_2 / sqrt(c) + ||(var(z_l) - var_l) / var_l||_2 / sqrt(c)
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,6 +51,8 @@ class WatchedNorm(nn.Module):
             self.register_buffer(name, None if value is None else value.detach().to(precise(value), copy=True))
         self.eps = norm.eps
         self.target = target
+        self.standardised = False
+        """Whether distances are in the channels' own unit."""
         self.images: Grouping | None = None
         """The images of the next forward pass by class, in the order of their classes, where the classes count."""
         self.class_share = 0.0
@@ -69,6 +76,8 @@ class WatchedNorm(nn.Module):
     def _distance(self, mean: Tensor, var: Tensor) -> Tensor:
         """How far the moments (k, c) of the whole input, or of each class in it, are from the aim."""
         aim, images = self.aim, self.images
+        if self.standardised:
+            return _apart_standardised(mean[0], var[0], aim, self.eps)
         if images is None:
             return _apart(mean[0], var[0], aim)
         of_class = class_distance(mean, var, images, aim)
@@ -85,10 +94,16 @@ class Watched:
         first_weight: w of the first layer; those of the others are 1.
         targets: statistics of each BatchNorm's input to hold it against, on the model's device and in the order of
             `attar.models.norms.batch_norms`; None: those that were learnt.
+        standardised: take distances in the channels' own unit; they are never class-wise then.
     """
 
     def __init__(
-        self, model: nn.Module, first_weight: float = 1.0, targets: Sequence[LayerStatistics] | None = None
+        self,
+        model: nn.Module,
+        first_weight: float = 1.0,
+        targets: Sequence[LayerStatistics] | None = None,
+        *,
+        standardised: bool = False,
     ) -> None:
         frozen = _replaced(copy.deepcopy(model)).eval().requires_grad_(False)
         self.model: nn.Module = frozen.to(memory_format=torch.channels_last)
@@ -97,6 +112,8 @@ class Watched:
         self._scale: float | None = None
         for norm, target in zip(self.norms, targets or (), strict=targets is not None):
             norm.target = target
+        for norm in self.norms:
+            norm.standardised = standardised
 
     def __call__(self, images: Tensor, labels: Tensor | None = None, class_share: float = 0.0) -> tuple[Tensor, Tensor]:
         """Logits (b, classes) and the weighted sum of R_l, both with their graphs.
@@ -105,6 +122,7 @@ class Watched:
         the distance between the statistics of the image's class in the batch and those of that class in the targets.
         For that, images come in the order of their classes, the lowest first; else ValueError is raised.
         """
+        assert not (class_share and self.norms[0].standardised), "class-wise distances are plain"
         grouping = Grouping.of(labels) if labels is not None and class_share else None
         for norm in self.norms:
             norm.images, norm.class_share = grouping, class_share
@@ -116,7 +134,12 @@ class Watched:
         return logits, torch.stack(terms).sum() if terms else logits.new_zeros(())
 
     def scale(self) -> float:
-        """The weighted sum of ||std_l||_2 + ||var_l||_2 of the targets: the unit in which R is large or small."""
+        """The weighted sum of ||std_l||_2 + ||var_l||_2 of the targets: the unit in which R is large or small.
+
+        In the channels' own unit each of the two is 1.
+        """
+        if self.norms[0].standardised:
+            return 2 * sum(self.weights)
         if self._scale is None:  # reading it waits for the device
             sizes = [norm.aim.var.sqrt().norm() + norm.aim.var.norm() for norm in self.norms]
             self._scale = sum(w * float(size) for w, size in zip(self.weights, sizes, strict=True))
@@ -136,6 +159,12 @@ def total_variation(images: Tensor) -> Tensor:
 def _apart(mean: Tensor, var: Tensor, aim: LayerStatistics) -> Tensor:
     distance: Tensor = (mean - aim.mean).norm() + (var - aim.var).norm()
     return distance
+
+
+def _apart_standardised(mean: Tensor, var: Tensor, aim: LayerStatistics, eps: float) -> Tensor:
+    learnt = aim.var + eps
+    distance: Tensor = ((mean - aim.mean) * learnt.rsqrt()).norm() + ((var - aim.var) / learnt).norm()
+    return distance / math.sqrt(len(aim.mean))
 
 
 def _replaced(model: Any) -> Any:

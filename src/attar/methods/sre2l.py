@@ -11,10 +11,13 @@ Perspective", NeurIPS 2023, equations 7 to 10. The curriculum of the crops is th
 Distillation via Curriculum Data Synthesis in Large Data Era", TMLR 2024.
 
 Differs from the authors' code: a chunk holds as many classes as fit whatever the number of processes; pixels are
-stored as whole 8-bit values, losslessly; α may be given in the teacher's own unit (`alpha_bn: auto`).
+stored as whole 8-bit values, losslessly; α may be given in the teacher's own unit (`alpha_bn: auto`), and the
+statistics in each channel's (`statistics_unit: channel`).
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +44,11 @@ from attar.task import Task
 
 class Sre2lSettings(MatchingSettings):
     """Settings of SRe2L."""
+
+    statistics_unit: Literal["plain", "channel"] = "plain"
+    """Unit of the distance at each BatchNorm. plain: as published, so that layers with large values count most;
+    channel: each channel's own standard deviation and variance, and every layer alike however wide it is, which is
+    ours. It suits networks whose layers differ in scale by orders of magnitude, such as EfficientNet-Lite."""
 
 
 class Sre2l(Optimised[Sre2lSettings, Teacher]):
@@ -135,5 +143,6 @@ class Sre2l(Optimised[Sre2lSettings, Teacher]):
 
     def _watch(self, knowledge: Teacher) -> Watched:
         if self._watched is None:
-            self._watched = Watched(knowledge.model, self.settings.first_weight)
+            in_units = self.settings.statistics_unit == "channel"
+            self._watched = Watched(knowledge.model, self.settings.first_weight, standardised=in_units)
         return self._watched
