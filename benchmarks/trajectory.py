@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 import torch
 from kept import peak_bytes
 from table import Checks, Rows, arguments, finish
-from torch import Tensor
+from torch import Tensor, nn
 
 from attar.augment.operations import Augmentation
 from attar.losses.trajectory import Matching, MatchingGradient, soft_cross_entropy
@@ -53,11 +53,11 @@ def budgeted(options: argparse.Namespace) -> str:
     return BUDGETED.format(memory=options.graph_memory)
 
 
-def make_problem(options: argparse.Namespace, num_steps: int) -> Problem:
-    """A problem of random images and an invented expert, all in each step."""
+def make_problem(options: argparse.Namespace, num_steps: int, network: nn.Module | None = None) -> Problem:
+    """A problem of random images and an invented expert, all in each step; of a ConvNet-3 unless a network is given."""
     shape, device = (3, options.size_px, options.size_px), options.device
     with seeding.scoped(0, "benchmark"):
-        flat = FlatModel(ConvNet(10, *shape, depth=3, width=options.width).to(device))
+        flat = FlatModel((network or ConvNet(10, *shape, depth=3, width=options.width)).to(device))
     rng = seeding.generator(0, "benchmark")
     images = torch.randn(options.images, *shape, generator=rng).to(device)
     targets = torch.eye(10).repeat(options.images // 10, 1).to(device)
