@@ -6,7 +6,7 @@ over batch and space (2d) or batch and tokens (1d), with the biased variance. me
 learnt, such as those that were measured on the real images, and class-wise ones may be mixed in. Source: Yin et al.,
 "Dreaming to Distill", CVPR 2020, equation 4; Yin et al., "Squeeze, Recover and Relabel", NeurIPS 2023, equation 10.
 
-In the channels' own unit, which is attar's, z_l is standardised by what is learnt, and layers of all widths count alike:
+In the channels' own unit, which is attar's, z_l is standardised by what is learnt, and layers of any width count alike:
 
     R_l = ||(mean(z_l) - mean_l) / std_l||_2 / sqrt(c) + ||(var(z_l) - var_l) / var_l||_2 / sqrt(c)
 """
