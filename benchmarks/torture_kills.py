@@ -2,11 +2,11 @@
 
     python benchmarks/torture.py kills --tries 300 --seed 0 --json FILE
 
-Each try distills digits at toy size by one of CASES, in one process or two, and kills it by SIGKILL at a
+Each try distills digits at toy size and judges, by one of CASES, in one process or two, and kills it by SIGKILL at a
 moment drawn from (seed, try), no later than an unbroken run takes; of two processes one is killed, drawn too.
 Then the same call is made again, to the end. A try is a fault where a process prints a traceback, where one is
-still there after MOST_S, or where a file of `distilled/` has other bytes than the unbroken run's, or is not
-there. The other of two processes, which a launcher would end, may go on waiting for the one that was killed: it
+still there after MOST_S, or where a file of `distilled/` or the accuracies have other bytes than the unbroken run's,
+or are not there. The other of two processes, which a launcher would end, may go on waiting for the one that was killed: it
 is ended after ALONE_S and counted as left waiting, which is no fault here. Checkpoints are written after every
 step, so that there is one to go on from.
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import os
 import random
 import signal
@@ -37,24 +38,37 @@ from attar.training import loop
 
 MOST_S, ALONE_S = 300, 20
 """Seconds that a whole run may take, and that the other of two processes may be there once one was killed."""
-TRAJECTORY = {
-    "squeeze.model": "convnet-d1-w4",
-    "squeeze.num_experts": 2,
-    "squeeze.epochs": 3,
-    "method.expert_epochs": 1,
-    "method.num_steps": 2,
-    "method.max_start_epoch": 1,
-    "recover.iterations": 6,
-}
+MODEL = {"squeeze.model": "convnet-d1-w4"}
+STEPS = {"recover.iterations": 6}
+EXPERTS = {**MODEL, "squeeze.num_experts": 2, "squeeze.epochs": 3}
+MATCHED = {**EXPERTS, **STEPS, "method.expert_epochs": 1, "method.num_steps": 2, "method.max_start_epoch": 1}
 TEACHER = {"squeeze.model": "convnet-d1-w4-batch", "squeeze.epochs": 2}
-CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "tesla": ("tesla", TRAJECTORY),
-    "sre2l": ("sre2l", {**TEACHER, "recover.iterations": 6, "recover.chunk_size": 5, "relabel.labels": "epochs"}),
-    "rded": ("rded", TEACHER),
-    "herding": ("herding", TEACHER),
+CHUNKS = {**STEPS, "recover.chunk_size": 5, "relabel.labels": "epochs"}
+CASES: dict[str, dict[str, Any]] = {
+    "tesla": MATCHED,
+    "sre2l": {**TEACHER, **CHUNKS},
+    "rded": TEACHER,
+    "herding": TEACHER,
+    "teddy": {**TEACHER, **CHUNKS, "squeeze.epochs": 3, "squeeze.num_members": 2},
+    "mtt": {**MATCHED, "method.labels": "learnt"},
+    "dm": STEPS,
+    "ncfm": {**EXPERTS, **STEPS, "method.num_real": 8, "method.num_frequencies": 16},
+    "el2n": EXPERTS,
+    "forgetting": EXPERTS,
+    "easy": TEACHER,
+    "kcenter": TEACHER,
+    "kmeans": TEACHER,
+    "pca": TEACHER,
+    "random": {},
 }
-COMMON = {"source.train_per_class": 8, "train.epochs": 3, "evaluate.models": ["convnet-d1-w4"]}
-HOW: dict[str, Any] = {"recipe": "none", "device": "cpu", "workers": 1, "until": "relabel", "quiet": True}
+COMMON = {
+    "source.train_per_class": 8,
+    "train.epochs": 3,
+    "evaluate.models": ["convnet-d1-w4"],
+    "evaluate.seeds": 2,
+    "evaluate.baselines": ["random"],
+}
+HOW: dict[str, Any] = {"recipe": "none", "device": "cpu", "workers": 1, "quiet": True}
 
 
 def main() -> None:
@@ -67,7 +81,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         # imports what the forks would import each by itself; nothing is trained, or torch could not train in a fork
-        attar.distill("digits", "random", 1, out=Path(name) / "first", settings=COMMON, **HOW)
+        importlib.import_module("torch._dynamo")
+        attar.distill("digits", "random", 1, out=Path(name) / "first", settings=COMMON, until="relabel", **HOW)
         rows = kills(Path(name), options)
     faults = ("other ends", "tracebacks", "hangs", "differ")
     checks: Checks = {fault: {"value": float(sum(row[fault] for row in rows)), "target": 0.0} for fault in faults}
@@ -159,8 +174,7 @@ def work(name: str, num: int, rank: int, port: int, out: Path) -> None:
         if num > 1:
             os.environ.update(RANK=str(rank), WORLD_SIZE=str(num), LOCAL_RANK=str(rank))
             os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-        method, settings = CASES[name]
-        attar.distill("digits", method, 1, out=out, settings={**COMMON, **settings}, **HOW)
+        attar.distill("digits", name, 1, out=out, settings={**COMMON, **CASES[name]}, **HOW)
         code = 0
     except AttarError as error:
         os.write(2, f"error: {error}\n".encode())
@@ -186,11 +200,11 @@ def wait(children: list[int], out: Path, most_s: float = MOST_S) -> dict[str, in
 
 
 def content(out: Path) -> dict[str, str]:
-    """A hash of each file of the distilled dataset, by its name."""
-    folder = out / "distilled"
+    """A hash of each file of the distilled dataset and of the judgement, by its name."""
+    files = [*sorted((out / "distilled").rglob("*")), out / "evaluation.json", out / "by_class.json"]
     return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
+        path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
         if path.is_file()
     }
 
