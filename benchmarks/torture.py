@@ -1,21 +1,23 @@
 """Wide seeded runs of what may go wrong, and how often attar answers with anything but a result or one clear error.
 
     python benchmarks/torture.py inputs --tries 3000 --seed 0 --json FILE
-    python benchmarks/torture.py kills ...        where torture_kills.py is there
+    python benchmarks/torture.py kills --tries 300 --seed 0 --json FILE
+    python benchmarks/torture.py disk --sizes 20 --json FILE
 
-Each try is a function of the seed and its number, so that one that fails can be made again: --first N --tries 1. The
-commands run one after the other in a process that is watched, and killed where one takes more than 60 s.
+What `inputs` tries is told in torture_inputs.py, torture_right.py and torture_sets.py, the others in torture_kills.py
+and torture_disk.py. Each try is a function of the seed and its number, so that one that fails can be made again:
+--first N --tries 1. The commands run one after the other in a process that is watched, and killed where a try takes
+more than 60 s.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib.util
 import io
 import json
 import os
-import re
+import random
+import resource
 import selectors
 import shutil
 import subprocess
@@ -23,43 +25,75 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import torture_disk
+import torture_inputs
+import torture_kills
+import torture_right
+import torture_sets
 from table import Checks, Rows, finish
-from torture_inputs import make_bases, make_try
+from torture_tries import Try
 
 MOST_S = 60
+MOST_BYTES = 16 << 30
+"""Of memory that a try may ask for: one that asks for all there is must not take the machine along."""
 FAULTS = ("traceback", "error of attar itself", "hang", "crash", "wrong result", "unclear error")
+KINDS = (
+    *(torture_inputs.setting, torture_inputs.recipe, torture_inputs.study, torture_inputs.run_file),
+    *(torture_inputs.distilled, torture_inputs.foreign, torture_inputs.image, torture_inputs.width),
+    *(torture_inputs.launcher, torture_right.swapped, torture_right.flipped, torture_right.linked),
+    *(torture_right.shown, torture_right.refused_write, torture_sets.pickle, torture_sets.lie),
+)
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["kills"] and importlib.util.find_spec("torture_kills"):
-        import torture_kills
+    parts = {"kills": torture_kills.main, "disk": torture_disk.main, "inputs": inputs}
+    if sys.argv[1:2] and sys.argv[1] in parts:
+        part = sys.argv.pop(1)
+        sys.argv[0] += f" {part}"
+        parts[part]()
+    else:
+        raise SystemExit(__doc__)
 
-        del sys.argv[1]
-        torture_kills.main()
-        return
+
+def asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["inputs"])
     parser.add_argument("--tries", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first try")
+    parser.add_argument("--processes", type=int, default=1, help="how many tries are made at a time")
     parser.add_argument("--json", type=Path, help="write {rows, checks} here")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def make_try(number: int, seed: int, bases: Path, place: Path) -> Try:
+    """Prepare the input of one try in an empty folder."""
+    return KINDS[number % len(KINDS)](random.Random(f"{seed} {number}"), bases, place)
+
+
+def inputs() -> None:
+    """Damaged and hostile inputs."""
+    options = asked()
     if options.worker:
         work(options.worker, options.first, options.tries, options.seed)
-    else:
-        inputs(options)
-
-
-def inputs(options: argparse.Namespace) -> None:
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "bases").mkdir()
-        make_bases(folder / "bases", command)
-        found = watched(folder, options)
+        torture_inputs.make_bases(folder / "bases", command)
+        each = -(-options.tries // options.processes)
+        parts = range(options.first, options.first + options.tries, each)
+        ends = [min(first + each, options.first + options.tries) for first in parts]
+        with ThreadPoolExecutor(options.processes) as pool:
+            found = list(chain(*pool.map(partial(watched, folder, options.seed), parts, ends)))
     tries, faults = Counter(one["kind"] for one in found), Counter((one["kind"], one["fault"]) for one in found)
     rows: Rows = [
         {"input": kind, "tries": num, "refused": faults[kind, "refused"]}
@@ -77,45 +111,34 @@ def inputs(options: argparse.Namespace) -> None:
     finish(rows, checks, options.json)
 
 
-def watched(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Outcomes of all tries, from processes that are begun again where one hangs or crashes."""
+def watched(folder: Path, seed: int, first: int, end: int) -> list[dict[str, Any]]:
+    """Outcomes of tries from `first` to `end`, from processes that are begun again where one hangs or crashes."""
     found: list[dict[str, Any]] = []
-    while len(found) < options.tries:
-        first, left = options.first + len(found), options.tries - len(found)
-        words = [
-            sys.executable,
-            __file__,
-            "inputs",
-            "--worker",
-            str(folder),
-            "--first",
-            str(first),
-            "--tries",
-            str(left),
-        ]
-        process = subprocess.Popen([*words, "--seed", str(options.seed)], stdout=subprocess.PIPE, text=True)
+    while first + len(found) < end:
+        at = first + len(found)
+        words = [sys.executable, __file__, "inputs", "--worker", str(folder), "--first", str(at)]
+        words += ["--tries", str(end - at), "--seed", str(seed)]
+        begun, fault, process = None, "crash", subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
         assert process.stdout
         with selectors.DefaultSelector() as waiting:
             waiting.register(process.stdout, selectors.EVENT_READ)
-            begun: dict[str, Any] | None = None
-            while True:
-                if not waiting.select(MOST_S + 30 * (begun is None)):
-                    process.kill()
-                    fault = "hang"
-                    break
+            while waiting.select(MOST_S * (2 if begun is None else 1)):
                 line = process.stdout.readline()
                 if not line:
-                    fault = "crash"
                     break
-                note = json.loads(line)
-                begun = note
-                if "fault" in note:
-                    found.append(note)
+                begun = json.loads(line)
+                if "fault" in begun:
+                    found.append(begun)
+                    if begun["fault"] in FAULTS:
+                        print(begun, file=sys.stderr, flush=True)
+            else:
+                fault = "hang"
+                process.kill()
         process.wait()
-        if len(found) < options.tries and begun and "fault" not in begun:
+        if begun is None:
+            raise SystemExit(f"try {at} could not be begun")
+        if "fault" not in begun:
             found.append(begun | {"fault": fault, "said": f"exit code {process.returncode}"})
-        elif begun is None:
-            raise SystemExit("no try could be begun")
     return found
 
 
@@ -124,36 +147,39 @@ def work(folder: Path, first: int, tries: int, seed: int) -> None:
     import torch
 
     torch.set_num_threads(1)
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
     answers = os.fdopen(os.dup(1), "w")
     for number in range(first, first + tries):
-        place = folder / "try"
+        place = folder / f"try-{first}"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
         one = make_try(number, seed, folder / "bases", place)
         note = {"number": number, "kind": one.kind, "what": one.what}
         print(json.dumps(note), file=answers, flush=True)
-        said = io.StringIO()
+        said, codes = io.StringIO(), list[int]()
         try:
-            with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-                code = command(*one.words)
-            fault = judged(code, said.getvalue(), one.must_refuse)
+            with redirect_stderr(said), redirect_stdout(said), patch.dict(os.environ, one.environment):
+                for num, words in enumerate(one.commands):
+                    with one.around() if num == 0 else nullcontext():
+                        codes.append(command(*words))
+            fault, why = judged(codes, said.getvalue()), ""
+            if fault in ("done", "refused") and (why := one.wrong(codes, said.getvalue())):
+                fault = "wrong result"
         except BaseException:
-            fault = "traceback"
-            said.write(traceback.format_exc())
-        text = " / ".join(said.getvalue().split("\n"))
-        print(json.dumps(note | {"fault": fault, "said": text[-700:]}), file=answers, flush=True)
+            fault, why = "traceback", traceback.format_exc()
+        text = f"{why}: {' / '.join(said.getvalue().split(chr(10)))}"
+        print(json.dumps(note | {"fault": fault, "said": text[:200] + text[200:][-500:]}), file=answers, flush=True)
 
 
-def judged(code: int, said: str, must_refuse: bool) -> str:
-    """What a command's end is: done, refused, or one of the faults."""
+def judged(codes: list[int], said: str) -> str:
+    """What the end of commands is: done, refused, or one of the faults."""
     if "error of attar itself" in said:
         return "error of attar itself"
-    if "Traceback (most recent" in said or code == 1:
+    if "Traceback (most recent" in said or 1 in codes:
         return "traceback"
-    if code == 0:
-        return "wrong result" if must_refuse else "done"
-    whole = re.search(r"error: .", said, re.IGNORECASE) or "Error" in said
-    return "refused" if whole and len(said) < 6000 else "unclear error"
+    if not any(codes):
+        return "done"
+    return "refused" if 10 < len(said) < 20_000 else "unclear error"
 
 
 def command(*words: str) -> int:

@@ -5,10 +5,10 @@
 Each try distills digits at toy size and judges, by one of CASES, in one process or two, and kills it by SIGKILL at a
 moment drawn from (seed, try), no later than an unbroken run takes; of two processes one is killed, drawn too.
 Then the same call is made again, to the end. A try is a fault where a process prints a traceback, where one is
-still there after MOST_S, or where a file of `distilled/` or the accuracies have other bytes than the unbroken run's,
-or are not there. The other of two processes, which a launcher would end, may go on waiting for the one that was killed: it
-is ended after ALONE_S and counted as left waiting, which is no fault here. Checkpoints are written after every
-step, so that there is one to go on from.
+still there after MOST_S, or where a file of `distilled/` or the accuracies have other bytes than the unbroken
+run's, or are not there. The other of two processes, which a launcher would end, may go on waiting for the one that
+was killed: it is ended after ALONE_S and counted as left waiting, which is no fault here. Checkpoints are written
+after every step, so that there is one to go on from.
 
 Processes are forks of this one, which has imported attar, so that a kill falls into the work and not into imports.
 """

@@ -83,7 +83,7 @@ class Processes:
             return distributed.PrefixStore(f"{name}/alive", client)
 
         watch = Watch(self.rank, self.num, peer_timeout_s, connect)
-        _meeting = _Meeting(store, f"{name}/said", watch)
+        _meeting = _Meeting(store, f"{name}/said", watch, self.num)
         self.barrier()  # from here on each has heard of each
 
     @contextmanager
@@ -188,25 +188,30 @@ def _names_a_peer(error: RuntimeError) -> bool:
 
 
 class _Meeting:
-    """What the processes have while they work together: words by name, which each may say and hear, and a watch."""
+    """What `num` processes have while they work together: words by name, which each may say and hear, and a watch.
+
+    Both raise AttarError where the process is gone at which all have met.
+    """
 
     number = 0
 
-    def __init__(self, store: Any, prefix: str, watch: Watch) -> None:
-        self._store, self._prefix, self.watch, self._round = store, prefix, watch, 0
+    def __init__(self, store: Any, prefix: str, watch: Watch, num: int) -> None:
+        self._store, self._prefix, self.watch, self._num, self._round = store, prefix, watch, num, 0
 
     def say(self, name: str, text: str) -> None:
         """Let all hear it."""
-        self._store.set(self._key(name), text)
+        with all_there(self._num):
+            self._store.set(self._key(name), text)
 
     def hear(self, name: str) -> str:
         """Wait until it is said; raises ResourceError where a process is silent meanwhile."""
         key = self._key(name)
-        while not self._store.check([key]):
-            if problem := self.watch.silence():
-                raise problem
-            time.sleep(_STEP_S)
-        heard: bytes = self._store.get(key)
+        with all_there(self._num):
+            while not self._store.check([key]):
+                if problem := self.watch.silence():
+                    raise problem
+                time.sleep(_STEP_S)
+            heard: bytes = self._store.get(key)
         return heard.decode()
 
     def next(self) -> None:

@@ -1,0 +1,92 @@
+"""Disks that fill: does each run end in one error, leave nothing half-written, and go on once there is room?
+
+    python benchmarks/torture.py disk --sizes 20 --json FILE
+
+An unbroken run of tesla is made, and then one on each of so many small disks, from one that holds next to nothing to
+one that nearly holds all: a tmpfs of its own, mounted where only this program and its children see it
+(`unshare --mount --map-root-user`, Linux). Each must end with exit code 6 and "ENOSPC" in its one error, and leave no
+temporary file. The disk is then made large, and the same command must end with the bytes of the unbroken run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from table import Checks, Rows, finish
+from torture_tries import content
+
+FAULTS = ("tracebacks", "other ends", "half-written", "differ")
+SETTINGS = (
+    *("squeeze.model=convnet-d1-w8", "squeeze.num_experts=2", "squeeze.epochs=3", "method.expert_epochs=1"),
+    *("method.num_steps=2", "method.max_start_epoch=1", "recover.iterations=4", "source.train_per_class=6"),
+    *("train.epochs=1", "evaluate.full_epochs=1", "evaluate.models=[convnet-d1-w4]", "evaluate.seeds=1"),
+)
+LARGE = "64m"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, default=20)
+    parser.add_argument("--json", type=Path, help="write {rows, checks} here")
+    options = parser.parse_args()
+    inside = "TORTURE_MOUNTS"
+    if inside not in os.environ:
+        program = str(Path(__file__).with_name("torture.py"))
+        words = ["unshare", "--mount", "--map-root-user", sys.executable, program, "disk", *sys.argv[1:]]
+        raise SystemExit(subprocess.run(words, env=os.environ | {inside: "1"}, check=False).returncode)
+    with tempfile.TemporaryDirectory() as name:
+        whole = Path(name) / "whole"
+        code, said = distil(whole)
+        assert code == 0, said
+        right = content(whole / "distilled")
+        most = used(whole)
+        rows = [one_size(most * (2 * k + 1) // (2 * options.sizes), Path(name), right) for k in range(options.sizes)]
+    checks: Checks = {fault: {"value": sum(row[fault] for row in rows), "target": 0.0} for fault in FAULTS}
+    finish(rows, checks, options.json)
+
+
+def one_size(size: int, folder: Path, right: dict[str, str]) -> Rows:
+    """What a run does on a disk of so many bytes, and when it is made larger."""
+    disk = folder / "disk"
+    disk.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(disk)], check=True)
+    try:
+        out = disk / "run"
+        code, said = distil(out)
+        row = {"disk, bytes": size, "stopped in": stopped_in(out), "code": code}
+        row |= {"tracebacks": int("Traceback" in said or "error of attar itself" in said)}
+        row |= {"other ends": int(code != 6 or said.count("error: ") != 1 or "ENOSPC" not in said)}
+        row |= {"half-written": sum(path.name.endswith(".tmp") for path in disk.rglob("*"))}
+        subprocess.run(["mount", "-o", f"remount,size={LARGE}", str(disk)], check=True)
+        again, more = distil(out)
+        row |= {"differ": int(again != 0 or content(out / "distilled") != right)}
+        if row["other ends"] or row["half-written"] or row["differ"]:
+            print(f"{size} bytes: {code}: {said[-1500:]}\nthen {again}: {more[-1500:]}", flush=True)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    return row
+
+
+def distil(out: Path) -> tuple[int, str]:
+    """Exit code and words of the command, in a process of its own."""
+    sets = [word for value in SETTINGS for word in ("--set", value)]
+    words = [sys.executable, "-m", "attar", "distill", "digits", "--method", "tesla", "--recipe", "none", *sets]
+    words += ["--out", str(out), "--workers", "1", "--quiet"]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False, timeout=600)
+    return ended.returncode, ended.stderr
+
+
+def used(folder: Path) -> int:
+    """Bytes of all blocks below a folder."""
+    return sum(4096 * -(-path.stat().st_size // 4096) for path in folder.rglob("*"))
+
+
+def stopped_in(out: Path) -> str:
+    """The last stage that was begun."""
+    stages = ("squeeze", "recover", "relabel", "distilled", "evaluation")
+    return next((stage for stage in reversed(stages) if (out / stage).exists()), "the folder")
