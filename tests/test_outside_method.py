@@ -17,13 +17,17 @@ QUICK = ("--set", "method.network=convnet-d1-w4", "--set", "method.num_real=8", 
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment of its own, where attar and what it needs are those of this one, and the package is installed."""
+    """An environment of its own with the package, attar of this tree, and what both need from this environment.
+
+    An editable attar that is installed here may be another tree, which somebody changes meanwhile.
+    """
     home = tmp_path_factory.mktemp("fresh")
     venv.create(home, with_pip=True)
     python = home / "bin" / "python"
     paths = {"base": str(home), "platbase": str(home)}
     here = Path(sysconfig.get_path("purelib", vars=paths))
-    (here / "beside.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    beside = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})"
+    (here / "beside.pth").write_text(f"{EXAMPLE.parents[1] / 'src'}\n{beside}\n")
     offline = ("--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check", "--quiet")
     subprocess.run([python, "-m", "pip", "install", *offline, str(EXAMPLE)], check=True, cwd=home)
     return python

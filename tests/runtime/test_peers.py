@@ -11,11 +11,12 @@ import threading
 import time
 
 import pytest
+from torch.distributed import DistNetworkError
 
-from attar.errors import ConfigError
+from attar.errors import AttarError, ConfigError
 from attar.runtime import interfaces
 from attar.runtime.peers import Watch, now_at
-from attar.runtime.processes import Processes, launched
+from attar.runtime.processes import Processes, _Meeting, launched
 from launching import launch, start
 
 PATIENCE_S = 5
@@ -131,6 +132,17 @@ def test_who_lives_or_has_left_is_not_silent():
     store.said["1"] = b"-"
     time.sleep(1.0)
     assert watch.silence() is None
+    watch.stop()
+
+
+def test_a_meeting_place_that_is_gone_while_words_are_awaited_is_told():
+    class Gone(Store):
+        def check(self, keys: list[str]) -> bool:
+            raise DistNetworkError("Connection reset by peer")
+
+    watch = Watch(1, 2, 60, lambda: Store({}), lambda problem: None)
+    with pytest.raises(AttarError, match="another process is gone: Connection reset by peer"):
+        _Meeting(Gone({}), "said", watch, 2).hear("token")
     watch.stop()
 
 

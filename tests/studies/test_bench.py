@@ -14,6 +14,7 @@ import attar
 from attar.errors import ArtifactError, ConfigError, DataError
 from attar.methods.coreset import Random
 from attar.report.bench import read_bench, render_bench
+from attar.runtime.processes import Processes
 from attar.studies import bench as benches
 from attar.studies.bench import BenchResult
 
@@ -95,7 +96,10 @@ def test_the_same_call_trains_nothing_again_and_more_seeds_only_what_is_new(
         return real(self, model, subject, seed, *rest, **more)
 
     monkeypatch.setattr(benches.Trials, "accuracy", counting)
+    shared: list[Path] = []
+    monkeypatch.setattr(Processes, "require_shared", lambda self, folder: shared.append(folder))
     again = run(folder, ipc=[1, 2])
+    assert folder in shared
     assert trained == []
     assert again.records == made.records
     grown = run(folder, ipc=[1], seeds=3)

@@ -130,7 +130,7 @@ def run_bench(
         for one in runs:
             _make(one, folder / one.name, quiet=quiet)
         run = runs[0].prepared.settings.run
-        with sharing_engine(run.device, "32-true", run.workers, run.peer_timeout) as engine:
+        with sharing_engine(run.device, "32-true", run.workers, run.peer_timeout, folder) as engine:
             teacher = _teacher(runs, task, folder, engine)
             rows, records = _judged(asked, model, training, source, teacher, folder, engine, events)
             how = {
