@@ -6,8 +6,8 @@
 
 What `inputs` tries is told in torture_inputs.py, torture_right.py and torture_sets.py, the others in torture_kills.py
 and torture_disk.py. Each try is a function of the seed and its number, so that one that fails can be made again:
---first N --tries 1. The commands run one after the other in a process that is watched, and killed where a try takes
-more than 60 s.
+--first N --tries 1. The commands run one after the other in a process that is watched; a try that takes more than a
+minute of processor time, or ten by the clock, hangs.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ import torture_sets
 from table import Checks, Rows, finish
 from torture_tries import Try
 
-MOST_S = 60
+MOST_S, MOST_WALL_S = 60, 600
+"""Of processor time that a try may take; and by the clock, on a machine that has other things to do."""
 MOST_BYTES = 16 << 30
 """Of memory that a try may ask for: one that asks for all there is must not take the machine along."""
 FAULTS = ("traceback", "error of attar itself", "hang", "crash", "wrong result", "unclear error")
@@ -122,7 +123,7 @@ def watched(folder: Path, seed: int, first: int, end: int) -> list[dict[str, Any
         assert process.stdout
         with selectors.DefaultSelector() as waiting:
             waiting.register(process.stdout, selectors.EVENT_READ)
-            while waiting.select(MOST_S * (2 if begun is None else 1)):
+            while waiting.select(MOST_WALL_S):
                 line = process.stdout.readline()
                 if not line:
                     break
@@ -156,7 +157,7 @@ def work(folder: Path, first: int, tries: int, seed: int) -> None:
         one = make_try(number, seed, folder / "bases", place)
         note = {"number": number, "kind": one.kind, "what": one.what}
         print(json.dumps(note), file=answers, flush=True)
-        said, codes = io.StringIO(), list[int]()
+        said, codes, before_s = io.StringIO(), list[int](), sum(os.times()[:4])
         try:
             with redirect_stderr(said), redirect_stdout(said), patch.dict(os.environ, one.environment):
                 for num, words in enumerate(one.commands):
@@ -167,6 +168,8 @@ def work(folder: Path, first: int, tries: int, seed: int) -> None:
                 fault = "wrong result"
         except BaseException:
             fault, why = "traceback", traceback.format_exc()
+        if sum(os.times()[:4]) - before_s > MOST_S:
+            fault = "hang"
         text = f"{why}: {' / '.join(said.getvalue().split(chr(10)))}"
         print(json.dumps(note | {"fault": fault, "said": text[:200] + text[200:][-500:]}), file=answers, flush=True)
 

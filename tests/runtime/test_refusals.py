@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from attar.errors import ConfigError, ResourceError
 from attar.runtime import files
 from attar.runtime.events import Events
-from attar.runtime.machine import require_threads
+from attar.runtime.machine import require_startable, require_threads
 from attar.runtime.memory import enough_memory
 from attar.runtime.refusals import resource_error
 
@@ -112,6 +113,22 @@ def test_a_thread_that_cannot_be_started_is_told():
     found = resource_error(RuntimeError("can't start new thread"))
     assert found is not None
     assert "--workers" in found.fix
+
+
+def test_threads_are_tried_before_openmp_starts_them(monkeypatch):
+    require_startable(3)
+    whole, before = threading.Thread.start, threading.active_count()
+
+    def start(thread):
+        if threading.active_count() >= before + 2:
+            raise RuntimeError("can't start new thread")
+        whole(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(ResourceError, match=r"2 of 3 threads: can't start new thread") as caught:
+        require_startable(3)
+    assert "--workers" in caught.value.fix
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), RuntimeError("shapes do not fit"), KeyError("x")])

@@ -11,7 +11,7 @@ import torch
 from attar.artifacts.run import RunFolder
 from attar.config import parse_duration
 from attar.runtime.engine import Engine
-from attar.runtime.machine import require_threads
+from attar.runtime.machine import require_startable, require_threads
 from attar.runtime.processes import launched
 from attar.runtime.shards import Shard
 
@@ -27,10 +27,11 @@ def sharing_engine(
 ) -> Iterator[Engine]:
     """The engine of all processes; while it is in use, torch has this number of threads in each, or what it had.
 
-    Raises ResourceError where several processes do not see one `folder`.
+    Raises ResourceError where several processes do not see one `folder`, or where the threads cannot be started.
     """
     require_threads(workers or 1, "--workers")
     before, processes = torch.get_num_threads(), shard or launched()
+    require_startable(workers or before)
     torch.set_num_threads(workers or before)
     try:
         with processes.joined(parse_duration(peer_timeout)):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator
 
-from attar.errors import ConfigError, unknown
+from attar.errors import ConfigError, ResourceError, unknown
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
@@ -41,3 +42,27 @@ def require_threads(num: int, what: str) -> None:
             expected=f"at most {most} here",
             fix=f"give {cores} or fewer",
         )
+
+
+def require_startable(num: int) -> None:
+    """Raise ResourceError where the system doesn't let so many threads run at once.
+
+    They are started and ended again: OpenMP, whose threads torch computes with, ends the process from C where it cannot
+    start one, and no limit (`ulimit -u`, a container's) need be asked for by name.
+    """
+    over, started = threading.Event(), list[threading.Thread]()
+    try:
+        for _ in range(num):
+            started.append(threading.Thread(target=over.wait, daemon=True))
+            started[-1].start()
+    except (RuntimeError, MemoryError) as error:
+        started.pop()
+        raise ResourceError(
+            f"the system starts {len(started)} of {num} threads: {error}",
+            expected=f"{num} threads that compute side by side",
+            fix="lower --workers, close other programs, or raise `ulimit -u` or the container's limit of processes",
+        ) from error
+    finally:
+        over.set()
+        for thread in started:
+            thread.join()
