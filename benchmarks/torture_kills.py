@@ -1,6 +1,6 @@
 """Runs that are killed at random moments and begun again: do they end with the bytes of an unbroken run?
 
-    python benchmarks/torture.py kills --tries 300 --seed 0 --json FILE
+    python benchmarks/torture.py kills --tries 300 --seed 0 --parts 3 --json FILE
 
 Each try distills digits at toy size and judges, by one of CASES, in one process or two, and kills it by SIGKILL at a
 moment drawn from (seed, try), no later than an unbroken run takes; of two processes one is killed, drawn too.
@@ -18,10 +18,13 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib
+import json
 import os
 import random
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 import traceback
@@ -78,19 +81,39 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first try")
     parser.add_argument("--most-s", type=float, default=float("inf"), help="begin no try after so many seconds")
     parser.add_argument("--json", type=Path, help="write {rows, checks} here")
+    parser.add_argument("--parts", type=int, default=1, help="how many tries are made at a time")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        # imports what the forks would import each by itself; nothing is trained, or torch could not train in a fork
-        importlib.import_module("torch._dynamo")
-        attar.distill("digits", "random", 1, out=Path(name) / "first", settings=COMMON, until="relabel", **HOW)
-        rows = kills(Path(name), options)
+        rows = apart(Path(name), options) if options.parts > 1 else kills(Path(name), options)
     faults = ("other ends", "tracebacks", "hangs", "differ")
     checks: Checks = {fault: {"value": float(sum(row[fault] for row in rows)), "target": 0.0} for fault in faults}
     finish(rows, checks, options.json)
 
 
+def apart(folder: Path, options: argparse.Namespace) -> Rows:
+    """The rows of several programs like this one, each of which makes some of the tries."""
+    each, started = -(-options.tries // options.parts), []
+    for first in range(options.first, options.first + options.tries, each):
+        num = min(each, options.first + options.tries - first)
+        words = [sys.executable, __file__, "--tries", str(num), "--first", str(first), "--seed", str(options.seed)]
+        words += ["--most-s", str(options.most_s), "--json", str(folder / f"{first}.json")]
+        started.append(subprocess.Popen(words))
+    if [process for process in started if process.wait()]:
+        raise SystemExit("a part has failed")
+    rows: dict[tuple[str, int], dict[str, Any]] = {}
+    for file in sorted(folder.glob("*.json")):
+        for row in json.loads(file.read_text())["rows"]:
+            case = (row["case"], row["processes"])
+            before = rows.get(case, {})
+            rows[case] = row | {name: before.get(name, 0) + row[name] for name in list(row)[2:]}
+    return [rows[name, num] for name in CASES for num in (1, 2) if (name, num) in rows]
+
+
 def kills(folder: Path, options: argparse.Namespace) -> Rows:
     """One row for each case and number of processes."""
+    # imports what the forks would import each by itself; nothing is trained, or torch could not train in a fork
+    importlib.import_module("torch._dynamo")
+    attar.distill("digits", "random", 1, out=folder / "first", settings=COMMON, until="relabel", **HOW)
     begun = time.monotonic()
     cases = [(name, num) for name in CASES for num in (1, 2)]
     whole: dict[tuple[str, int], tuple[float, dict[str, str]]] = {}

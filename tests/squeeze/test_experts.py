@@ -140,6 +140,24 @@ def test_resumed_is_unbroken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at
     assert bytes_of(tmp_path / "broken") == bytes_of(tmp_path / "unbroken")
 
 
+def test_an_expert_whose_first_file_could_not_be_written_is_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make_settings(num_experts=1, epochs=1)
+    make(tmp_path / "unbroken", settings)
+
+    def full(path: Path, *_: Any) -> None:
+        path.parent.mkdir(parents=True)
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experts, "write_tensors", full)
+        with pytest.raises(KilledError):
+            make(tmp_path / "broken", settings)
+    make(tmp_path / "broken", settings)
+    assert bytes_of(tmp_path / "broken") == bytes_of(tmp_path / "unbroken")
+
+
 def test_a_stack_whose_files_are_being_cleared_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = make_settings(num_experts=1, experts_at_once=2, epochs=2)
 

@@ -163,7 +163,7 @@ class _Work:
         def keep(epoch: int) -> None:
             write_tensors(_part(parts, epoch), {PARAMETERS: flat.vector()})
 
-        if not parts.exists():
+        if not _part(parts, 0).exists():
             keep(0)
         fitted = fit(
             flat.module,
