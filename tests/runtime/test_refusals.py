@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pyarrow import ArrowException
 
 from attar.errors import ConfigError, ResourceError
 from attar.runtime import files
@@ -109,8 +110,15 @@ def test_an_allocation_that_fails_is_told(allocate):
     assert "not enough memory" in found.found
 
 
-def test_a_thread_that_cannot_be_started_is_told():
-    found = resource_error(RuntimeError("can't start new thread"))
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("can't start new thread"),
+        ArrowException("Unknown error: Failed to launch worker thread: Resource temporarily unavailable"),
+    ],
+)
+def test_a_thread_that_cannot_be_started_is_told(error):
+    found = resource_error(error)
     assert found is not None
     assert "--workers" in found.fix
 

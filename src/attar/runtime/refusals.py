@@ -46,7 +46,13 @@ _MEMORY = (
     *("out of memory", "allocate memory", "not enough memory", "Unable to allocate", "bad_alloc", "ALLOC_FAILED"),
     "Storage size calculation overflowed",
 )
-_THREADS = ("can't start new thread", "Resource temporarily unavailable", "pthread_create", "Thread creation failed")
+_THREADS = (
+    "can't start new thread",
+    "Resource temporarily unavailable",
+    "pthread_create",
+    "Thread creation failed",
+    "Failed to launch worker thread",
+)
 
 
 def refused(error: OSError, path: Path | None = None) -> ResourceError:
@@ -81,7 +87,7 @@ def resource_error(error: BaseException) -> ResourceError | None:
             f"not enough memory: {reason}",
             fix="close other programs, or take a smaller network, --resolution, train.batch_size or --ipc",
         )
-    if isinstance(error, RuntimeError) and any(sign in str(error) for sign in _THREADS):
+    if not isinstance(error, OSError) and any(sign in str(error) for sign in _THREADS):  # Arrow's is an Exception
         return ResourceError(
             f"a thread could not be started: {shortened(one_line(error), 200)}",
             fix="lower --workers, close other programs, or raise `ulimit -u`",
