@@ -16,9 +16,12 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from table import Checks, Rows, finish
+from table import Checks, finish
 from torture_tries import content
 
 import attar
@@ -47,35 +50,42 @@ def main() -> None:
         # imports what the forks would import each by itself; nothing is trained, or torch could not train in a fork
         importlib.import_module("torch._dynamo")
         attar.distill("digits", "random", 1, out=Path(name) / "first", until="relabel", quiet=True)
-        whole = Path(name) / "whole"
-        code, said = distil(whole)
-        assert code == 0, said
-        right = content(whole / "distilled")
-        most = used(whole)
-        rows = [one_size(most * (2 * k + 1) // (2 * options.sizes), Path(name), right) for k in range(options.sizes)]
+        with disk(Path(name) / "disk", LARGE) as whole:
+            code, said = distil(whole / "run")
+            assert code == 0, said
+            right, room = content(whole / "run/distilled"), os.statvfs(whole)
+            most = (room.f_blocks - room.f_bfree) * room.f_frsize
+        sizes = [most * (2 * k + 1) // (2 * options.sizes) for k in range(options.sizes)]
+        rows = [one_size(size, Path(name) / "disk", right) for size in sizes]
     checks: Checks = {fault: {"value": sum(row[fault] for row in rows), "target": 0.0} for fault in FAULTS}
     finish(rows, checks, options.json)
 
 
-def one_size(size: int, folder: Path, right: dict[str, str]) -> Rows:
-    """What a run does on a disk of so many bytes, and when it is made larger."""
-    disk = folder / "disk"
-    disk.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(disk)], check=True)
+@contextmanager
+def disk(folder: Path, size: str) -> Iterator[Path]:
+    """A disk of this size, as mount takes it, mounted at `folder`."""
+    folder.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)], check=True)
     try:
-        out = disk / "run"
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def one_size(size: int, folder: Path, right: dict[str, str]) -> dict[str, Any]:
+    """What a run does on a disk of so many bytes, and when it is made larger."""
+    with disk(folder, str(size)):
+        out = folder / "run"
         code, said = distil(out)
-        row = {"disk, bytes": size, "stopped in": stopped_in(out), "code": code}
+        row: dict[str, Any] = {"disk, bytes": size, "stopped in": stopped_in(out), "code": code}
         row |= {"tracebacks": int("Traceback" in said or "error of attar itself" in said)}
         row |= {"other ends": int(code != 6 or said.count("error: ") != 1 or "ENOSPC" not in said)}
-        row |= {"half-written": sum(path.name.endswith(".tmp") for path in disk.rglob("*"))}
-        subprocess.run(["mount", "-o", f"remount,size={LARGE}", str(disk)], check=True)
+        row |= {"half-written": sum(path.name.endswith(".tmp") for path in folder.rglob("*"))}
+        subprocess.run(["mount", "-o", f"remount,size={LARGE}", str(folder)], check=True)
         again, more = distil(out)
         row |= {"differ": int(again != 0 or content(out / "distilled") != right)}
         if row["other ends"] or row["half-written"] or row["differ"]:
             print(f"{size} bytes: {code}: {said[-1500:]}\nthen {again}: {more[-1500:]}", flush=True)
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
     return row
 
 
@@ -100,11 +110,6 @@ def distil(out: Path) -> tuple[int, str]:
             sys.stderr.flush()
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said.read_text()
-
-
-def used(folder: Path) -> int:
-    """Bytes of all blocks below a folder."""
-    return sum(4096 * -(-path.stat().st_size // 4096) for path in folder.rglob("*"))
 
 
 def stopped_in(out: Path) -> str:

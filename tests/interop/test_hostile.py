@@ -38,6 +38,7 @@ from attar.interop.opening import import_foreign
 from attar.interop.settings import ForeignSettings
 from attar.interop.unpacking import unpack_labels
 from attar.interop.webdataset import read_webdataset
+from attar.models.checkpoints import read_state
 from attar.runtime.seeding import generator
 from attar.runtime.torchfile import read_torch
 from attar.task import Normalization, Task
@@ -344,6 +345,13 @@ def test_pickles_that_do_more_than_hold_values_are_refused(tmp_path: Path, name:
         refused(lambda: read_torch(path, "values"), "x.pt cannot be read")
         streamed(path, opcodes, keys=b"]X\x01\0\0\x000a", data=bytes(16))
         refused(lambda: read_torch(path, "values"), "x.pt cannot be read")
+
+
+def test_names_that_are_no_texts_are_told_by_their_type(tmp_path: Path) -> None:
+    nested = pickled(tmp_path / "x.pt", b"}" + b")" + b"\x85" * 5_000 + b"K\x01s")
+    with cheap():
+        refused(lambda: import_foreign(nested, tmp_path / "out"), "holds a tuple, which are no images")
+        refused(lambda: read_state(nested), "holds no state dict")
 
 
 ONE = struct.pack("<q", 1) + bytes(4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from attar.data.arrayfiles import read_npz
 from attar.errors import ArtifactError, ConfigError
+from attar.text import shortened
 
 IMAGES = ("images", "image", "images_syn", "image_syn", "syn_images", "data", "x", "train_images")
 LABELS = ("labels", "label", "labels_syn", "label_syn", "syn_labels", "targets", "y", "train_labels")
@@ -74,7 +76,8 @@ def pair_in(values: Any, part: int, path: Path) -> Pair:
         return _only(part, path, Pair(_upright(values[0]), _flat(values[1])))
     held = f"a {type(values).__name__}"
     if isinstance(values, Mapping):
-        held = f"{', '.join(map(str, list(values)[:10]))}, which are no images with labels that are known"
+        names = [key if isinstance(key, str) else f"a {type(key).__name__}" for key in islice(values, 10)]
+        held = f"{shortened(', '.join(names))}, which are no images with labels that are known"
     raise ArtifactError(f"{path} holds {held}", expected=EXPECTED, fix="save it in one of these ways")
 
 
@@ -100,7 +103,7 @@ def _is_pair(value: Any) -> bool:
 
 
 def _named(values: Mapping[Any, Any], keys: tuple[str, ...]) -> Tensor | None:
-    lower = {str(key).lower(): value for key, value in values.items()}
+    lower = {key.lower(): value for key, value in values.items() if isinstance(key, str)}
     return next((lower[key] for key in keys if isinstance(lower.get(key), Tensor)), None)
 
 

@@ -77,7 +77,7 @@ def _unwrapped(loaded: Any, most: int = _MOST_WRAPPERS) -> dict[str, Tensor]:
 
 
 def _tensors(loaded: Mapping[Any, Any]) -> dict[str, Tensor]:
-    return {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
+    return {key: value for key, value in loaded.items() if isinstance(key, str) and isinstance(value, Tensor)}
 
 
 def _first(keys: list[str]) -> str:
