@@ -33,6 +33,8 @@ KEYS = (
     *("evaluate.models", "method", "run.peer_timeout", "squeeze.model", "=", "train", "run.workers", "run.ipc"),
     *("evaluate.seeds", "train.batch_size", "squeeze.num_experts", "train.epochs", "run.device", "squeeze.weights"),
 )
+LONG = ("evaluate.seeds", "train.epochs", "recover.iterations", "iterations")
+"""Settings of which any number is a wish that takes its time."""
 WIDE = ("convnet-d9999-w4", "convnet-d1-w999999999", "wrn-9999-9999", "densenet-bc-100-99999", "resnet999-cifar")
 LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "MASTER_ADDR")
 NO_RANKS = ("", "x", "-1", "7", "1.5", "3[0-2]", "0x1", "9" * 30, "None", " ", "1,2")
@@ -94,7 +96,8 @@ def setting(rng: random.Random, _: Path, __: Path) -> Try:
 
 def width(rng: random.Random, _: Path, folder: Path) -> Try:
     """Sizes beyond any machine, and numbers of which it is not said whether they can be."""
-    key, value = rng.choice(KEYS), rng.choice((*NUMBERS, "99999999", "1000000000000", *WIDE))
+    key = rng.choice([key for key in KEYS if key not in LONG])
+    value = rng.choice((*NUMBERS, "99999999", "1000000000000", *WIDE))
     flag = rng.choice((("--workers", value), ("--set", f"{key}={value}"), ("--resolution", value), ("--ipc", value)))
     sets = [word for one in TOY for word in ("--set", one)]
     words = ("distill", "digits", "--method", "random", *sets, *flag, "--out", str(folder / "out"), "-q")

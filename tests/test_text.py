@@ -79,6 +79,10 @@ def test_hostile_json_is_one_error_within_a_second(text, said):
     assert time.process_time() - started_s < 1
 
 
+def test_numbers_to_the_base_of_60_are_texts():
+    assert parse_yaml("seeds: 1:2:3\nratio: 1:30.5") == {"seeds": "1:2:3", "ratio": "1:30.5"}
+
+
 def test_dates_are_texts_and_keys_are_names():
     """A day that no month has is no error of a library's, and a class may be called 0, on or 2020."""
     text = "day: 2020-99-99\n0: [yes, ~, 0x10, 1_000, 1.5, 'off']\non: 2020-01-01\n"

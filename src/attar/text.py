@@ -3,8 +3,8 @@
 Values are texts that can be written again, numbers that can be reckoned with, truth values, None, lists, and mappings
 by names. What a text may not do: nest deeper than `MOST_DEPTH`, hold more than so many values (those that a YAML alias
 repeats count each time), name one key twice, or name types of its own (`!!python/object`, `!!set`). What YAML takes for
-a date is a text as it stands, and the key of a mapping always is, be it `0` or `on`. No other module of attar reads
-YAML or JSON by itself. Needs no torch.
+a date, or for a number to the base of 60, is a text as it stands, and the key of a mapping always is, be it `0` or
+`on`. No other module of attar reads YAML or JSON by itself. Needs no torch.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The same language; the one in C is seven times as fast."""
 _TAG = "tag:yaml.org,2002:"
 _BLOCKS = {yaml.SequenceStartEvent: f"{_TAG}seq", yaml.MappingStartEvent: f"{_TAG}map"}
+_NUMBERS = (f"{_TAG}int", f"{_TAG}float")
 _TEXTS = tuple(f"{_TAG}{name}" for name in ("str", "timestamp", "value", "merge"))
 
 
@@ -198,7 +199,9 @@ class _Building:
             resolve: Any = self._resolver.resolve
             tag = resolve(yaml.ScalarNode, event.value, event.implicit)
         node = yaml.ScalarNode(tag, event.value)
-        if tag in _TEXTS:
+        if tag in _TEXTS or (
+            tag in _NUMBERS and ":" in event.value
+        ):  # YAML 1.1 takes 1:2:3 for 3723, to the base of 60
             return event.value
         if tag in self._constructors and len(event.value) > _MOST_DIGITS:
             raise TextError(f"a number of more than {_MOST_DIGITS} characters")
