@@ -205,6 +205,8 @@ class _Building:
             return event.value
         if tag in self._constructors and len(event.value) > _MOST_DIGITS:
             raise TextError(f"a number of more than {_MOST_DIGITS} characters")
+        if tag in _NUMBERS and ":" in event.value:  # of 1:2:3 YAML 1.1 makes 3723
+            return event.value
         if tag == f"{_TAG}null":
             return None
         construct = self._constructors.get(tag)
