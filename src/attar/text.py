@@ -199,9 +199,7 @@ class _Building:
             resolve: Any = self._resolver.resolve
             tag = resolve(yaml.ScalarNode, event.value, event.implicit)
         node = yaml.ScalarNode(tag, event.value)
-        if tag in _TEXTS or (
-            tag in _NUMBERS and ":" in event.value
-        ):  # YAML 1.1 takes 1:2:3 for 3723, to the base of 60
+        if tag in _TEXTS:
             return event.value
         if tag in self._constructors and len(event.value) > _MOST_DIGITS:
             raise TextError(f"a number of more than {_MOST_DIGITS} characters")
