@@ -51,7 +51,7 @@ def make_bases(folder: Path, attar: Callable[..., int]) -> None:
     rng = np.random.default_rng(0)
     pixels, rows = rng.integers(0, 256, (24, 8, 8, 3), np.uint8), []
     for i, image in enumerate(pixels):
-        path = folder / f"folder/{'test' if i % 4 == 3 else 'train'}/class{i % 2}/{i}.{'jpg' if i % 3 else 'png'}"
+        path = folder / f"folder/{'test' if i % 8 in (3, 6) else 'train'}/class{i % 2}/{i}.{'jpg' if i % 3 else 'png'}"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
         rows.append((path.relative_to(folder / "folder").as_posix(), f"class{i % 2}", path.read_bytes()))
