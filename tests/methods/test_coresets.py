@@ -152,15 +152,24 @@ def test_an_epoch_that_no_expert_reaches_is_refused():
     [("1111", 0), ("0111", 0), ("0101", 1), ("1010", 2), ("0000", 4), ("0001", 0)],
 )
 def test_forgetting_counts_what_was_right_and_is_wrong_an_epoch_later(history, events):
-    right = torch.tensor([[mark == "1"] for mark in history])
+    right = torch.tensor([[[mark == "1"] for mark in history]])
     score = float(forgetting_score(right))
     assert events <= score < events + 0.51
     assert int(score) == events
 
 
 def test_of_images_never_forgotten_those_learnt_first_are_easiest():
-    right = torch.tensor([[False, True, False], [True, True, False], [True, True, True]])
+    right = torch.tensor([[[False, True, False], [True, True, False], [True, True, True]]])
     assert forgetting_score(right).argsort().tolist() == [1, 0, 2]
+
+
+def test_a_single_event_in_one_of_many_trainings_counts_more_than_when_an_image_was_learnt():
+    right = torch.zeros(5, 20, 2, dtype=torch.bool)
+    right[:, -1, 0] = True  # learnt late, and never forgotten
+    right[:, :, 1] = True
+    right[0, 7, 1] = False  # right nearly always, and forgotten once
+    score = forgetting_score(right)
+    assert score[0] < score[1]
 
 
 def test_forgetting_looks_after_every_epoch_but_not_before_the_first():
@@ -169,9 +178,9 @@ def test_forgetting_looks_after_every_epoch_but_not_before_the_first():
     scores = []
     for k in range(2):
         logits = torch.stack([experts.flat(experts._points[k, t], real._images) for t in range(1, 4)])
-        scores.append(forgetting_score(logits.argmax(2) == real.labels))
+        scores.append(logits.argmax(2) == real.labels)
     measured = method.measured(torch.arange(18), 0, real, experts)[:, 0]
-    assert torch.equal(measured, torch.stack(scores).mean(0))
+    assert torch.equal(measured, forgetting_score(torch.stack(scores)))
 
 
 def test_pca_stitches_the_easiest_images_and_each_tile_is_one_of_them():

@@ -5,7 +5,8 @@ the papers; for SRe2L its scripts (recover*.sh, relabel.sh, train_FKD.sh, squeez
 of its authors' tiny-imagenet repository (train_rn18.sh, train_kd.sh); for RDED argument.py, validation/main.py and
 scripts/; for trajectory matching the table in MTT's appendix, buffer.py, distill.py and TESLA's README, and
 configs/ of DATM and PAD; for distribution matching main_DM.py and utils.py; for FADRM its scripts (recover/, relabel/,
-validate/), recover.py and train_fkd.py.
+validate/), recover.py and train_fkd.py; for NCFM config/ and pretrain_script.py; for CIM argument.py, condense.py and
+scripts/.
 """
 
 from __future__ import annotations
@@ -279,7 +280,43 @@ DM = facts(
     recover__momentum=0.5,
 )
 
+NCFM = facts(
+    WIDTH_32,
+    squeeze__num_experts=20,
+    squeeze__epochs=60,
+    squeeze__batch_size=128,
+    squeeze__learning_rate=0.01,
+    squeeze__momentum=0.9,
+    squeeze__weight_decay=5e-4,
+    method__num_real=1024,
+    method__num_frequencies=4096,
+    method__amplitude=0.5,
+    method__weight=300.0,
+    method__calibration=1.0,
+    method__augment="color_crop_cutout",
+    recover__iterations=20_000,
+    recover__optimizer="adam",
+    recover__momentum=0.9,
+    recover__second_beta=0.999,
+)
+CIM = facts(
+    method__candidates=300,
+    method__lr_images=0.01,
+    method__augment="flip_crop_cutout",
+    recover__iterations=200,
+    recover__optimizer="adam",
+    recover__momentum=0.9,
+    recover__second_beta=0.999,
+    recover__weight_decay=0.01,
+    recover__schedule="constant",
+    relabel__labels="online",
+    train__soft_loss="mse",
+)
+
 PUBLISHED: dict[str, Facts] = {
+    **{f"ncfm-cifar10-ipc{i}": NCFM for i in (1, 10, 50)},
+    **{f"cim-cifar10-ipc{i}": CIM for i in (10, 50)},
+    "cim-imagenet-1k-ipc10": facts(RELEASED, CIM, method__layer="layer3"),
     **{f"dm-cifar10-ipc{i}": DM for i in (1, 10, 50)},
     **{f"sre2l-cifar100-ipc{i}": facts(TEACHER_32, RECOVER_32, STUDENT_32, train__batch_size=128) for i in (10, 50)},
     "sre2l-cifar10-ipc10": facts(TEACHER_32, RECOVER_32, STUDENT_32),

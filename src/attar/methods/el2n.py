@@ -6,9 +6,10 @@ Low is easy. Source: Paul, Ganguli and Dziugaite, "Deep Learning on a Data Diet:
 Training", NeurIPS 2021, definition 2.2. Published: ten ResNet-18 after 20 of 200 epochs, the hardest kept over all
 classes together.
 
-Differs from the authors' code: networks are those of the kind of knowledge `trajectories`, which keeps parameters
-after every epoch, and so without BatchNorm; as many are kept of each class; and the easiest by default, as with few
-images a class hard ones teach nothing (`keep: hardest` is theirs).
+The score is that of the authors' code (`l2_error` in scores.py, mean over runs), which asks networks in evaluation mode
+about images as they are. Differs from it: networks are those of the kind of knowledge `trajectories`, which keeps
+parameters after every epoch, and so without BatchNorm; as many are kept of each class; and the easiest by default, as
+with few images a class hard ones teach nothing (`keep: hardest` is theirs).
 """
 
 from __future__ import annotations

@@ -9,8 +9,9 @@ Low is easy. Source: Toneva et al., "An Empirical Study of Example Forgetting du
 forgotten infinitely often; the least forgotten are dropped.
 
 Differs from the authors' code: an image is looked at after every epoch, without augmentation, by the parameters that
-the kind of knowledge `trajectories` keeps; theirs looks at it in the mini-batch in which it is trained on, once an
-epoch too. Several experts are averaged. As many are kept of each class, the least forgotten by default.
+the kind of knowledge `trajectories` keeps; theirs looks at it in the mini-batch in which it is trained on, augmented
+and once an epoch too. Its counts are these (it sums over trainings and leaves ties in the order of the images). As many
+are kept of each class, the least forgotten by default.
 """
 
 from __future__ import annotations
@@ -46,17 +47,21 @@ class Forgetting(ByScore[ForgettingSettings, Trajectories]):
     def measured(self, members: Tensor, label: int, real: RealImages, knowledge: Trajectories) -> Tensor:
         """Mean events (m, 1); all images are counted when the first class asks."""
         if self._scores is None:
-            each = [forgetting_score(_history(real, knowledge, k)) for k in range(knowledge.num_experts)]
-            self._scores = torch.stack(each).mean(0)
+            self._scores = forgetting_score(
+                torch.stack([_history(real, knowledge, k) for k in range(knowledge.num_experts)])
+            )
         return self._scores[members][:, None]
 
 
 def forgetting_score(right: Tensor) -> Tensor:
-    """Forgetting events (n,) of a history bool (epochs, n), and less than 1 more the rarer an image is right."""
-    num = len(right)
-    events = (right[:-1] & ~right[1:]).sum(0)
-    events = torch.where(right.any(0), events, num)
-    return events + (1 - right.float().mean(0)) / 2
+    """Mean forgetting events (n,) over trainings of a history bool (trainings, epochs, n).
+
+    The rarer an image is right, the more is added, but less than a single event counts: that orders ties.
+    """
+    trainings, epochs = right.shape[:2]
+    events = (right[:, :-1] & ~right[:, 1:]).sum(1)
+    events = torch.where(right.any(1), events, epochs).float().mean(0)
+    return events + (1 - right.float().mean((0, 1))) / (2 * trainings)
 
 
 def _history(real: RealImages, experts: Trajectories, k: int) -> Tensor:

@@ -21,17 +21,14 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from attar.config import Config
+from attar.methods import mosaics
 from attar.methods.base import Distillate, Generators, RealImages, Selector, Synthetic, Teacher, whole_pixels
 from attar.methods.choosing import AT_ONCE, error_norm
-from attar.methods.patches import stitch
+from attar.methods.mosaics import TILES, mosaic
 from attar.models.resnet import resnet18_for
 from attar.task import Task
-
-TILES = 4
-"""Real images in a synthetic one, two by two."""
 
 
 class PcaSettings(Config):
@@ -102,10 +99,5 @@ class Pca(Selector[PcaSettings, Teacher]):
 
     def _combined(self, kept: Tensor, ranks: Tensor, per_class: int, real: RealImages) -> Tensor:
         """Images (b, c, h, w) of those ranked r, n + r, 2n + r, 3n + r; a class with too few begins again."""
-        height, width = self.task.shape[1:]
-        tiles = []
-        for k in range(TILES):
-            size = (height + 1 - k // 2) // 2, (width + 1 - k % 2) // 2
-            whole = real.images(kept[(ranks + k * per_class) % len(kept)])
-            tiles.append(F.interpolate(whole, size, mode="bilinear", antialias=True))
-        return stitch(tiles)
+        tiles = mosaics.members(kept, ranks, per_class).unbind(1)
+        return mosaic([real.images(tile) for tile in tiles], self.task.shape[1:])

@@ -59,6 +59,9 @@ class RecoverSettings(Config):
     second_beta: float = Field(0.999, ge=0, lt=1)
     """Second beta of adam, the decay of the squared gradients. The published code of sre2l and CDA has 0.9, and so do
     the defaults of sre2l and teddy."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Weight decay of everything that is learnt: decoupled with adam (AdamW), part of the gradient with sgd. Images
+    decay towards the mean pixel, and what cim adds to its images towards 0."""
     schedule: Literal["constant", "cosine"] = "constant"
     """How learning rates change over the iterations: not at all, or down to 0 along a cosine."""
     chunk_size: int = Field(100, ge=1)
@@ -430,11 +433,13 @@ def _optimizer(
     groups = [
         {"params": [value], "lr": rates[name], "name": name} for name, value in variables.items() if name in rates
     ]
+    decay = settings.weight_decay
     if settings.optimizer == "adam":
-        return torch.optim.Adam(groups, betas=(settings.momentum, settings.second_beta))
+        kind = torch.optim.AdamW if decay else torch.optim.Adam
+        return kind(groups, betas=(settings.momentum, settings.second_beta), weight_decay=decay)
     for group in groups:
         group["momentum"] = momenta.get(str(group["name"]), settings.momentum)
-    return torch.optim.SGD(groups)
+    return torch.optim.SGD(groups, weight_decay=decay)
 
 
 def _schedule(name: str, step: int, total: int) -> float:
