@@ -40,3 +40,5 @@ def test_the_first_rule_that_fits_is_chosen_and_says_why(size_px: int, num_class
 def test_a_processor_optimises_fewer_images_than_a_gpu() -> None:
     assert choose_method(task(32, 200), 1, on_cpu=False)[0] == "tesla"
     assert choose_method(task(32, 200), 1, on_cpu=True)[0] == "kmeans"
+    assert choose_method(task(64), 1, on_cpu=False)[0] == "tesla"
+    assert choose_method(task(64), 1, on_cpu=True)[0] == "kmeans"

@@ -16,14 +16,15 @@ class Rule:
     max_px: int | None = None
     max_images: int | None = None
     """Synthetic images, of all classes together."""
+    max_px_cpu: int | None = None
     max_images_cpu: int | None = None
-    """The same on a processor, where fewer can be optimised in a reasonable time."""
+    """The same on a processor, where less can be optimised in a reasonable time."""
 
     def fits(self, task: Task, ipc: int, *, on_cpu: bool) -> bool:
         """Whether the images are within its numbers."""
         size_px, num = max(task.height_px, task.width_px), task.num_classes * ipc
-        most = self.max_images_cpu if on_cpu else self.max_images
-        return (self.max_px is None or size_px <= self.max_px) and (most is None or num <= most)
+        most_px, most = (self.max_px_cpu, self.max_images_cpu) if on_cpu else (self.max_px, self.max_images)
+        return (most_px is None or size_px <= most_px) and (most is None or num <= most)
 
 
 RULES = (
@@ -32,12 +33,13 @@ RULES = (
         "trajectory matching makes the strongest images known, for few enough of them",
         max_px=64,
         max_images=1000,
+        max_px_cpu=32,
         max_images_cpu=100,
     ),
     Rule(
         "kmeans",
-        "to optimise so many images takes hours on a processor, and in minutes nothing was ahead of well chosen real "
-        "images: this is a coreset",
+        "images so large or so many take hours to optimise on a processor, and in minutes nothing was ahead of well "
+        "chosen real images: this is a coreset",
         max_images=0,
     ),
     Rule(
