@@ -42,3 +42,11 @@ def test_a_processor_optimises_fewer_images_than_a_gpu() -> None:
     assert choose_method(task(32, 200), 1, on_cpu=True)[0] == "kmeans"
     assert choose_method(task(64), 1, on_cpu=False)[0] == "tesla"
     assert choose_method(task(64), 1, on_cpu=True)[0] == "kmeans"
+
+
+@pytest.mark.parametrize("on_cpu", [False, True])
+def test_a_coreset_is_chosen_where_it_does_as_well(on_cpu: bool) -> None:
+    name, why = choose_method(task(8, channels=1), 10, on_cpu=on_cpu)
+    assert name == "kmeans"
+    assert "coreset" in why
+    assert choose_method(task(8, channels=1), 1, on_cpu=on_cpu)[0] == "tesla"

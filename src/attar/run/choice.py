@@ -14,6 +14,7 @@ class Rule:
     method: str
     why: str
     max_px: int | None = None
+    min_ipc: int = 1
     max_images: int | None = None
     """Synthetic images, of all classes together."""
     max_px_cpu: int | None = None
@@ -24,10 +25,17 @@ class Rule:
         """Whether the images are within its numbers."""
         size_px, num = max(task.height_px, task.width_px), task.num_classes * ipc
         most_px, most = (self.max_px_cpu, self.max_images_cpu) if on_cpu else (self.max_px, self.max_images)
-        return (most_px is None or size_px <= most_px) and (most is None or num <= most)
+        return ipc >= self.min_ipc and (most_px is None or size_px <= most_px) and (most is None or num <= most)
 
 
 RULES = (
+    Rule(
+        "kmeans",
+        "on images so small nothing was ahead of well chosen real ones at ten a class: this is a coreset",
+        max_px=16,
+        max_px_cpu=16,
+        min_ipc=10,
+    ),
     Rule(
         "tesla",
         "trajectory matching makes the strongest images known, for few enough of them",
