@@ -136,6 +136,26 @@ def test_a_published_recipe_gives_way_to_a_quick_one_and_a_named_recipe_does_not
     assert numbers(named.settings)["recover.iterations"] < 5000
 
 
+@pytest.mark.parametrize(
+    ("method", "squeezed", "student"),
+    [
+        ("kmeans", "convnet-d3-w32", "convnet-d3-w32"),
+        ("rded", "convnet-d3-w32-batch", "convnet-d3-w32-batch"),
+        ("random", None, "convnet-d3-w32"),
+    ],
+)
+def test_without_a_quick_recipe_the_networks_are_narrow_too(
+    rehearsed: Plan, method: str, squeezed: str | None, student: str
+) -> None:
+    images, labels = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8), torch.arange(40) % 2
+    given = {"run": {"source": attar.open((images, labels), name="two").name, "method": method, "ipc": 1}}
+    found = preparing.prepare(given, asked=wanted(quick=True), fresh=True).settings
+    assert found.plain()["squeeze"].get("model") == squeezed
+    assert found.evaluate.models == (student,)
+    own = preparing.prepare(given, asked=wanted(quick=True), assignments=["evaluate.models=convnet-d3-w8"], fresh=True)
+    assert own.settings.evaluate.models == ("convnet-d3-w8",)
+
+
 @pytest.mark.parametrize("method", ["tesla", "mtt", "sre2l", "teddy"])
 def test_quick_recipes_resolve_at_every_size(method: str) -> None:
     for size_px in (8, 32, 64, 128):

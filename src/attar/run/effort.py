@@ -18,6 +18,7 @@ from typing import Any
 from attar.config import parse_duration
 from attar.data.sources import Source
 from attar.errors import ConfigError
+from attar.evaluation.following import network_of
 from attar.options import Effort, Until
 from attar.protocols import layered
 from attar.recipes import Recipe, recipes
@@ -121,6 +122,18 @@ def quick_recipe(method: str, ipc: int, task: Task) -> Recipe | None:
         for values in sections.values():
             values.update({"augment": "dsa-noflip"} if values.get("augment") == "dsa" else {})
     return Recipe(nearest.name, nearest.notes, sections)
+
+
+def narrow(settings: Settings, task: Task) -> Settings:
+    """The same with a narrow ConvNet for networks that are left to `auto`, where no quick recipe names one."""
+    model = narrow_model(task, batch_norm=settings.method.default_model(task) is not None)
+    sections = dict(settings.sections)
+    if getattr(sections["squeeze"], "model", None) == "auto":
+        sections["squeeze"] = sections["squeeze"].model_copy(update={"model": model})
+    elif not hasattr(sections["squeeze"], "model") and not network_of(settings.evaluate.protocol, task):
+        models = tuple(model if name == "auto" else name for name in settings.evaluate.models)
+        sections["evaluate"] = settings.evaluate.model_copy(update={"models": models})
+    return replace(settings, sections=sections)
 
 
 def narrow_model(task: Task, *, batch_norm: bool) -> str:

@@ -17,7 +17,7 @@ from attar.models.factory import build as build_model
 from attar.options import Effort, Until
 from attar.recipes import Recipe, fitting_recipe, load_recipe
 from attar.run.choice import RULES, choose_method
-from attar.run.effort import WIDE, Goal, capped, fitted, goal, quick_recipe, restored
+from attar.run.effort import WIDE, Goal, capped, fitted, goal, narrow, quick_recipe, restored
 from attar.run.planning import Plan
 from attar.run.settings import (
     Settings,
@@ -142,6 +142,8 @@ class _Fitting:
         )
         if quick:
             why.append(f"settings of {quick.name}, which was measured on few cores, with a narrow network")
+        else:
+            settings = narrow(settings, source.task)
         if (few := capped(source)) and settings.source.train_per_class is None:
             why.append(f"learns from {few:,} images of each class")
             how = settings.source.model_copy(update={"train_per_class": few})
