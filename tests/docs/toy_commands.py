@@ -39,7 +39,10 @@ OF_A_STUDY = [
     "seeds=1",
 ]
 OF_A_JUDGEMENT = [*OF_A_TRAINING, "evaluate.full_epochs=1"]
-OF_TEACHERS = ["squeeze.epochs=2", "squeeze.warmup_epochs=0", "squeeze.more_models=[]", "squeeze.weights=null"]
+OF_TEACHERS = [
+    *("squeeze.epochs=2", "squeeze.warmup_epochs=0", "squeeze.more_models=[]", "squeeze.weights=null"),
+    *("method.sides=[1,1]", "method.layer=auto"),
+]
 OF_KNOWLEDGE = {
     "none": [],
     "teacher": OF_TEACHERS,
