@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,9 +151,9 @@ def test_jobs_and_a_kill_leave_the_same_bytes(study_file: Callable[..., Path], t
 @pytest.mark.slow
 def test_an_interruption_ends_the_jobs_and_says_how_to_go_on(study_file: Callable[..., Path], tmp_path: Path) -> None:
     path, out = study_file(train={"epochs": 100_000, "milestones": [0.5]}), tmp_path / "out"
-    running = subprocess.Popen(
-        command(path, "--out", out, "--jobs", 2), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
-    )
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
+    words = command(path, "--out", out, "--jobs", 2)
+    running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, preexec_fn=heed)
     while not any(event["event"] == "epoch" for event in read_events(out / "events.jsonl")):
         assert running.poll() is None
         time.sleep(0.05)
