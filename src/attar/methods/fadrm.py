@@ -26,7 +26,7 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from attar.config import Config
@@ -34,19 +34,13 @@ from attar.errors import ConfigError
 from attar.losses.statistics import Watched
 from attar.methods import matching
 from attar.methods.base import (
-    Distillate,
     Generators,
     Metrics,
-    Optimised,
     RealImages,
     Synthetic,
     Teacher,
-    clamp_pixels,
 )
-from attar.methods.matching import MatchingSettings
-from attar.methods.patches import Patches, PatchSettings
-from attar.models.norms import require_batch_norm
-from attar.models.resnet import resnet18_for
+from attar.methods.matching import ByStatistics, MatchingSettings
 from attar.task import Task
 
 _SMALLER_FROM_PX = 128
@@ -69,7 +63,7 @@ class FadrmSettings(MatchingSettings):
     """r, the part of the real patches in the images after every block but the last; 0: none, 1: they begin anew."""
 
 
-class Fadrm(Optimised[FadrmSettings, Teacher]):
+class Fadrm(ByStatistics[FadrmSettings, Teacher]):
     """Fast and accurate data residual matching."""
 
     name = "fadrm"
@@ -77,15 +71,10 @@ class Fadrm(Optimised[FadrmSettings, Teacher]):
     source = "Cui et al., NeurIPS 2025, arXiv 2506.24125"
     Settings = FadrmSettings
     knowledge = "teacher"
-    separable = True
-    mixed_precision = True
-    gains_from_bf16 = True
-    hands_over_8bit = True
     defaults = {**matching.DEFAULTS, "recover": {**matching.DEFAULTS["recover"], "iterations": 2000}}
 
     def __init__(self, settings: FadrmSettings, task: Task, ipc: int) -> None:
         super().__init__(settings, task, ipc)
-        self._patches = Patches(PatchSettings(), task, self.labels())
         self._watched: dict[int, Watched] = {}
 
     @property
@@ -95,10 +84,6 @@ class Fadrm(Optimised[FadrmSettings, Teacher]):
             return self.settings.sides
         large = min(self.task.height_px, self.task.width_px) >= _SMALLER_FROM_PX
         return (_SMALLER if large else 1.0, 1.0) * 2
-
-    def looked_at(self, count: int) -> int:
-        """Those that patches are looked for in, where it starts from patches."""
-        return self._patches.looked_at(count) if self.settings.start == "patches" else super().looked_at(count)
 
     def init(self, picked: Tensor, real: RealImages, knowledge: Teacher, rngs: Generators) -> Synthetic:
         """The patches, at the side of the first block; they stay beside the images."""
@@ -149,18 +134,6 @@ class Fadrm(Optimised[FadrmSettings, Teacher]):
         """The images at their full side."""
         return _resized(synthetic.variables["images"], self.task.shape[1:])
 
-    def learning_rates(self) -> dict[str, float]:
-        """Of the images."""
-        return {"images": self.settings.lr_images}
-
-    def project(self, synthetic: Synthetic) -> None:
-        """Clamp to valid pixels."""
-        clamp_pixels(synthetic.variables["images"], self.task.normalization)
-
-    def finish(self, synthetic: Synthetic, knowledge: Teacher) -> Distillate:
-        """Round to whole 8-bit pixels."""
-        return matching.rounded(Synthetic(synthetic.labels, {"images": self.decode(synthetic)}), self.task)
-
     @classmethod
     def problems(cls, settings: FadrmSettings, sections: Mapping[str, Config]) -> list[str]:
         """Noise is nothing to come back to, and there must be a block."""
@@ -170,21 +143,6 @@ class Fadrm(Optimised[FadrmSettings, Teacher]):
         if not settings.sides:
             found.append("method.sides is empty: name the side of each block, or auto")
         return found
-
-    @classmethod
-    def keeps_pixels_valid(cls, settings: FadrmSettings) -> bool:
-        """Images end as whole 8-bit pixels."""
-        return True
-
-    @classmethod
-    def require_teacher(cls, model: nn.Module, name: str) -> None:
-        """The first teacher must have BatchNorm; others without it count by their classification alone."""
-        require_batch_norm(model, name)
-
-    @classmethod
-    def default_model(cls, task: Task) -> str:
-        """ResNet-18, its stem by the resolution."""
-        return resnet18_for(task.height_px, task.width_px)
 
     @torch.no_grad()
     def _require_sides(self, image: Tensor, knowledge: Teacher) -> None:

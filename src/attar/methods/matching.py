@@ -1,17 +1,18 @@
-"""What sre2l and teddy share: how images begin and are looked at, what else weighs, and how they are handed over.
+"""What sre2l, teddy and fadrm share: how images begin and are looked at, what else weighs, how they are handed over.
 
-The objective stands in each method's own file; settings that both have, and functions that each calls, stand here.
+The objective stands in each method's own file; the settings and verbs that all have, and functions that each calls,
+stand here.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from attar.augment.operations import MultiCrop
 from attar.config import Config
@@ -20,14 +21,18 @@ from attar.methods.base import (
     Distillate,
     Generators,
     Metrics,
+    Optimised,
     RealImages,
     Synthetic,
     Teacher,
+    clamp_pixels,
     random_members,
     whole_pixels,
 )
-from attar.methods.patches import Patches
+from attar.methods.patches import Patches, PatchSettings
 from attar.methods.protocol import SOFT_LABELS
+from attar.models.norms import require_batch_norm
+from attar.models.resnet import resnet18_for
 from attar.task import Task
 
 AUTO_ALPHA = 150.0
@@ -80,6 +85,65 @@ class MatchingSettings(Config):
     start: Start = "noise"
     """What the images start from. noise: unit noise, as published; real: random real images of their class; patches:
     the images of rded, stitched from the real crops that the teacher is surest of."""
+
+
+MatchingSettingsT = TypeVar("MatchingSettingsT", bound=MatchingSettings)
+TeacherT = TypeVar("TeacherT", bound=Teacher)
+
+
+class ByStatistics(Optimised[MatchingSettingsT, TeacherT]):
+    """Base of the methods that match BatchNorm statistics, chunk by chunk; the gradient is their own."""
+
+    separable = True
+    mixed_precision = True
+    gains_from_bf16 = True
+    hands_over_8bit = True
+    defaults = DEFAULTS
+
+    def __init__(self, settings: MatchingSettingsT, task: Task, ipc: int) -> None:
+        super().__init__(settings, task, ipc)
+        self._patches = Patches(PatchSettings(), task, self.labels())
+
+    def looked_at(self, count: int) -> int:
+        """Those that patches are looked for in, where it starts from patches."""
+        return self._patches.looked_at(count) if self.settings.start == "patches" else super().looked_at(count)
+
+    def init(self, picked: Tensor, real: RealImages, knowledge: TeacherT, rngs: Generators) -> Synthetic:
+        """Unit noise, of each image its own, or real images, or patches of them."""
+        return begin(self.settings.start, picked, real, knowledge, rngs, self._patches)
+
+    def learning_rates(self) -> dict[str, float]:
+        """Of the images."""
+        return {"images": self.settings.lr_images}
+
+    def project(self, synthetic: Synthetic) -> None:
+        """Clamp to valid pixels."""
+        clamp_pixels(synthetic.variables["images"], self.task.normalization)
+
+    def finish(self, synthetic: Synthetic, knowledge: TeacherT) -> Distillate:
+        """Round to whole 8-bit pixels."""
+        images = whole_pixels(self.decode(synthetic), self.task.normalization)
+        return Distillate(images, synthetic.labels.cpu(), exact_8bit=True)
+
+    @classmethod
+    def starts_from_real(cls, settings: MatchingSettingsT) -> bool:
+        """Unless the start is noise."""
+        return settings.start != "noise"
+
+    @classmethod
+    def keeps_pixels_valid(cls, settings: MatchingSettingsT) -> bool:
+        """Images end as whole 8-bit pixels."""
+        return True
+
+    @classmethod
+    def require_teacher(cls, model: nn.Module, name: str) -> None:
+        """Without BatchNorm there is nothing to match."""
+        require_batch_norm(model, name)
+
+    @classmethod
+    def default_model(cls, task: Task) -> str:
+        """ResNet-18, its stem by the resolution."""
+        return resnet18_for(task.height_px, task.width_px)
 
 
 def begin(
@@ -148,9 +212,3 @@ def metrics(loss: Tensor, classification: Tensor, statistics: Tensor, logits: Te
         confidence = logits.softmax(1).gather(1, labels[:, None]).mean()
     terms = {"loss": loss, "classification": classification, "statistics": statistics, "confidence": confidence}
     return {name: value.detach() for name, value in terms.items()}
-
-
-def rounded(synthetic: Synthetic, task: Task) -> Distillate:
-    """Whole 8-bit pixels, which is what is stored and trained on."""
-    images = whole_pixels(synthetic.variables["images"], task.normalization)
-    return Distillate(images, synthetic.labels.cpu(), exact_8bit=True)

@@ -20,25 +20,18 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from attar.losses.statistics import Watched
 from attar.methods import matching
 from attar.methods.base import (
-    Distillate,
-    Generators,
     Metrics,
-    Optimised,
     RealImages,
     Synthetic,
     Teacher,
-    clamp_pixels,
 )
-from attar.methods.matching import MatchingSettings
-from attar.methods.patches import Patches, PatchSettings
-from attar.models.norms import require_batch_norm
-from attar.models.resnet import resnet18_for
+from attar.methods.matching import ByStatistics, MatchingSettings
 from attar.task import Task
 
 
@@ -51,7 +44,7 @@ class Sre2lSettings(MatchingSettings):
     ours. It suits networks whose layers differ in scale by orders of magnitude, such as EfficientNet-Lite."""
 
 
-class Sre2l(Optimised[Sre2lSettings, Teacher]):
+class Sre2l(ByStatistics[Sre2lSettings, Teacher]):
     """Squeeze, recover, relabel."""
 
     name = "sre2l"
@@ -60,24 +53,10 @@ class Sre2l(Optimised[Sre2lSettings, Teacher]):
     source = "Yin et al., NeurIPS 2023, equations 7 to 10"
     Settings = Sre2lSettings
     knowledge = "teacher"
-    separable = True
-    mixed_precision = True
-    gains_from_bf16 = True
-    hands_over_8bit = True
-    defaults = matching.DEFAULTS
 
     def __init__(self, settings: Sre2lSettings, task: Task, ipc: int) -> None:
         super().__init__(settings, task, ipc)
-        self._patches = Patches(PatchSettings(), task, self.labels())
         self._watched: Watched | None = None
-
-    def looked_at(self, count: int) -> int:
-        """Those that patches are looked for in, where it starts from patches."""
-        return self._patches.looked_at(count) if self.settings.start == "patches" else super().looked_at(count)
-
-    def init(self, picked: Tensor, real: RealImages, knowledge: Teacher, rngs: Generators) -> Synthetic:
-        """Unit noise, of each image its own, or real images, or patches of them."""
-        return matching.begin(self.settings.start, picked, real, knowledge, rngs, self._patches)
 
     def gradient(
         self,
@@ -104,42 +83,10 @@ class Sre2l(Optimised[Sre2lSettings, Teacher]):
         gradient = matching.by_images(loss, images, picked, synthetic)
         return gradient, matching.metrics(loss, classification, statistics, logits, labels)
 
-    def learning_rates(self) -> dict[str, float]:
-        """Of the images."""
-        return {"images": self.settings.lr_images}
-
-    def project(self, synthetic: Synthetic) -> None:
-        """Clamp to valid pixels."""
-        clamp_pixels(synthetic.variables["images"], self.task.normalization)
-
-    def finish(self, synthetic: Synthetic, knowledge: Teacher) -> Distillate:
-        """Round to whole 8-bit pixels."""
-        return matching.rounded(synthetic, self.task)
-
-    @classmethod
-    def starts_from_real(cls, settings: Sre2lSettings) -> bool:
-        """Unless the start is noise."""
-        return settings.start != "noise"
-
     @classmethod
     def works_without_images(cls, settings: Sre2lSettings) -> bool:
         """Where images start as noise."""
         return not cls.starts_from_real(settings)
-
-    @classmethod
-    def keeps_pixels_valid(cls, settings: Sre2lSettings) -> bool:
-        """Images end as whole 8-bit pixels."""
-        return True
-
-    @classmethod
-    def require_teacher(cls, model: nn.Module, name: str) -> None:
-        """Without BatchNorm there is nothing to match."""
-        require_batch_norm(model, name)
-
-    @classmethod
-    def default_model(cls, task: Task) -> str:
-        """ResNet-18, its stem by the resolution."""
-        return resnet18_for(task.height_px, task.width_px)
 
     def _watch(self, knowledge: Teacher) -> Watched:
         if self._watched is None:

@@ -25,26 +25,19 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from attar.config import Config
 from attar.losses.statistics import Watched
 from attar.methods import matching
 from attar.methods.base import (
-    Distillate,
-    Generators,
     Metrics,
-    Optimised,
     Pool,
     RealImages,
     Synthetic,
-    clamp_pixels,
 )
-from attar.methods.matching import MatchingSettings
-from attar.methods.patches import Patches, PatchSettings
-from attar.models.norms import require_batch_norm
-from attar.models.resnet import resnet18_for
+from attar.methods.matching import ByStatistics, MatchingSettings
 from attar.task import Task
 
 _FEWEST_OF_A_CLASS = 5
@@ -68,7 +61,7 @@ class TeddySettings(MatchingSettings):
     else 0."""
 
 
-class Teddy(Optimised[TeddySettings, Pool]):
+class Teddy(ByStatistics[TeddySettings, Pool]):
     """Taylor-approximated matching with a pool of weak teachers."""
 
     name = "teddy"
@@ -77,24 +70,10 @@ class Teddy(Optimised[TeddySettings, Pool]):
     source = "Yu et al., ECCV 2024"
     Settings = TeddySettings
     knowledge = "pool"
-    separable = True
-    mixed_precision = True
-    gains_from_bf16 = True
-    hands_over_8bit = True
-    defaults = matching.DEFAULTS
 
     def __init__(self, settings: TeddySettings, task: Task, ipc: int) -> None:
         super().__init__(settings, task, ipc)
-        self._patches = Patches(PatchSettings(), task, self.labels())
         self._watched: OrderedDict[int, Watched] = OrderedDict()
-
-    def looked_at(self, count: int) -> int:
-        """Those that patches are looked for in, where it starts from patches."""
-        return self._patches.looked_at(count) if self.settings.start == "patches" else super().looked_at(count)
-
-    def init(self, picked: Tensor, real: RealImages, knowledge: Pool, rngs: Generators) -> Synthetic:
-        """Unit noise, of each image its own, or real images, or patches of them."""
-        return matching.begin(self.settings.start, picked, real, knowledge, rngs, self._patches)
 
     def gradient(
         self,
@@ -137,18 +116,6 @@ class Teddy(Optimised[TeddySettings, Pool]):
         turn = int(done * self.settings.sweeps * len(members)) % len(members)
         return members[turn if self.settings.pick == "weak_to_strong" else -1 - turn]
 
-    def learning_rates(self) -> dict[str, float]:
-        """Of the images."""
-        return {"images": self.settings.lr_images}
-
-    def project(self, synthetic: Synthetic) -> None:
-        """Clamp to valid pixels."""
-        clamp_pixels(synthetic.variables["images"], self.task.normalization)
-
-    def finish(self, synthetic: Synthetic, knowledge: Pool) -> Distillate:
-        """Round to whole 8-bit pixels."""
-        return matching.rounded(synthetic, self.task)
-
     @classmethod
     def problems(cls, settings: TeddySettings, sections: Mapping[str, Config]) -> list[str]:
         """A member that the pool will not have."""
@@ -158,26 +125,6 @@ class Teddy(Optimised[TeddySettings, Pool]):
         if unknown := [k for k in settings.members or () if not -num <= k < num]:
             return [f"method.members names {unknown[0]}, and the pool will have {num} members: 0 to {num - 1}"]
         return []
-
-    @classmethod
-    def starts_from_real(cls, settings: TeddySettings) -> bool:
-        """Unless the start is noise."""
-        return settings.start != "noise"
-
-    @classmethod
-    def keeps_pixels_valid(cls, settings: TeddySettings) -> bool:
-        """Images end as whole 8-bit pixels."""
-        return True
-
-    @classmethod
-    def require_teacher(cls, model: nn.Module, name: str) -> None:
-        """Without BatchNorm there is nothing to match."""
-        require_batch_norm(model, name)
-
-    @classmethod
-    def default_model(cls, task: Task) -> str:
-        """ResNet-18, its stem by the resolution."""
-        return resnet18_for(task.height_px, task.width_px)
 
     def _watch(self, pool: Pool, k: int) -> Watched:
         if k not in self._watched:
