@@ -52,6 +52,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--ipc", nargs="+", type=int, default=[1, 10])
     parser.add_argument("--methods", nargs="+", default=METHODS, help="beside the coresets and what auto chooses")
+    parser.add_argument("--coresets", nargs="+", default=CORESETS, help="that the methods must be ahead of")
     parser.add_argument("--labels", nargs="+", default=["hard", "soft"], choices=["hard", "soft"])
     parser.add_argument("--time", default="4m", help="what a set may take")
     parser.add_argument("--seeds", type=int, default=3)
@@ -64,7 +65,7 @@ def bench(name: str, ipc: int, options: argparse.Namespace) -> tuple[str, BenchR
     source = case.source if name == "digits" or not root else str(Path(root) / case.source)
     task = attar.open(source, settings=case.settings, quiet=True).task
     chosen, _ = choose_method(task, ipc, on_cpu=not torch.cuda.is_available())
-    methods = dict.fromkeys([chosen, *options.methods, *CORESETS])
+    methods = dict.fromkeys([chosen, *options.methods, *options.coresets])
     result = attar.bench(
         source,
         methods=[name for name in methods if name != "random"],
