@@ -110,6 +110,7 @@ for scene, play in scenes.items():
             print(f"{{scene}}: {{said}}")
     except (AttarError, ValueError) as error:
         print(f"{{scene}}: {{type(error).__name__}} {{str(error).splitlines()[0]}}", flush=True)
+processes.leave()
 """
 
 

@@ -14,7 +14,7 @@ import pytest
 from torch.distributed import DistNetworkError
 
 from attar.errors import AttarError, ConfigError
-from attar.runtime import interfaces
+from attar.runtime import interfaces, peers
 from attar.runtime.peers import Watch, now_at
 from attar.runtime.processes import Processes, _Meeting, launched
 from launching import launch, start
@@ -159,6 +159,38 @@ def test_a_store_that_answers_no_more_is_told():
     assert "at which all have met" in str(watch.silence())
     hangs.set()
     watch.stop()
+
+
+def test_threads_have_ended_before_the_process_does(monkeypatch):
+    """One that is in the store while Python goes away takes the process down with SIGABRT."""
+    watch = Watch(1, 2, 0.4, lambda: Store({}), lambda problem: None)
+    assert watch.stop()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("peers-")]
+
+    hangs = threading.Event()
+
+    class Hanging(Store):
+        def multi_get(self, keys: list[str]) -> list[bytes]:
+            hangs.wait()
+            return super().multi_get(keys)
+
+    monkeypatch.setattr(peers, "_LEAVING_S", 0.1)
+    watch = Watch(1, 2, 0.4, lambda: Hanging({}), lambda problem: None)
+    time.sleep(0.2)
+    assert not watch.stop()
+    hangs.set()
+
+
+def test_who_does_not_meet_the_others_leaves_as_well(monkeypatch):
+    def gone(self: Processes, peer_timeout_s: float) -> None:
+        raise AttarError("another process is gone")
+
+    left = []
+    monkeypatch.setattr(Processes, "join", gone)
+    monkeypatch.setattr(Processes, "leave", lambda self: left.append(self))
+    with pytest.raises(AttarError, match="is gone"), Processes(1, 2).joined():
+        pass
+    assert left == [Processes(1, 2)]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 A process that was stopped, or whose machine or network is cut off, closes no connection, so that whoever waits for it
 would wait for ever. Two threads look after that. One tells the others, through the store at which all have met, that
 this process lives. The other keeps a clock of the time that this process itself has run (a laptop may have slept), and
-ends it where it waits in a library that cannot be interrupted.
+ends it where it waits in a library that cannot be interrupted. Both have ended before the process does: one that is
+in the store while Python goes away takes it down with SIGABRT.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from attar.errors import ResourceError
 
 FIX = "look at that machine; raise --peer-timeout where it is only slow. The same command again goes on from here"
 _GONE = "-"
+_LEAVING_S = 5.0
+"""How long the last words to the others may take."""
 _doing = "start"
 
 
@@ -51,8 +54,7 @@ class Watch:
         self._heard = dict.fromkeys(self._others, ("", 0.0))
         self._over, self._blind = threading.Event(), False
         self._say("0")
-        for work in (self._tell, self._tick):
-            threading.Thread(target=work, name=f"peers-{work.__name__}", daemon=True).start()
+        self._threads = [self._start(self._tell), self._start(self._tick)]
 
     def silence(self) -> ResourceError | None:
         """Who has been silent for too long, and where; None where all are there."""
@@ -65,11 +67,21 @@ class Watch:
                 return self._silent(f"process {other}", said.partition(" ")[2])
         return None
 
-    def stop(self) -> None:
-        """Leave: the others need not hear of this process any more."""
+    def stop(self) -> bool:
+        """Leave: the others need not hear of this process any more. False where the store lets a thread wait."""
         self._over.set()
         if not self._blind and self.silence() is None:
-            threading.Thread(target=self._say, args=(_GONE,), daemon=True).start()
+            self._threads.append(self._start(self._say, _GONE))
+        until_s = time.monotonic() + _LEAVING_S
+        for thread in self._threads:
+            thread.join(max(0.0, until_s - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    @staticmethod
+    def _start(work: Callable[..., None], *given: str) -> threading.Thread:
+        thread = threading.Thread(target=work, args=given, name=f"peers-{work.__name__}", daemon=True)
+        thread.start()
+        return thread
 
     def _say(self, text: str) -> None:
         try:

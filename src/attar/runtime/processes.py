@@ -89,8 +89,8 @@ class Processes:
     @contextmanager
     def joined(self, peer_timeout_s: float = PEER_TIMEOUT_S) -> Iterator[None]:
         """Have met the others inside the block."""
-        self.join(peer_timeout_s)
         try:
+            self.join(peer_timeout_s)
             yield
         finally:
             self.leave()
@@ -102,12 +102,10 @@ class Processes:
 
             global _meeting
             watch, _meeting = watch_of(), None
-            if watch is not None and watch.silence():
+            if watch is not None and (watch.silence() or not watch.stop()):
                 atexit.register(_end_at_once)  # to take the group down would be to wait for the silent one
-                return
-            if watch is not None:
-                watch.stop()
-            distributed.destroy_process_group()
+            elif distributed.is_initialized():
+                distributed.destroy_process_group()
 
     @property
     def apart(self) -> bool:
