@@ -1,6 +1,6 @@
 """How much sooner two processes recover images than one, where chunks are items: by torchrun, and as shards.
 
-    python benchmarks/sharing.py --work WORK --source SOURCE --processes 2
+    python benchmarks/sharing.py --work WORK --source SOURCE --processes 2 --json FILE
 
 Squeezes once, then times `attar recover` on copies of the run folder: by one process, by torchrun with several, by as
 many shards at once; each process has one thread. The gain is seconds of one over seconds of several, start included
@@ -17,6 +17,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from table import Rows, finish
 
 ATTAR = [sys.executable, "-m", "attar"]
 
@@ -47,6 +49,7 @@ def main() -> None:
     parser.add_argument("--ipc", type=int, default=8)
     parser.add_argument("--iterations", type=int, default=300)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="write {rows, checks} here")
     asked = parser.parse_args()
     num, squeezed = asked.processes, asked.work / "squeezed"
     sets = [f"squeeze.model={asked.model}", "squeeze.epochs=1", f"recover.iterations={asked.iterations}"]
@@ -73,18 +76,25 @@ def main() -> None:
         ),
     }
     seconds: dict[str, tuple[float, float]] = {}
+    rows: Rows = []
     for name, (folder, commands) in ways.items():
         load = os.getloadavg()[0]
         seconds[name] = run(commands), stepping_s(folder)
         whole, steps = (before / now for before, now in zip(seconds["one process"], seconds[name], strict=True))
-        print(
-            f"{name:<24} {seconds[name][0]:7.1f} s, gain {whole:.2f}; steps alone {seconds[name][1]:7.1f} s, "
-            f"gain {steps:.2f} (load {load:.1f} before)",
-            flush=True,
+        rows.append(
+            {
+                "recovered by": name,
+                "seconds": round(seconds[name][0], 1),
+                "gain": round(whole, 3),
+                "seconds of the steps": round(seconds[name][1], 1),
+                "gain of the steps": round(steps, 3),
+                "load before": round(load, 1),
+            }
         )
     chunks = [sorted((folder / "recover").glob("synthetic-*")) for folder, _ in ways.values()]
-    same = all([path.read_bytes() for path in made] == [path.read_bytes() for path in chunks[0]] for made in chunks)
-    print(f"{len(chunks[0])} chunks, {'the same bytes' if same else 'OTHER BYTES'} each time")
+    others = sum([path.read_bytes() for path in made] != [path.read_bytes() for path in chunks[0]] for made in chunks)
+    checks = {f"gain of {row['recovered by']}": {"value": row["gain of the steps"], "target": 1.9} for row in rows[1:]}
+    finish(rows, {**checks, "ways that make other bytes": {"value": others, "target": 0}}, asked.json)
 
 
 if __name__ == "__main__":

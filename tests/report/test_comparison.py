@@ -34,7 +34,7 @@ from attar.report.outside import Outside, keep_judged
 from attar.report.pictures import Gallery
 from attar.report.scaling import LEVEL, STRIDE, scaling_charts, series_names
 from attar.report.several import Condition, Group, Judged, grouped, read_judged, rows
-from attar.results.records import Followed, Record
+from attar.results.records import Arrival, Followed, Record
 
 EVIL = "<script>alert(1)</script>"
 DEFAULTS = {"epochs": 9, "ema": 0.0, "augment": "dsa"}
@@ -409,3 +409,52 @@ def test_what_was_judged_by_another_protocol_stands_apart_and_is_judged_again_by
     judged = replace(first, conditions={**first.conditions, "protocol": Condition("rd3 v1")})
     (_, apart) = grouped([first, judged])
     assert apart.because == ("protocol: mtt v1 there, rd3 v1 here",)
+
+
+def write_steps(run: Path, mean: float, *, random: float | None = 20.0, **changes: Any) -> None:
+    """What `attar continual` leaves beside an evaluation: three steps of ten classes, with a falling accuracy."""
+    records = [
+        Record.of(
+            "accuracy",
+            group,
+            "net",
+            [at - step - 1, at - step + 1],
+            seeds=(0, 1),
+            num_images=10,
+            size_bytes=10,
+            group=group,
+            labels="hard",
+            split="test",
+            arrival=Arrival(step, 3, 3 * step + 1),
+            **changes,
+        ).to_json()
+        for step in (1, 2, 3)
+        for group, at in (("distilled", mean), ("random", random))
+        if at is not None
+    ]
+    (run / "continual.json").write_text(json.dumps({"records": records}), "utf-8")
+
+
+def test_runs_whose_classes_arrived_step_by_step_stand_in_one_figure(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name) for name in ("a", "b", "other", "none")]
+    write_steps(runs[0], 60.0)
+    write_steps(runs[1], 50.0)
+    write_steps(runs[2], 40.0, protocol={"epochs": 1})
+    judged = read(*runs)
+    (view,) = group_view(grouped(judged)[0]).arriving
+    assert view.subjects == ("a", "b", "random real images"), "alike, so one line"
+    assert view.lead == "net is trained from scratch at each of 3 steps, with hard labels; 2 orders of the classes."
+    assert [row.num_classes for row in view.rows] == [4, 7, 10]
+    assert view.rows[0].scores == ("59.0 ± 1.4 %", "49.0 ± 1.4 %", "19.0 ± 1.4 %")
+    assert view.means == ("58.0 %", "48.0 %", "18.0 %")
+    page = render_comparison(judged)
+    assert page.count("Classes arriving step by step") == 1
+
+    write_steps(runs[1], 50.0, random=21.0)
+    (view,) = group_view(grouped(read(*runs))[0]).arriving
+    assert view.subjects == ("a", "b", "random real images, as for a", "random real images, as for b")
+    write_steps(runs[1], 50.0, random=None)
+    (view,) = group_view(grouped(read(*runs))[0]).arriving
+    assert view.subjects == ("a", "b", "random real images")
+    (runs[1] / "continual.json").unlink()
+    assert group_view(grouped(read(*runs))[0]).arriving == ()

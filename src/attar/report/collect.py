@@ -96,9 +96,9 @@ def collect(run: Path) -> ReportData:
         )
     events = read_events(run / "events.jsonl")
     outside, shown = read_outside(run) or (None, None)
-    told = outside.description if outside else _json_if_there(run / "distilled" / "attar.json")
+    told = outside.description if outside else json_if_there(run / "distilled" / "attar.json")
     description = mapping(told)
-    evaluation = mapping(_json_if_there(run / "evaluation.json"))
+    evaluation = mapping(json_if_there(run / "evaluation.json"))
     records = read_records(run / "evaluation.json", evaluation)
     film = read_film(run / "recover" / "snapshots")
     names = listed(mapping(description.get("task")).get("class_names"))
@@ -113,7 +113,7 @@ def collect(run: Path) -> ReportData:
         film=film,
         records=records,
         verdict=_words(run / "evaluation.json", evaluation),
-        continual=read_records(run / "continual.json", _json_if_there(run / "continual.json")),
+        continual=read_records(run / "continual.json", json_if_there(run / "continual.json")),
         sizes_bytes={str(k): int(v) for k, v in mapping(description.get("sizes")).items() if is_number(v)},
         description=description,
         outside=outside,
@@ -154,7 +154,7 @@ def read_settings(path: Path) -> dict[str, dict[str, Any]]:
 
 def read_stage(run: Path, name: str) -> Stage:
     """What the manifest of a stage says."""
-    manifest = mapping(_json_if_there(run / name / "manifest.json"))
+    manifest = mapping(json_if_there(run / name / "manifest.json"))
     wall_s = manifest.get("wall_s")
     return Stage(
         name=name,
@@ -165,7 +165,8 @@ def read_stage(run: Path, name: str) -> Stage:
     )
 
 
-def _json_if_there(path: Path) -> Any:
+def json_if_there(path: Path) -> Any:
+    """What a JSON file says; None where it is not there."""
     return read_json(path) if path.exists() else None
 
 

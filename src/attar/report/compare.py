@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from attar.report.charts import Chart
+from attar.report.continual import ContinualView, continual_views
 from attar.report.downloads import Cell, Download, download
 from attar.report.formats import duration, size
 from attar.report.lineup import Pictures, Shown, pictures, read_shown
@@ -56,6 +57,8 @@ class GroupView:
     """The commands after which they can be compared with the first group."""
     rows: tuple[RowView, ...]
     charts: tuple[Chart, ...]
+    arriving: tuple[ContinualView, ...] = ()
+    """Of runs whose classes arrived step by step."""
     pictures: Pictures | None = None
     file: Download | None = None
     """The table in full."""
@@ -116,6 +119,7 @@ def group_view(group: Group) -> GroupView:
         alike=group.alike,
         rows=tuple(_row(row, made) for row in made),
         charts=scaling_charts(made),
+        arriving=continual_views({one.name: one.arriving for one in group.members}),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from attar.errors import ArtifactError, ConfigError
 from attar.plain import is_number
 from attar.report.alike import Judging, judged_alike, out_of
-from attar.report.collect import listed, mapping, read_settings, read_stage
+from attar.report.collect import json_if_there, listed, mapping, read_settings, read_stage
 from attar.report.curves import STAGES
 from attar.report.formats import count, setting
 from attar.report.headline import accuracies, how_measured
@@ -24,7 +24,7 @@ from attar.results.records import Record, Split, read_records
 from attar.results.verdict import Pair, pairs
 from attar.runtime.files import read_json
 
-EVALUATION, ABOUT, CONFIG = "evaluation.json", "attar.json", "config.yaml"
+EVALUATION, CONTINUAL, ABOUT, CONFIG = "evaluation.json", "continual.json", "attar.json", "config.yaml"
 WIDEST = ("classes and size", "real images")
 OWN = ("labels", "use_learned_rate", "changed")
 """Of how a network was trained, what may differ: it stands in a column, or, what was changed of a protocol, is compared
@@ -64,6 +64,8 @@ class Judged:
     class_names: tuple[str, ...] = ()
     judging: Judging | None = None
     """How it can be judged again."""
+    arriving: tuple[Record, ...] = ()
+    """Accuracies while classes arrive step by step, where that was measured."""
 
     @property
     def measured(self) -> Record:
@@ -243,6 +245,7 @@ def _read(folder: Path, name: str, outside: Outside | None, defaults: Mapping[st
         conditions=_conditions(judged, ours, defaults),
         class_names=tuple(map(str, listed(mapping(description.get("task")).get("class_names")))),
         judging=_judging(folder, outside, description, defaults),
+        arriving=tuple(read_records(folder / CONTINUAL, json_if_there(folder / CONTINUAL))),
     )
 
 
