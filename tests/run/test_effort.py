@@ -62,7 +62,7 @@ def test_what_was_asked_for_decides() -> None:
     assert goal(wanted(time="2h"), left_open=False, on_cpu=True) == Goal(7200.0, False, "--time 2h", may_narrow=True)
     assert goal(wanted(time="2h"), left_open=True, on_cpu=False) == Goal(7200.0, False, "--time 2h")
     with pytest.raises(ConfigError, match="expected: one of them"):
-        goal(wanted(quick=True, time="1h"), left_open=True, on_cpu=True)
+        preparing.prepare({"run": {"source": "a folder that is never looked at"}}, asked=wanted(quick=True, time="1h"))
 
 
 def test_several_processes_are_told_to_plan_first(monkeypatch: pytest.MonkeyPatch) -> None:

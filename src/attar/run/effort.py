@@ -74,13 +74,19 @@ class Goal:
     """Whether narrow networks may be taken where others would take far longer."""
 
 
+def require_agreeing(asked: Effort) -> None:
+    """Raise ConfigError where options contradict each other, or a time is none."""
+    if sum((asked.quick, asked.thorough, asked.time is not None)) > 1:
+        raise ConfigError("--quick, --thorough and --time were given together", expected="one of them")
+    if asked.time is not None:
+        parse_duration(asked.time)
+
+
 def goal(asked: Effort, *, left_open: bool, on_cpu: bool) -> Goal | None:
     """What was asked for; where nothing was and all is left open, on a processor, quick. None: as long as it takes.
 
-    Raises ConfigError where options contradict each other, or several processes would each find another answer.
+    Raises ConfigError where several processes would each find another answer.
     """
-    if sum((asked.quick, asked.thorough, asked.time is not None)) > 1:
-        raise ConfigError("--quick, --thorough and --time were given together", expected="one of them")
     if asked.thorough:
         return None
     wanted = asked.quick or asked.time is not None

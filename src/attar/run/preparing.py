@@ -17,7 +17,7 @@ from attar.models.factory import build as build_model
 from attar.options import Effort, Until
 from attar.recipes import Recipe, fitting_recipe, load_recipe
 from attar.run.choice import RULES, choose_method
-from attar.run.effort import WIDE, Goal, capped, fitted, goal, narrow, quick_recipe, restored
+from attar.run.effort import WIDE, Goal, capped, fitted, goal, narrow, quick_recipe, require_agreeing, restored
 from attar.run.planning import Plan
 from attar.run.settings import (
     Settings,
@@ -72,6 +72,8 @@ def prepare(
         until: the last stage that has to fit the time.
         quiet: show no progress.
     """
+    if asked is not None:
+        require_agreeing(asked)
     run = given["run"]
     method = run.get("method", "auto")
     meant = _meant_by_squeeze(given, assignments) if method == "auto" and recipe in ("auto", "none") else None
