@@ -62,6 +62,8 @@ CASES: dict[str, dict[str, Any]] = {
     "kcenter": TEACHER,
     "kmeans": TEACHER,
     "pca": TEACHER,
+    "fadrm": {**TEACHER, **CHUNKS},
+    "cim": {**TEACHER, **CHUNKS},
     "random": {},
 }
 COMMON = {

@@ -103,6 +103,7 @@ def test_many_shards_hold_what_one_does(
     assert torch.equal(one.targets, many.targets)
 
 
+@pytest.mark.slow
 def test_it_opens_with_datasets_and_without_attar(
     tmp_path: Path, task: Task, floats: Distillate, monkeypatch: pytest.MonkeyPatch
 ) -> None:

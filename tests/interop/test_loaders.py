@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from attar.artifacts.distilled import Distilled
@@ -16,6 +17,7 @@ WITHOUT_ATTAR = """
 import importlib.util, json, sys
 from pathlib import Path
 sys.modules["attar"] = None  # an import of it fails from here on
+import pytest
 import torch
 for folder in map(Path, sys.argv[1:]):
     spec = importlib.util.spec_from_file_location("loader", folder / "loader.py")
@@ -29,6 +31,7 @@ for folder in map(Path, sys.argv[1:]):
 """
 
 
+@pytest.mark.slow
 def test_a_plain_dataset_reads_each_export(tmp_path: Path, floats: Distilled, exact: Distilled) -> None:
     folders = {}
     for name, distilled in (("floats", floats), ("exact", exact)):

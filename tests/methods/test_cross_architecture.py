@@ -15,6 +15,7 @@ PUBLISHED = ["resnet18-small", "resnet50-small", "resnet101-small", "densenet121
 QUICK = ["mobilenet_v2", "shufflenet_v2_x1_0", "efficientnet_b0"]
 
 
+@pytest.mark.slow
 def test_other_networks_judge_by_one_command(tmp_path: Path) -> None:
     toy = {
         "source.train_per_class": 8,

@@ -298,7 +298,9 @@ def pruned(tmp_path_factory: pytest.TempPathFactory) -> attar.Distillation:
     return distill(tmp_path_factory.mktemp("pruned") / "run", "relabel", squeeze__pool="post")
 
 
-@pytest.mark.parametrize("stop", ["training", "copy", "statistics", "step"])
+@pytest.mark.parametrize(
+    "stop", ["copy", "step", *(pytest.param(stop, marks=pytest.mark.slow) for stop in ("training", "statistics"))]
+)
 def test_stopped_anywhere_goes_on_to_the_same_bytes(
     stop: str, pruned: attar.Distillation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,7 +81,7 @@ TRAININGS: dict[str, tuple[str, Settings]] = {
     "mixes": ("convnet-d1-w8", {"settings": {"cutmix": 0.5, "mixup": 0.5, "augment": "crop_cutout", "accumulate": 2}}),
     "wrong labels": ("convnet-d1-w8", {"settings": {"ema": 0.9, "augment": "dsa"}, "label_noise": 0.3}),
 }
-QUICK = ("tesla", "sre2l", "teddy", "dlb")
+QUICK = ("tesla", "teddy", "dlb")
 
 
 class _Threads(ThreadPoolExecutor):

@@ -129,7 +129,10 @@ def test_nan_stops_names_step_and_rate_and_keeps_the_last_good_state(tmp_path, m
     assert (tmp_path / "run" / "recover" / "checkpoint-00000.safetensors").exists()
 
 
-@pytest.mark.parametrize("method", ["random", "herding", "kcenter", "kmeans", "mtt"])
+@pytest.mark.parametrize(
+    "method",
+    ["random", "mtt", *(pytest.param(name, marks=pytest.mark.slow) for name in ("herding", "kcenter", "kmeans"))],
+)
 def test_every_method_goes_all_the_way(method, tmp_path):
     done = distill(tmp_path / "run", method)
     assert done.load().exact_8bit == (method != "mtt")

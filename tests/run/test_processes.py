@@ -195,6 +195,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[
     return folder, [{name: text for name, _, text in found} for found in parts]
 
 
+@pytest.mark.slow
 def test_two_processes_share_one_student_and_it_learns_what_that_of_one_learns(
     together: tuple[Path, list[dict[str, str]]], tmp_path: Path
 ) -> None:
@@ -208,6 +209,7 @@ def test_two_processes_share_one_student_and_it_learns_what_that_of_one_learns(
     assert [path.suffix for path in (folder / "student" / "evaluation").iterdir()] == [".json"]
 
 
+@pytest.mark.slow
 def test_processes_that_share_the_draws_of_a_step_make_what_one_makes(
     together: tuple[Path, list[dict[str, str]]], tmp_path: Path
 ) -> None:
@@ -232,6 +234,7 @@ def scenes(together: tuple[Path, list[dict[str, str]]]) -> dict[str, list[str]]:
     return {scene: [words.get(scene, "") for words in told] for scene in told[0]} | {"folder": [str(folder)]}
 
 
+@pytest.mark.slow
 def test_a_team_sums_in_the_order_of_the_draws(scenes: dict[str, list[str]]) -> None:
     total = torch.zeros(3)
     for k in range(5):
@@ -240,16 +243,19 @@ def test_a_team_sums_in_the_order_of_the_draws(scenes: dict[str, list[str]]) -> 
     assert scenes["well"] == [expected] * 2
 
 
+@pytest.mark.slow
 def test_a_number_that_is_not_finite_in_one_reaches_all(scenes: dict[str, list[str]]) -> None:
     assert scenes["nan"] == ["[nan, nan, nan] 2.0"] * 2
 
 
+@pytest.mark.slow
 def test_a_draw_that_fails_in_one_stops_all_with_its_words(scenes: dict[str, list[str]]) -> None:
     said, other = scenes["fails"]
     assert said == "ValueError draw 2 is no good, ä"
     assert other.startswith("AttarError process 0 stopped: draw 2 is no good, ä")
 
 
+@pytest.mark.slow
 def test_processes_that_disagree_say_on_what(scenes: dict[str, list[str]]) -> None:
     assert scenes["disagree"] == ["AttarError the processes disagree on the step: 0, 1"] * 2
 
@@ -269,12 +275,14 @@ def test_a_process_that_is_gone_is_noticed(monkeypatch: pytest.MonkeyPatch) -> N
             wait()
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_stops_in_all_processes_at_the_same_step(scenes: dict[str, list[str]]) -> None:
     assert scenes["diverges"] == ["DivergedError loss is no longer a finite number at step 3 of 12"] * 2
     kept = Path(scenes["folder"][0]) / "diverges" / "checkpoint-00000.safetensors"
     assert read_tensors(kept)[1]["step"] == 3
 
 
+@pytest.mark.slow
 def test_processes_without_a_draw_wait_and_the_first_says_so(scenes: dict[str, list[str]]) -> None:
     assert scenes["idle"][0].startswith("1 of 2 processes wait while images are recovered: a step of noisy has 1 draw")
     assert scenes["idle"][1] == ""

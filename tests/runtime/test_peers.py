@@ -198,7 +198,7 @@ def test_who_does_not_meet_the_others_leaves_as_well(monkeypatch):
     [
         pytest.param(BARRIER, id="barrier"),
         pytest.param(TEAM, id="team", marks=pytest.mark.slow),
-        pytest.param(GRADIENTS, id="gradients"),
+        pytest.param(GRADIENTS, id="gradients", marks=pytest.mark.slow),
     ],
 )
 def test_a_stopped_process_is_missed(work):
@@ -279,6 +279,7 @@ def test_a_meeting_point_that_is_none_is_told_at_once(monkeypatch, address, port
         Processes(0, 2).join()
 
 
+@pytest.mark.slow
 def test_a_process_that_never_comes_is_told_with_the_networks_names():
     code = BEGIN + "def work(): pass\nrun()\n"
     with socket.socket() as free:

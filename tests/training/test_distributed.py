@@ -45,6 +45,7 @@ def said(folder: Path, scene: str) -> list[str]:
     return [json.loads((folder / f"said-{rank}.json").read_text())[scene] for rank in (0, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", AGREE)
 def test_without_batch_norm_two_processes_train_as_one_does(scene: str, folder: Path, tmp_path: Path) -> None:
     found, expected = crew.train(scene, Team(), tmp_path / "one.safetensors")
@@ -54,18 +55,21 @@ def test_without_batch_norm_two_processes_train_as_one_does(scene: str, folder: 
         assert torch.allclose(state[key], value, atol=1e-5), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", crew.SCENES)
 def test_both_end_with_the_same_bits(scene: str, folder: Path) -> None:
     one, two = ((folder / f"{scene}-{rank}.safetensors").read_bytes() for rank in (0, 1))
     assert one == two
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", crew.SCENES)
 def test_stopped_and_resumed_equals_unbroken_bit_for_bit(scene: str, folder: Path) -> None:
     unbroken, resumed = ((folder / f"{scene}{end}.safetensors").read_bytes() for end in ("", "-resumed"))
     assert unbroken == resumed
 
 
+@pytest.mark.slow
 def test_the_checkpoint_holds_the_memories_of_both(folder: Path) -> None:
     tensors, note = read_tensors(folder / "batch.safetensors")
     assert note["made_by"]["processes"] == 2
@@ -77,11 +81,13 @@ def test_the_checkpoint_holds_the_memories_of_both(folder: Path) -> None:
     assert "strategy.past" in read_tensors(folder / "ps-kd.safetensors")[0]
 
 
+@pytest.mark.slow
 def test_each_remembers_the_logits_of_its_own_last_batch(folder: Path) -> None:
     # 18 = 4 + 4 + 4 + 4 + 2, the last two of which the first process has; four epochs
     assert said(folder, "watched") == [f"{4 * 5 - 1} steps", f"{4 * 5 - 4} steps"]
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_is_refused(folder: Path) -> None:
     with pytest.raises(ArtifactError, match="processes: was 2, now") as caught:
         crew.train("dlb", Team(), folder / "dlb.safetensors")
@@ -91,11 +97,13 @@ def test_another_number_of_processes_is_refused(folder: Path) -> None:
         assert "now 2" in words
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_in_one_stops_both_at_the_same_step(folder: Path) -> None:
     assert "DivergedError training train has diverged: the loss is nan at epoch 1, step 1" in said(folder, "lost")[0]
     assert len(set(said(folder, "lost"))) == 1
 
 
+@pytest.mark.slow
 def test_gradients_and_statistics_are_means_over_processes(folder: Path) -> None:
     assert said(folder, "averages") == [
         "2 [[2.0, 2.0], [5.0, 5.0], [7.0, 7.0]] [1.5, 1.5] 0.0",
@@ -103,17 +111,20 @@ def test_gradients_and_statistics_are_means_over_processes(folder: Path) -> None
     ]
 
 
+@pytest.mark.slow
 def test_a_process_that_leaves_in_the_middle_of_an_epoch_is_told_of_by_the_other(folder: Path) -> None:
     stays, leaves = said(folder, "gone")
     assert leaves == "StopError "
     assert stays.startswith("AttarError another process is gone")
 
 
+@pytest.mark.slow
 def test_processes_on_one_gpu_are_refused_in_all_of_them(folder: Path) -> None:
     words = "2 processes have 1 GPU, and each that trains with others needs one of its own"
     assert said(folder, "devices") == [f"{words} | None"] * 2
 
 
+@pytest.mark.slow
 def test_batch_norm_is_not_synchronised_on_a_cpu(folder: Path) -> None:
     for words in said(folder, "norms"):
         assert words.startswith("ConfigError train.sync_batch_norm is set, and torch has no synchronised BatchNorm")
