@@ -19,7 +19,8 @@ from attar.data.loading import Content, MemorySplit
 from attar.errors import ConfigError
 from attar.evaluation import trials
 from attar.evaluation.best_over_run import best_epochs, best_state, states_of
-from attar.evaluation.evaluate import EvaluateSettings, Evaluation, evaluate
+from attar.evaluation.evaluate import Evaluation, evaluate
+from attar.evaluation.settings import EvaluateSettings
 from attar.methods.base import Distillate
 from attar.report.headline import accuracies, comparisons, facts
 from attar.results.records import Best, Measurement, Record

@@ -18,8 +18,9 @@ from attar.data.loading import Content, MemorySplit, RealSet
 from attar.errors import ArtifactError, ConfigError, DataError
 from attar.evaluation import evaluate as evaluation
 from attar.evaluation import trials
-from attar.evaluation.evaluate import EvaluateSettings, Evaluation, evaluate
+from attar.evaluation.evaluate import Evaluation, evaluate
 from attar.evaluation.following import followed
+from attar.evaluation.settings import EvaluateSettings
 from attar.evaluation.subjects import Subjects, of_whole
 from attar.items import Item
 from attar.methods.coreset import Herding

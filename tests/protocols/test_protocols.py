@@ -11,8 +11,8 @@ from attar.api.arguments import sections
 from attar.augment.views import ViewSettings
 from attar.config import Config, build, dump
 from attar.errors import ConfigError
-from attar.evaluation.evaluate import EvaluateSettings
 from attar.evaluation.following import followed, network_of
+from attar.evaluation.settings import EvaluateSettings
 from attar.methods import methods
 from attar.protocols import PROTOCOLS, layered, protocol
 from attar.recipes import recipes

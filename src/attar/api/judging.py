@@ -18,9 +18,11 @@ from attar.artifacts.run import CONFIG
 from attar.config import Config, build, dump
 from attar.data.sources import Source, SourceSettings, open_source
 from attar.errors import ArtifactError
-from attar.evaluation.evaluate import EvaluateSettings, Evaluation, at_learnt_rate
+from attar.evaluation.evaluate import Evaluation
 from attar.evaluation.evaluate import evaluate as evaluate_set
 from attar.evaluation.following import network_of
+from attar.evaluation.settings import EvaluateSettings
+from attar.evaluation.students import at_learnt_rate
 from attar.options import given
 from attar.results.records import Record
 from attar.run.origin import differs_from

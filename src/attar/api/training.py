@@ -23,7 +23,7 @@ from attar.data.loading import RealSet, TrainingSet
 from attar.data.sources import SourceSettings, open_source, whitened
 from attar.data.whitening import measure_whitening
 from attar.errors import ArtifactError
-from attar.evaluation.evaluate import at_learnt_rate
+from attar.evaluation.students import at_learnt_rate
 from attar.items import Item
 from attar.options import PathLike, given
 from attar.run.pipeline import teacher_of

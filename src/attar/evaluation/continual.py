@@ -23,7 +23,7 @@ from attar.augment.views import Views
 from attar.config import dump
 from attar.data.loading import RealSet, TrainingSet
 from attar.errors import ConfigError, DataError
-from attar.evaluation.evaluate import TRIALS, judging_set
+from attar.evaluation.students import TRIALS, judging_set
 from attar.evaluation.subjects import Subjects
 from attar.evaluation.trials import Source, Subject, Trials, judge_name
 from attar.items import Item

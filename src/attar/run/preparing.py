@@ -11,7 +11,7 @@ from attar.artifacts.run import CONFIG, RunFolder
 from attar.config import merge, place
 from attar.data.sources import Source, open_source
 from attar.errors import ConfigError, DataError
-from attar.evaluation.evaluate import require_judges, require_resize
+from attar.evaluation.students import require_judges, require_resize
 from attar.methods import methods
 from attar.models.factory import build as build_model
 from attar.options import Effort, Until

@@ -14,8 +14,8 @@ from pydantic import field_validator
 from attar.config import Config, build, dump, merge, place
 from attar.data.sources import SourceSettings
 from attar.errors import ConfigError
-from attar.evaluation.evaluate import EvaluateSettings
 from attar.evaluation.following import network_of
+from attar.evaluation.settings import EvaluateSettings
 from attar.marks import Rules
 from attar.methods import method as method_named
 from attar.methods.base import Method

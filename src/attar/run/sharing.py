@@ -37,7 +37,7 @@ def sharing_engine(
         with processes.joined(parse_duration(peer_timeout)):
             if folder is not None:
                 processes.require_shared(folder)
-            yield Engine(device, precision, processes)
+            yield Engine(device, precision, processes, workers)
     finally:
         torch.set_num_threads(before)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -29,9 +29,16 @@ class Engine:
         device: auto, cpu, cuda, cuda:1 for one of several GPUs, or mps.
         precision: of forward passes; auto: bf16-mixed on a GPU that has it, else 32-true.
         processes: this one among those that share the work; None: it must be the only one.
+        threads: of this process, where a number was asked for; None: what suits the work, at most all.
     """
 
-    def __init__(self, device: str = "auto", precision: str = "auto", processes: Processes | None = None) -> None:
+    def __init__(
+        self,
+        device: str = "auto",
+        precision: str = "auto",
+        processes: Processes | None = None,
+        threads: int | None = None,
+    ) -> None:
         device_name(device)
         if precision not in get_args(Precision):
             raise unknown("precision", precision, get_args(Precision))
@@ -43,7 +50,7 @@ class Engine:
             raise ConfigError(f"there is no GPU {device}", expected=f"cuda:0 to cuda:{count - 1}")
         if device == "mps" and not torch.backends.mps.is_available():
             raise ConfigError("no Apple GPU was found", fix="--device cpu, or auto")
-        self.processes = processes or alone()
+        self.processes, self.threads = processes or alone(), threads
         self.device = device_named(device)
         if self.device.type == "cuda" and self.processes.num > 1 and not self.processes.apart:
             self.device = torch.device("cuda", self.processes.local_rank % torch.cuda.device_count())
@@ -82,6 +89,17 @@ class Engine:
         """Context in which a forward pass runs in the chosen precision; weights and losses stay float32."""
         dtype = _AUTOCAST.get(self.precision)
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
+
+
+@contextmanager
+def computing_with(threads: int) -> Iterator[None]:
+    """Let torch compute with so many threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def device_named(name: str) -> torch.device:

@@ -32,6 +32,12 @@ else:
     Device = Annotated[str, BeforeValidator(device_name)]
 
 
+def available_cores() -> int:
+    """Processor cores that this process may run on."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
 def require_threads(num: int, what: str) -> None:
     """Raise ConfigError where more threads or processes are asked for, as `what`, than are of use on this machine."""
     cores = os.cpu_count() or 1

@@ -26,6 +26,7 @@ from attar.errors import ArtifactError, ConfigError
 from attar.runtime.files import locked_file
 from attar.runtime.holding import LOCK, held_with_others
 from attar.runtime.processes import Processes
+from attar.runtime.together import claimed
 from attar.text import shortened
 
 LOG = "events-{}-of-{}.jsonl"
@@ -115,13 +116,8 @@ class Shard(Processes):
     @contextmanager
     def claim(self, name: str) -> Iterator[bool]:
         """Hold an item that cannot be shared; whether no other shard does."""
-        with ExitStack() as item:
-            try:
-                item.enter_context(locked_file(self.folder / f"{LOCK}-item-{name}", f"item {name}", ""))
-            except ArtifactError:
-                yield False
-            else:
-                yield True
+        with claimed(self.folder, name) as mine:
+            yield mine
 
     def barrier(self, needs: Iterable[Path] = ()) -> None:
         """Look for files that others leave, for `wait_s` from the last that came.

@@ -36,8 +36,8 @@ from attar.data.loading import RealSet, TrainingSet, kept
 from attar.data.named.memory import PREFIX as MEMORY
 from attar.data.sources import Source
 from attar.errors import ArtifactError, ConfigError, DataError, DivergedError, ResourceError
-from attar.evaluation.evaluate import require_judges
 from attar.evaluation.following import followed, network_of
+from attar.evaluation.students import require_judges
 from attar.evaluation.trials import Subject, Trials, distilled_subject, draw_random, judge_name
 from attar.methods import method as method_named
 from attar.options import Compared, Effort, Until

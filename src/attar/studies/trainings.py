@@ -22,7 +22,7 @@ from attar.data.loading import RealSet, TrainingSet
 from attar.data.sources import Source, open_source, whitened
 from attar.data.whitening import measure_whitening
 from attar.errors import ConfigError, DivergedError
-from attar.evaluation.evaluate import judging_set, require_judges
+from attar.evaluation.students import judging_set, require_judges
 from attar.evaluation.trials import Subject, Trials, distilled_subject, judge_name
 from attar.items import Item
 from attar.models.factory import build

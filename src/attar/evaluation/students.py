@@ -1,0 +1,318 @@
+"""The trainings of an evaluation: what is trained on, which images judge, and who trains which student.
+
+Of a single process, others of this machine take students too where cores have nothing to do; see `runtime.together`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import product
+from pathlib import Path
+
+import torch
+
+from attar.artifacts.distilled import Distilled
+from attar.data.centred import CentredSplit
+from attar.data.loading import Content, RealSet, kept
+from attar.data.loading import Split as Images
+from attar.errors import ConfigError, DataError
+from attar.evaluation.best_over_run import states_of
+from attar.evaluation.settings import EvaluateSettings
+from attar.evaluation.subjects import Subjects
+from attar.evaluation.trials import Source, Subject, Trials, Watch, distilled_subject, judge_name
+from attar.models.factory import build
+from attar.results.records import Labels, Split
+from attar.runtime.engine import Engine, computing_with
+from attar.runtime.events import Events, is_followed
+from attar.runtime.machine import available_cores
+from attar.runtime.team import Team, share_out
+from attar.runtime.together import Job, make_all
+from attar.task import Task
+from attar.training.loop import TrainSettings
+from attar.training.soft import Teacher
+
+TRIALS = "evaluation"
+WATCHED = 256
+"""Images of the validation split that curves over epochs are of: each point within some 3 percent points."""
+
+Student = tuple[str, Subject, int]
+"""A training: name of the network, what it is trained on, seed."""
+
+
+@dataclass(frozen=True)
+class Students:
+    """All trainings of an evaluation.
+
+    Attributes:
+        trials: trains and tests, and keeps what is finished.
+        judge: real images that judge.
+        judged_by: what tells these from others.
+        models: networks.
+        subjects: what each is trained on, the distilled images first.
+        states: images on the way, by their step, trained on too.
+        seeds: of the trainings of each network on each of them.
+    """
+
+    trials: Trials
+    judge: RealSet
+    judged_by: str
+    models: tuple[str, ...]
+    subjects: tuple[Subject, ...]
+    states: Mapping[int, Subject]
+    seeds: range
+
+    @cached_property
+    def all(self) -> list[Student]:
+        """All of them, in the order in which one process trains them; those on all real images are the last."""
+        return list(product(self.models, [*self.subjects, *self.states.values()], self.seeds))
+
+    @property
+    def files(self) -> list[Path]:
+        """What each leaves, in that order."""
+        return [self.trials.path(*student, self.judge, self.judged_by) for student in self.all]
+
+    @property
+    def costs(self) -> list[int]:
+        """Images that each sees, in that order."""
+        return [subject.settings.epochs * subject.num_images for _, subject, _ in self.all]
+
+    def accuracy(self, model: str, subject: Subject, seed: int, team: Team | None = None) -> float:
+        """Test accuracy in percent, of a training that is done now if it is not finished; see `Trials.accuracy`."""
+        item = subject.student(model, seed)
+        return self.trials.accuracy(model, subject, seed, self.judge, self.judged_by, item, team)
+
+    def train(self, number: int) -> None:
+        """Train one of them."""
+        self.accuracy(*self.all[number])
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """How many students train at a time, each in a process of so many threads."""
+
+    processes: int
+    threads: int
+
+    def seconds(self, each_s: Iterable[float]) -> float:
+        """About how long these take, the longest first."""
+        ends_s = [0.0] * self.processes
+        for one_s in sorted(each_s, reverse=True):
+            ends_s[ends_s.index(min(ends_s))] += one_s
+        return max(ends_s)
+
+
+def side_by_side(costs: Sequence[float], engine: Engine, asked: int | None) -> SideBySide:
+    """How students of these costs, in any unit, share this machine's cores, however many of them are finished.
+
+    The number of threads moves the last bits of a result, so it does not depend on the number of processes, which is
+    `asked` or as many as the cores bear. It is what was asked for or, where all cores may be used, the part of each of
+    the students that are at least half as long as the longest.
+    """
+    threads = torch.get_num_threads()
+    if engine.processes.num > 1:
+        return SideBySide(1, threads)
+    on_cpu = engine.device.type == "cpu"
+    if on_cpu and engine.threads is None:
+        threads = max(1, threads // sum(2 * cost >= max(costs) for cost in costs))
+    bearable = max(1, available_cores() // threads) if on_cpu else 1
+    # callbacks are of this process, and would not hear of others' events
+    return SideBySide(1 if is_followed() else min(asked or bearable, len(costs)), threads)
+
+
+def train(students: Students, opening: Opening, events: Events) -> SideBySide:
+    """Train all that are not finished, shared with all processes; returns how.
+
+    `opening` is what processes that help begin with.
+    """
+    engine = opening.engine
+    how = side_by_side(students.costs, engine, opening.settings.processes)
+    with computing_with(how.threads):
+        if engine.processes.num > 1 or engine.processes.apart:
+            _train_share(students, engine, events)
+        else:
+            job = Job(students.files, opening.folder, opening.handed(events.path), how.threads)
+            with events.progress("evaluate", len(students.all)) as bar:
+
+                def made(number: int) -> None:
+                    bar.advance(accuracy=students.accuracy(*students.all[number]))
+
+                make_all(job, students.train, made, how.processes - 1, events.say)
+    engine.barrier(students.files)
+    return how
+
+
+def _train_share(students: Students, engine: Engine, events: Events) -> None:
+    """Train this process's part, alone or with others where there are fewer students than processes."""
+
+    def most(student: Student) -> int:
+        return students.trials.most_processes(*student[:2])
+
+    mine = share_out(students.all, engine.processes, most, engine.device)
+    with events.progress("evaluate", len(mine)) as bar:
+        for student, members in mine:
+            bar.advance(accuracy=students.accuracy(*student, members))
+
+
+@dataclass(frozen=True)
+class Opening:
+    """All that the students of an evaluation follow from; see `evaluate`."""
+
+    distilled: Distilled
+    source: Source
+    settings: EvaluateSettings
+    training: TrainSettings
+    seed: int
+    engine: Engine
+    folder: Path
+    teacher: Teacher | None
+
+    def students(self, events: Events) -> Students:
+        """Make all that is trained on; raises what `evaluate` raises for what does not fit."""
+        distilled, source, settings = self.distilled, self.source, self.settings
+        watch = _watch(distilled, source, settings)
+        subjects = _subjects(self, events)
+        for model in settings.models:
+            build(model, distilled.task)  # a name or size that does not fit is told now, not between two trainings
+        return Students(
+            Trials(distilled.task, source, self.engine, events, self.folder / TRIALS, watch=watch),
+            judging_set(distilled, source, settings.split, settings.test_resize_px),
+            judge_name(source, settings.split, settings.test_resize_px),
+            tuple(settings.models),
+            tuple(subjects),
+            _states(self, subjects[0], events),
+            range(self.seed, self.seed + settings.seeds),
+        )
+
+    def handed(self, log: Path | None) -> Callable[[], Callable[[int], None]]:
+        """Gives another process what trains a student, logging to `log`; can be pickled where the images can."""
+        return partial(_opened, replace(self, source=Handed.of(self.source, self.settings.split)), log)
+
+
+@dataclass(frozen=True)
+class Handed:
+    """The parts of a source that students need, without what reads it; see `Source`."""
+
+    task: Task
+    train: Images
+    validation: Images
+    test: Images
+    fingerprint: str
+    judges: Content
+
+    @classmethod
+    def of(cls, source: Source, split: Split) -> Handed:
+        """Those of an evaluation by the images of `split`; no others of the test split are decoded."""
+        test = source.test if split == "test" else source.validation
+        return cls(source.task, source.train, source.validation, test, source.fingerprint, source.content(split))
+
+    def content(self, split: Split) -> Content:
+        """What tells the images that judge from others."""
+        return self.judges
+
+
+def _opened(opening: Opening, log: Path | None) -> Callable[[int], None]:
+    handed = opening.engine
+    engine = Engine(str(handed.device), handed.precision, threads=handed.threads)  # it tunes its process, which is new
+    return replace(opening, engine=engine).students(Events(log, quiet=True)).train
+
+
+def judging_set(distilled: Distilled, source: Source, split: Split, resize_px: int | None = None) -> RealSet:
+    """The real images that judge, on the scale of the distilled ones; raises DataError where there are none.
+
+    `resize_px` enlarges them, see `EvaluateSettings`; raises ConfigError where they are larger.
+    """
+    images = source.test if split == "test" else source.validation
+    require_judges(len(images), split)
+    require_resize(resize_px, distilled.task)
+    return RealSet(CentredSplit(images, resize_px) if resize_px else images, distilled.task.normalization)
+
+
+def require_resize(px: int | None, task: Task) -> None:
+    """Raise ConfigError where images that judge would have to shrink to be of `px`."""
+    if px is not None and px < min(task.height_px, task.width_px):
+        raise ConfigError(
+            f"evaluate.test_resize_px is {px}, and images have {task.height_px}x{task.width_px} px",
+            expected="at least their shorter side: they are enlarged, and their centre is cut out at their own size",
+            fix="--set evaluate.test_resize_px=none",
+        )
+
+
+def require_judges(num: int, split: Split) -> None:
+    """Raise DataError where the split that judges has no images."""
+    if not num:
+        raise DataError(
+            f"the source has no {split} images to judge by",
+            expected=f"a {split} split with at least one image",
+            fix="--set source.validation_fraction=0.1" if split == "validation" else "--set evaluate.split=validation",
+        )
+
+
+def _watch(distilled: Distilled, source: Source, settings: EvaluateSettings) -> Watch | None:
+    """Up to WATCHED images of the validation split, the classes in proportion; None where it has none."""
+    real = RealSet(source.validation, distilled.task.normalization)
+    if not settings.curve_points or not len(real):
+        return None
+    by_class = real.labels.argsort(stable=True)
+    places = torch.arange(min(WATCHED, len(real))) * len(real) // min(WATCHED, len(real))
+    return Watch(kept(real, by_class[places].sort().values), "validation", settings.curve_points)
+
+
+def _subjects(opening: Opening, events: Events) -> list[Subject]:
+    distilled, settings, training = opening.distilled, opening.settings, opening.training
+    small = at_learnt_rate(distilled, training, events) if settings.use_learned_rate else training
+    kinds: list[Labels] = [
+        "soft" if kind == "stored" and distilled.label_kind != "hard" else "hard" for kind in settings.labels
+    ]
+    making = Subjects(distilled, opening.source, small, opening.engine, events, opening.teacher)
+    made = making.distilled(kinds)
+    for name in settings.baselines:
+        if name != "full":
+            made += making.real(name, kinds)
+    if settings.scores:
+        made += _not_augmented(making, made, kinds[0], events)
+    made = [replace(subject, test_every=settings.test_every) for subject in made]
+    if "full" in settings.baselines:
+        made.append(making.full(training, settings.full_epochs))
+    return made
+
+
+def _states(opening: Opening, last: Subject, events: Events) -> dict[int, Subject]:
+    """The images on the way, by their step, with the labels of the `last` ones; says where there are none."""
+    settings, training = opening.settings, opening.training
+    if not settings.best_over_run:
+        return {}
+    try:
+        states = states_of(opening.distilled, last.labels)
+    except ConfigError as error:
+        events.say(f"no best over the run: {error.found}; {error.fix}")
+        return {}
+    quiet, made = Events(quiet=True), dict[int, Subject]()
+    for step, state in states.items():
+        how = at_learnt_rate(state, training, quiet) if settings.use_learned_rate else training
+        name = f"distilled, step {step}"
+        made[step] = distilled_subject(state, how, last.labels, opening.engine, opening.teacher, name, step)
+    return made
+
+
+def _not_augmented(making: Subjects, made: Sequence[Subject], own: Labels, events: Events) -> list[Subject]:
+    """Distilled and random images with their own labels, as they are; none where labels need views and a teacher."""
+    compared = [one for one in made if one.group in ("distilled", "random") and one.labels == own]
+    try:
+        return [making.not_augmented(subject) for subject in compared]
+    except ConfigError as error:
+        events.say(f"no augmentation-robust score: {error.found}")
+        return []
+
+
+def at_learnt_rate(distilled: Distilled, training: TrainSettings, events: Events) -> TrainSettings:
+    """The training at the rate that the distilled images were learnt with, where they carry one; says so."""
+    rate = distilled.learning_rate
+    if rate is None or rate == training.learning_rate:
+        return training
+    events.say(
+        f"students of small sets train at the learnt rate {rate:.4g}, which came with the images; "
+        f"train.learning_rate is {training.learning_rate:g}"
+    )
+    return training.model_copy(update={"learning_rate": rate})
