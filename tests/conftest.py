@@ -15,7 +15,10 @@ def one_thread() -> None:
     """Torch is imported here, not above, because the process that only hands tests to workers needs none of it."""
     import torch
 
+    from attar.runtime import together
+
     torch.set_num_threads(1)
+    together.START_S = 3600.0  # no test starts processes that it does not ask for
 
 
 @pytest.fixture(scope="module", autouse=True)

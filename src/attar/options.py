@@ -108,7 +108,8 @@ class Threads(Config):
 
     workers: Annotated[int | None, Mark.HOW, Flag(default="all")] = Field(default=None, ge=1)
     """CPU threads of each process. The last bits of a result depend on their number. One is fastest for tiny networks
-    on tiny images, and by far where the machine is busy."""
+    on tiny images, and by far where the machine is busy. Where none is given, the students of an evaluation share all
+    of them out, each in a process of its own (evaluate.processes)."""
 
 
 class Peers(Config):

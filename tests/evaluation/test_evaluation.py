@@ -21,6 +21,7 @@ from attar.evaluation import trials
 from attar.evaluation.evaluate import Evaluation, evaluate
 from attar.evaluation.following import followed
 from attar.evaluation.settings import EvaluateSettings
+from attar.evaluation.students import judging_set
 from attar.evaluation.subjects import Subjects, of_whole
 from attar.items import Item
 from attar.methods.coreset import Herding
@@ -277,11 +278,9 @@ def test_images_that_judge_are_enlarged_where_that_is_asked_for(tmp_path: Path) 
     assert len(list((tmp_path / "evaluation").glob("*.json"))) == 2, "another question"
     assert "12 images enlarged to 6 px" in enlarged.records[0].tested_on
     assert "enlarged" not in plain.records[0].tested_on
-    shown = evaluation.judging_set(make_distilled(), make_source(), "test", 6).images(torch.arange(12))
+    shown = judging_set(make_distilled(), make_source(), "test", 6).images(torch.arange(12))
     assert shown.shape == (12, 1, 4, 4)
-    assert not torch.equal(
-        shown, evaluation.judging_set(make_distilled(), make_source(), "test").images(torch.arange(12))
-    )
+    assert not torch.equal(shown, judging_set(make_distilled(), make_source(), "test").images(torch.arange(12)))
     with pytest.raises(ConfigError, match="test_resize_px is 3, and images have 4x4 px"):
         judge(tmp_path, test_resize_px=3)
 

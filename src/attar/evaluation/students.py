@@ -186,8 +186,9 @@ class Opening:
         )
 
     def handed(self, log: Path | None) -> Callable[[], Callable[[int], None]]:
-        """Gives another process what trains a student, logging to `log`; can be pickled where the images can."""
-        return partial(_opened, replace(self, source=Handed.of(self.source, self.settings.split)), log)
+        """Gives another process, with as many threads, what trains a student; can be pickled where the images can."""
+        handed = replace(self, source=Handed.of(self.source, self.settings.split))
+        return partial(_opened, handed, torch.get_num_threads(), log)
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,8 @@ class Handed:
         return self.judges
 
 
-def _opened(opening: Opening, log: Path | None) -> Callable[[int], None]:
+def _opened(opening: Opening, threads: int, log: Path | None) -> Callable[[int], None]:
+    torch.set_num_threads(threads)
     handed = opening.engine
     engine = Engine(str(handed.device), handed.precision, threads=handed.threads)  # it tunes its process, which is new
     return replace(opening, engine=engine).students(Events(log, quiet=True)).train

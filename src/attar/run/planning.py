@@ -27,11 +27,12 @@ from attar.config import Config
 from attar.data.loading import RealSet, SubsetSplit, TensorSet, TrainingSet, limit_indices
 from attar.data.sources import Source
 from attar.evaluation.evaluate import held_bytes
+from attar.evaluation.students import SideBySide, side_by_side
 from attar.labels.plan import LabelPlan
 from attar.methods.base import Distillate, Method
 from attar.options import Until
 from attar.run.settings import Settings
-from attar.runtime.engine import Engine
+from attar.runtime.engine import Engine, computing_with
 from attar.runtime.events import Events
 from attar.runtime.seeding import generator
 from attar.squeeze.knowledge import Kind
@@ -174,17 +175,30 @@ class _Stages:
         """Students on as many images as the distilled set has, by what labels them, and on all real ones."""
         judging, training = self.settings.evaluate.complete(), self.settings.train
         steps = training.epochs * num_batches(training, self._num_images)
-        estimates = []
-        for model in judging.models:
-            for how, num in self._trainings().items():
-                unit_s = self._small_step_s(model, how)
-                stage = f"evaluate {model}{how}"
-                estimates.append(Estimate(stage, "training steps", judging.seeds * num * steps, unit_s, 0))
-            if "full" in judging.baselines:
-                units = judging.seeds * self.rehearsal.real_steps(training, judging.full_epochs)
-                full_s = self.rehearsal.real_step_s(training, model)
-                estimates.append(Estimate(f"evaluate {model} on all", "training steps", units, full_s, 0))
-        return estimates
+        found: list[tuple[Estimate, int]] = []
+        shared = self._side_by_side()
+        with computing_with(shared.threads):
+            for model in judging.models:
+                for how, num in self._trainings().items():
+                    unit_s, num_all = self._small_step_s(model, how), judging.seeds * num
+                    stage = f"evaluate {model}{how}"
+                    found.append((Estimate(stage, "training steps", num_all * steps, unit_s, 0), num_all))
+                if "full" in judging.baselines:
+                    units = judging.seeds * self.rehearsal.real_steps(training, judging.full_epochs)
+                    full_s = self.rehearsal.real_step_s(training, model)
+                    stage = f"evaluate {model} on all"
+                    found.append((Estimate(stage, "training steps", units, full_s, 0), judging.seeds))
+        each_s = [one.total_s / num for one, num in found for _ in range(num)]
+        part = shared.seconds(each_s) / (sum(each_s) or 1.0)
+        return [replace(one, unit_s=part * one.unit_s) for one, _ in found]
+
+    def _side_by_side(self) -> SideBySide:
+        """How students will share the cores."""
+        judging, training = self.settings.evaluate.complete(), self.settings.train
+        costs = [training.epochs * self._num_images] * (judging.seeds * sum(self._trainings().values()))
+        if "full" in judging.baselines:
+            costs += [judging.full_epochs * len(self._source.train)] * judging.seeds
+        return side_by_side(costs * len(judging.models), self._engine, judging.processes)
 
     def more_bytes(self) -> int:
         """Main memory that a run on all images takes above this rehearsal on few."""

@@ -6,7 +6,9 @@ leaves its file to this process, which goes on from its checkpoint and meets the
 
     .lock-item-NAME    held while NAME is made
 
-    python -m attar.runtime.together    a helper: what `Job` is handed comes in, pickled by its parent
+    python -m attar.runtime.together    a helper: a `Job` comes in, pickled by its parent
+
+Needs no torch.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from functools import partial
 from pathlib import Path
 
 from attar.errors import ArtifactError
-from attar.runtime.files import locked_file
+from attar.runtime.files import locked_file, writing
 from attar.runtime.holding import LOCK
 from attar.text import parse_json, shortened
 
@@ -48,7 +50,7 @@ class Job:
         files: all of them; one that is there is left as it is.
         folder: holds the locks.
         opening: gives a helper what makes a file; can be pickled, as can all that it holds. None: nobody helps.
-        threads: of each helper.
+        threads: that OpenMP starts in each helper.
     """
 
     files: Sequence[Path]
@@ -122,6 +124,8 @@ def _helped(job: Job, num: int, say: Callable[[str], None]) -> Iterator[bool]:
         say(f"one process: what it works on cannot be handed to another ({shortened(str(error))})")
         yield False
         return
+    with writing(job.folder):
+        job.folder.mkdir(parents=True, exist_ok=True)
     helpers = _Helpers(handed, num, job.threads)
     start = threading.Timer(START_S, helpers.start)
     start.daemon = True
@@ -219,7 +223,6 @@ def _serve() -> int:
     try:
         job = pickle.load(sys.stdin.buffer)
         threading.Thread(target=_leave_with_parent, daemon=True).start()
-        _use(job.threads)
         make = job.opening()
         for k in reversed(range(len(job.files))):
             if not job.files[k].exists():
@@ -228,12 +231,6 @@ def _serve() -> int:
         print(json.dumps(f"{type(error).__name__}: {shortened(str(error), 300)}"), flush=True)  # noqa: T201
         return 1
     return 0
-
-
-def _use(threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
 
 
 def _leave_with_parent() -> None:

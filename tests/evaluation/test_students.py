@@ -1,0 +1,119 @@
+"""How students share a machine."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import attar
+from attar.evaluation import students
+from attar.evaluation.students import SideBySide, side_by_side
+from attar.runtime.engine import Engine, computing_with
+from attar.runtime.events import followed_by
+from attar.runtime.processes import Processes
+
+
+@pytest.fixture
+def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(students, "available_cores", lambda: 8)
+
+
+@pytest.mark.usefixtures("eight_cores")
+@pytest.mark.parametrize(
+    ("costs", "threads", "expected"),
+    [
+        ([1, 1, 1, 1], None, SideBySide(4, 2)),
+        ([1] * 20, None, SideBySide(8, 1)),
+        ([1, 1, 1, 9, 9, 9], None, SideBySide(4, 2)),  # eight threads for three long ones
+        ([1, 1, 9], None, SideBySide(1, 8)),
+        ([1, 1, 1, 1], 1, SideBySide(4, 1)),
+        ([1] * 20, 3, SideBySide(2, 3)),
+    ],
+)
+def test_cores_go_to_students_and_then_to_threads(costs: list[int], threads: int | None, expected: SideBySide) -> None:
+    with computing_with(threads or 8):
+        assert side_by_side(costs, Engine("cpu", threads=threads), None) == expected
+        # another number of processes leaves the threads, and so the bits, as they are
+        assert side_by_side(costs, Engine("cpu", threads=threads), 1) == SideBySide(1, expected.threads)
+    assert torch.get_num_threads() == 1
+
+
+@pytest.mark.usefixtures("eight_cores")
+def test_processes_that_a_launcher_started_and_followers_start_no_others() -> None:
+    assert side_by_side([1, 1], Engine("cpu", processes=Processes(0, 2)), None).processes == 1
+    with followed_by([lambda _: None]):
+        assert side_by_side([1, 1], Engine("cpu"), None).processes == 1
+
+
+def test_time_is_that_of_the_process_that_ends_last() -> None:
+    assert SideBySide(2, 1).seconds([1.0, 1.0, 1.0, 4.0, 4.0, 4.0]) == 8.0
+    assert SideBySide(1, 1).seconds([1.0, 4.0]) == 5.0
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("students") / "run"
+    attar.distill("digits", method="random", recipe="none", ipc=1, out=out, until="relabel", workers=1)
+    return out
+
+
+def command(run: Path, *more: str) -> list[str]:
+    sets = ["train.epochs=250", "train.batch_size=10", "evaluate.models=[convnet-d2-w8]", "evaluate.full_epochs=8"]
+    words = [word for one in (*sets, *more) for word in ("--set", one)]
+    return [sys.executable, "-m", "attar", "evaluate", str(run), "--source", "digits", "--workers", "1", *words]
+
+
+def finished(run: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (run / "evaluation").iterdir()}
+
+
+def helper_of(process: subprocess.Popen[str]) -> int:
+    """The process that helps another, once it has begun with a student."""
+    until_s = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < until_s:
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                pid, parent = stat.parent.name, int(stat.read_text().rpartition(")")[2].split()[1])
+                if parent == process.pid and b"attar.runtime.together" in (stat.parent / "cmdline").read_bytes():
+                    return int(pid)
+        time.sleep(0.02)
+    raise AssertionError(f"nobody helps: {process.stdout and process.stdout.read()}")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_two_processes_leave_the_bytes_of_one_whatever_happens_to_them(run: Path, tmp_path: Path) -> None:
+    one, killed, stopped, left = (Path(shutil.copytree(run, tmp_path / name)) for name in ("1", "2", "3", "4"))
+    subprocess.run(command(one, "evaluate.processes=1"), check=True, capture_output=True)
+    options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
+
+    two = subprocess.Popen(command(killed, "evaluate.processes=2"), **options)
+    os.kill(helper_of(two), signal.SIGKILL)
+    said, _ = two.communicate(timeout=600)
+    assert two.returncode == 0, said
+    assert "a process that helped has ended" in said
+    assert finished(killed) == finished(one)
+    assert not list(killed.glob(".lock-*"))
+
+    for folder, sign in ((stopped, signal.SIGINT), (left, signal.SIGKILL)):
+        broken = subprocess.Popen(command(folder, "evaluate.processes=2"), preexec_fn=heed, **options)
+        helper = helper_of(broken)
+        broken.send_signal(sign)
+        broken.communicate(timeout=600)
+        assert broken.returncode == (130 if sign == signal.SIGINT else -sign)
+        until_s = time.monotonic() + 60
+        while Path(f"/proc/{helper}").exists() and time.monotonic() < until_s:
+            time.sleep(0.05)
+        assert not Path(f"/proc/{helper}").exists()
+        subprocess.run(command(folder, "evaluate.processes=2"), check=True, capture_output=True)
+        assert finished(folder) == finished(one)
