@@ -21,6 +21,14 @@ def one_thread() -> None:
     together.START_S = 3600.0  # no test starts processes that it does not ask for
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_starts() -> None:
+    """A plan starts a process to time it, for seconds; tests/run/test_starting.py does."""
+    from attar.run import planning, starting
+
+    planning.measured_start = lambda: starting.Start(0.0, 0)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def own_names() -> Iterator[None]:
     """What the tests of a module hand over by name is known to no other."""

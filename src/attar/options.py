@@ -353,6 +353,14 @@ class Followed(Config):
         return found
 
 
+class Hosted(Config):
+    """How many work together."""
+
+    hosts: Annotated[int | None, Flag(default="one")] = Field(default=None, ge=1, le=100_000)
+    """Also say what so many processes would bring, each on a machine or a GPU like this one: seconds of every stage
+    that they share, where more of them bring nothing, and the hours of all together."""
+
+
 class Sharded(Config):
     """Which part of the work is done here, where it is shared by processes that never meet."""
 

@@ -58,7 +58,9 @@ def test_recover_counts_every_chunk_and_rehearses_one(twice, monkeypatch):
     found = planned(recover__num_snapshots=4)["recover"]
     assert found.units == 7 * 3
     assert sizes == [10, 10], "two iterations of one chunk"
-    assert found.disk_bytes == 4 * 30 * SHAPE_BYTES + 4 * 10 * SHAPE_BYTES, "float images, pictures of the first chunk"
+    pictures = 4 * (10 * SHAPE_BYTES + planning.NOTE_BYTES)
+    assert found.disk_bytes == 4 * 30 * SHAPE_BYTES + pictures, "float images, pictures of the first chunk"
+    assert (found.items, len(found.places)) == ("chunk", 3)
 
 
 @pytest.mark.parametrize(("method", "settings"), [("kmeans", {}), ("tesla", {"method.start": "kmeans"})])
@@ -80,20 +82,25 @@ def test_what_looks_at_all_images_is_rehearsed_on_a_few(twice, monkeypatch, meth
 
 
 def test_labels_by_epoch_are_counted_and_weighed(twice):
-    stored = planned(relabel__epochs=4, relabel__codec="q4")["relabel"]
-    assert stored.units == 4
-    assert stored.disk_bytes == 30 * SHAPE_BYTES + LabelPlan("q4", 10, 30, 4).total_bytes
-    pruned = planned(relabel__label_budget="400B")["relabel"]
-    assert pruned.disk_bytes <= 30 * SHAPE_BYTES + 400
+    found = planned(relabel__epochs=4, relabel__codec="q4")
+    assert found["relabel"].units == 4
+    assert found["relabel"].disk_bytes == LabelPlan("q4", 10, 30, 4).total_bytes
+    assert found["relabel: writing"].disk_bytes == 30 * SHAPE_BYTES
+    assert planned(relabel__label_budget="400B")["relabel"].disk_bytes <= 400
 
 
-@pytest.mark.parametrize(("method", "each"), [("random", 1), ("tesla", 1 + 4)])
-def test_float_images_are_counted_beside_their_pictures(twice, method, each):
+def test_float_images_are_counted_beside_their_pictures(monkeypatch):
+    monkeypatch.setattr(rehearsal.Rehearsal, "unit_s", lambda _, work, most=0: [work(1), work(40)] and 0.001)
     experts = {"squeeze.model": "convnet-d1-w4", "squeeze.epochs": 4, "method.max_start_epoch": 1}
     ends = {key: value for key, value in TOY.items() if not key.startswith("squeeze.")}
-    found = attar.plan("digits", method, IPC, recipe="none", settings={**ends, **(experts if each > 1 else {})})
-    relabelled = next(one for one in found.estimates if one.stage == "relabel")
-    assert relabelled.disk_bytes == each * 10 * IPC * SHAPE_BYTES
+
+    def written(method, own):
+        found = attar.plan("digits", method, IPC, recipe="none", settings={**ends, **own})
+        return next(one for one in found.estimates if one.stage == "relabel: writing").disk_bytes
+
+    raw = 10 * IPC * SHAPE_BYTES
+    assert written("tesla", experts) == (1 + 4) * raw, "noise that no encoder makes less of, and floats"
+    assert 0.5 * raw < written("random", {}) < 3 * raw, "pictures as they were written, of a few bytes each"
 
 
 def test_students_are_counted_by_what_makes_their_labels(twice):
@@ -103,6 +110,10 @@ def test_students_are_counted_by_what_makes_their_labels(twice):
     assert hard.units == 2 * 2 * steps, "distilled and random, two seeds"
     assert stored.units == online.units == 2 * steps, "distilled images read their labels, random ones get theirs"
     assert found[f"{name} on all"].units == 2 * 5 * (100 // 16 + 1)
+    tests = found[f"{name}: tests"]
+    opened = attar.open("digits", settings={"source.train_per_class": 10})
+    assert tests.units == 5 * 2 * (len(opened.test) + 6 * len(opened.validation)), "looked at after each epoch"
+    assert tests.places == list(range(10)), "five sets, two seeds"
     found = planned(relabel__labels="online", evaluate__baselines=["random"])
     assert found[name + planning.ONLINE].units == 2 * 2 * steps
     assert name + planning.STORED not in found

@@ -121,4 +121,4 @@ def test_a_plan_ends_where_the_run_does(teacher: Path) -> None:
     plan = attar.plan(
         "classes:pike,newt,crow", "sre2l", 2, recipe="none", model=MODEL, weights=teacher, resolution=8, settings=TOY
     )
-    assert {estimate.stage.split()[0] for estimate in plan.estimates} == {"squeeze", "begin", "recover", "relabel"}
+    assert {estimate.part for estimate in plan.estimates} == {"start", "squeeze", "recover", "relabel"}

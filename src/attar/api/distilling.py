@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attar.api.arguments import takes
-from attar.api.options import DistillOptions, ExpertsOptions, PlanOptions, ResumeOptions
+from attar.api.options import DistillOptions, ExpertsOptions, MadeOptions, PlanOptions, ResumeOptions
 from attar.artifacts.distilled import Distilled, load_distilled
 from attar.artifacts.run import require_run
 from attar.config import build, parse_duration, place
@@ -20,6 +20,7 @@ from attar.results.records import Record
 from attar.results.verdict import Words
 from attar.run import pipeline, preparing, sharding
 from attar.run.effort import cost_sentence
+from attar.run.hosts import with_hosts
 from attar.run.settings import sections_of
 from attar.run.without_images import how_to_judge, last_stage, require_judges_if
 from attar.runtime.engine import Engine
@@ -148,7 +149,7 @@ def advance(run: pipeline.Run, until: Until) -> Distillation:
 
 @takes(PlanOptions)
 def plan(asked: PlanOptions) -> Plan:
-    """Rehearse what `distill` would do with these arguments: time of each stage, memory, disk."""
+    """Rehearse what `distill` would do with these arguments: time of each stage, memory, disk, what hosts bring."""
     from attar.run.planning import plan as rehearse
 
     prepared = _prepared(asked, None, "evaluate", fresh=True)
@@ -156,7 +157,8 @@ def plan(asked: PlanOptions) -> Plan:
     run = settled.run
     until = last_stage(prepared.source, "evaluate")
     found = rehearse(settled, prepared.source, Engine(run.device, run.precision), until=until)
-    return replace(found, why=prepared.why)
+    hosts = None if asked.hosts is None else with_hosts(found.estimates, asked.hosts)
+    return replace(found, why=prepared.why, hosts=hosts)
 
 
 @takes(ExpertsOptions)
@@ -186,7 +188,7 @@ def experts(asked: ExpertsOptions) -> tuple[ListedExpert, ...]:
     )
 
 
-def _prepared(asked: PlanOptions, out: Path | None, until: Until, *, fresh: bool) -> preparing.Prepared:
+def _prepared(asked: MadeOptions, out: Path | None, until: Until, *, fresh: bool) -> preparing.Prepared:
     """Settings and source of a run, checked; what was cut to fit a time is as the run in the folder has it."""
     how: dict[str, Any] = {"recipe": asked.recipe, "assignments": asked.assigned, "asked": asked}
     return preparing.prepare(given(asked), **how, out=out, fresh=fresh, until=until, quiet=asked.quiet)

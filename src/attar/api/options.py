@@ -20,6 +20,7 @@ from attar.options import (
     Followed,
     Following,
     GivenTeacher,
+    Hosted,
     Judging,
     LabelNoise,
     Machine,
@@ -47,7 +48,7 @@ from attar.options import (
 HOME = "the run folder, or one beside the dataset"
 
 
-class PlanOptions(
+class MadeOptions(
     Quiet, Machine, Reading, Seeded, Assigned, Effort, Following, Budget, PoolKind, Weights, Network, Wanted
 ):
     """What a run is made of."""
@@ -57,7 +58,11 @@ class PlanOptions(
     or a YAML file. What it sets is the default of the other options."""
 
 
-class RunOptions(Followed, PlanOptions):
+class PlanOptions(Hosted, MadeOptions):
+    """What a run is made of, and how many would work on it."""
+
+
+class RunOptions(Followed, MadeOptions):
     """What a run is made of, where it is kept, and how far it goes."""
 
     out: Annotated[PathLike | None, Flag(default="one under runs/")] = None

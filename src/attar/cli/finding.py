@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +14,10 @@ from attar.cli.app import command, command_of
 from attar.cli.completion import completer
 from attar.cli.texts import print_json
 from attar.report.formats import binary_size, roughly
+
+if TYPE_CHECKING:
+    from attar.run.hosts import Hosts
+    from attar.squeeze.rehearsal import Estimate
 
 PANEL = "Find your way"
 _STYLED = re.compile(r"\x1b\[\d*m")
@@ -28,10 +32,11 @@ def plan(given: dict[str, Any], as_json: bool) -> None:
 
     found = api.plan(**given)
     if as_json:
-        stages = [{**vars(estimate), "total_s": estimate.total_s} for estimate in found.estimates]
+        stages = [_of_stage(estimate) for estimate in found.estimates]
         names = ("total_s", "memory_bytes", "main_memory_bytes", "disk_bytes")
         totals = {name: getattr(found, name) for name in names}
-        print_json({"why": found.why, "stages": stages, **totals})
+        hosts = {"hosts": _of_hosts(found.hosts)} if found.hosts else {}
+        print_json({"why": found.why, "stages": stages, **totals, **hosts})
         return
     for line in found.why:
         typer.echo(line)
@@ -44,6 +49,34 @@ def plan(given: dict[str, Any], as_json: bool) -> None:
     if found.memory_bytes != found.main_memory_bytes:
         memory = f"GPU memory about {binary_size(found.memory_bytes)}, main {memory}"
     typer.echo(f"{memory}, disk about {binary_size(found.disk_bytes)}")
+    if found.hosts:
+        _tell_hosts(found.hosts)
+
+
+def _of_stage(estimate: Estimate) -> dict[str, Any]:
+    """An estimate as plain values: how many items it falls into, and not which they are."""
+    values = {name: value for name, value in vars(estimate).items() if name not in ("places", "fixed")}
+    return {**values, "part": estimate.part, "num_items": len(estimate.places), "total_s": estimate.total_s}
+
+
+def _of_hosts(hosts: Hosts) -> dict[str, Any]:
+    """What several processes bring, as plain values."""
+    names = ("num", "total_s", "gain", "host_hours", "stops_at")
+    shared = [{**vars(one), "gain": one.gain} for one in hosts.shared]
+    return {**{name: getattr(hosts, name) for name in names}, "shared": shared}
+
+
+def _tell_hosts(hosts: Hosts) -> None:
+    """A line for each kind of pieces, then what all take together."""
+    typer.echo(f"\nby {hosts.num:,} processes, each on a machine like this:")
+    width = max(len(one.part) for one in hosts.shared)
+    for one in hosts.shared:
+        if one.one_s < 0.5:
+            continue
+        each = f"{roughly(one.one_s):>9} -> {roughly(one.shared_s):>9}  {one.gain:5.1f}x"
+        typer.echo(f"{one.part:<{width}} {each}  {one.shared_by}")
+    end = f"{'in all':<{width}} {'':>9}    {roughly(hosts.total_s):>9}  {hosts.gain:5.1f}x"
+    typer.echo(f"{end}  {hosts.host_hours:,.2f} host hours; beyond {hosts.stops_at:,} processes nothing is gained")
 
 
 @command(PANEL, "list")

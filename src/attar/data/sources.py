@@ -8,6 +8,7 @@ seed, so that they are the same in every run whatever its seed: only `validation
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -95,6 +96,7 @@ class Source:
         contents: what tells the training and validation images from others, by split.
         how: the settings by which it was read.
         skipped_test: those of the skipped images that are of the test split.
+        opened_s: seconds that it took to list it and to decode train and validation.
     """
 
     name: str
@@ -110,6 +112,7 @@ class Source:
     contents: Mapping[str, Content] = field(default_factory=dict, repr=False)
     how: SourceSettings = field(default_factory=SourceSettings, repr=False)
     skipped_test: list[str] = field(default_factory=list)
+    opened_s: float = 0.0
 
     @cached_property
     def test(self) -> Split:
@@ -161,6 +164,7 @@ def open_source(
     Images of the source are not whitened yet, whatever `zca` says: see `whitened`.
     Raises ConfigError for an unknown name, or images too large for `zca`; DataError for anything wrong with the images.
     """
+    began_s = time.perf_counter()
     settings, events = settings or SourceSettings(), events or Events(quiet=True)
     found = _find(name, settings, events)
     for note in found.notes:
@@ -214,6 +218,7 @@ def open_source(
         contents={"train": train.content, "validation": validation.content},
         how=settings,
         skipped_test=skipped_test,
+        opened_s=time.perf_counter() - began_s,
     )
 
 

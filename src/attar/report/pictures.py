@@ -86,12 +86,7 @@ def read_film(folder: Path) -> Film | None:
     if not paths:
         return None
     last, labels, _ = _snapshot(paths[-1])
-    chosen = round_by_class(labels)
-    side_px = min(max(last.shape[1:3]), 128)
-    fewest = min(FEWEST_FILM_TILES, len(labels))
-    num_frames = min(len(paths), MOST_FRAMES, MOST_FILM_PIXELS // (fewest * side_px**2))
-    num_fit = min(MOST_FILM_TILES, max(FEWEST_FILM_TILES, FILM_PIXELS // (num_frames * side_px**2)))
-    keep = chosen[: num_fit - num_fit % len(set(labels)) if len(set(labels)) < num_fit else num_fit]
+    num_frames, keep = film_of(len(paths), labels, max(last.shape[1:3]))
     frames = [
         (step, pixels[keep])
         for pixels, _, step in (_snapshot(paths[i]) for i in _evenly(len(paths), num_frames))
@@ -103,6 +98,15 @@ def read_film(folder: Path) -> Film | None:
         pixels=np.stack([pixels for _, pixels in frames]),
         num_images=len(labels),
     )
+
+
+def film_of(num_snapshots: int, labels: Sequence[int], px: int) -> tuple[int, list[int]]:
+    """How many frames a film of so many snapshots of images of `px` has, and the indices of the images in it."""
+    side_px, fewest = min(px, 128), min(FEWEST_FILM_TILES, len(labels))
+    num_frames = min(num_snapshots, MOST_FRAMES, MOST_FILM_PIXELS // (fewest * side_px**2))
+    num_fit = min(MOST_FILM_TILES, max(FEWEST_FILM_TILES, FILM_PIXELS // (num_frames * side_px**2)))
+    chosen, num_classes = round_by_class(labels), len(set(labels))
+    return num_frames, chosen[: num_fit - num_fit % num_classes if num_classes < num_fit else num_fit]
 
 
 def last_frame(film: Film | None) -> Gallery | None:

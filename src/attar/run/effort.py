@@ -27,6 +27,7 @@ from attar.run.planning import Plan, plan
 from attar.run.settings import Settings, default_model
 from attar.runtime.engine import Engine
 from attar.runtime.processes import launched
+from attar.squeeze.rehearsal import Estimate
 from attar.task import Task
 
 QUICK_S = 600.0
@@ -179,7 +180,7 @@ def fitted(
     sections = dict(settings.sections)
     for lever, value in changed.items():
         sections[lever.section] = sections[lever.section].model_copy(update={lever.key: value})
-    estimates = tuple(replace(one, units=math.ceil(one.units * _factor(one.stage, factors))) for one in whole.estimates)
+    estimates = tuple(replace(one, units=math.ceil(one.units * _factor(one, factors))) for one in whole.estimates)
     cuts = {f"{lever.section}.{lever.key}": (values[lever], value) for lever, value in changed.items()}
     return Fitted(replace(settings, sections=sections), replace(whole, estimates=estimates), cuts, whole.total_s)
 
@@ -217,8 +218,7 @@ def cost_sentence(found: Plan, stages: Sequence[str]) -> str:
     """What the stages that are left are expected to take."""
     shares: dict[str, float] = {}
     for one in found.estimates:
-        stage = "recover" if one.stage == "begin" else one.stage.split()[0]
-        shares[stage] = shares.get(stage, 0.0) + one.total_s
+        shares[one.part] = shares.get(one.part, 0.0) + one.total_s
     left = {stage: shares.get(stage, 0.0) for stage in stages}
     parts = ", ".join(f"{stage} {roughly(seconds)}" for stage, seconds in left.items() if seconds >= 1)
     memory, disk = binary_size(found.main_memory_bytes), binary_size(found.disk_bytes)
@@ -241,9 +241,11 @@ def _applies(lever: Lever, settings: Settings) -> bool:
     return lever.key in fields
 
 
-def _factor(stage: str, factors: Mapping[Lever, float]) -> float:
+def _factor(estimate: Estimate, factors: Mapping[Lever, float]) -> float:
     """By how much a stage is cut."""
-    found = 1.0
+    found, stage = 1.0, estimate.stage
+    if estimate.fixed:
+        return found
     for lever, factor in factors.items():
         on_all = lever.key == "full_epochs"
         if stage.startswith(lever.stages) and stage.endswith(ON_ALL) == on_all:
@@ -252,4 +254,4 @@ def _factor(stage: str, factors: Mapping[Lever, float]) -> float:
 
 
 def _total(whole: Plan, factors: Mapping[Lever, float]) -> float:
-    return sum(one.total_s * _factor(one.stage, factors) for one in whole.estimates)
+    return sum(one.total_s * _factor(one, factors) for one in whole.estimates)

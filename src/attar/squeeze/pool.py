@@ -257,17 +257,27 @@ class PoolKnowledge(Knowledge[PoolSettings, TrainedPool]):
 
     def rehearse(self, settings: PoolSettings, rehearsal: Rehearsal) -> list[Estimate]:
         """Trainings, copies that are trained again, and a look at all real images under each member."""
-        estimates = []
+        estimates: list[Estimate] = []
         size = rehearsal.num_bytes // max(1, settings.num_networks)
         num = settings.num_networks // len(settings.models)
         num_copies = len(settings.ratios) if settings.pool == "post" else 0
         for k, model in enumerate(settings.models):
             stage = f"squeeze {model}" if settings.more_models else "squeeze"
-            epochs = num_copies * settings.tune_epochs + (0 if k == 0 and settings.weights else settings.epochs)
-            steps, unit_s = rehearsal.real_steps(settings, epochs), rehearsal.real_step_s(settings, model)
-            estimates.append(Estimate(stage, "training steps", steps, unit_s, num * size if steps else 0))
+            epochs = 0 if k == 0 and settings.weights else settings.epochs
+            steps, tuned = (rehearsal.real_steps(settings, n) for n in (epochs, num_copies * settings.tune_epochs))
+            unit_s = rehearsal.real_step_s(settings, model)
+            disk = num * size if steps + tuned else 0
+            estimates.append(Estimate(stage, "training steps", steps, unit_s, disk, "network", (k,)))
+            mine = range(k, k + num_copies * len(settings.models), len(settings.models))
+            if tuned:
+                copies = "pruning", mine
+                estimates.append(Estimate(f"{stage}: copies", "training steps", tuned, unit_s, 0, *copies))
+            estimates += rehearsal.validated(stage, model, num, items="network", places=(k,))
+            mine = range(k, k + num * len(settings.models), len(settings.models))
             batches = num * math.ceil(len(rehearsal.source.train) / BATCH)
-            estimates.append(Estimate(f"{stage}: statistics", "batches", batches, _measured_s(rehearsal, model), 0))
+            looked_s = _measured_s(rehearsal, model)
+            of_all = f"{stage}: statistics", "batches", batches, looked_s, 0, "member"
+            estimates.append(Estimate(*of_all, mine, fixed=True))
         return estimates
 
     def labeller(self, opened: TrainedPool, members: Members) -> TrainedPool | TrainedTeacher:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from attar.data.loading import RealSet, TrainingSet
 from attar.data.sources import Source
 from attar.models.factory import build
 from attar.runtime.engine import Engine
-from attar.training.loop import TrainSettings, fit
+from attar.training.loop import TESTED, TrainSettings, accuracy, fit
 from attar.training.section import TrainSection
 from attar.training.strategies import num_batches
 
@@ -29,6 +29,10 @@ BRIEF_S = 0.1
 """A brief rehearsal measures a unit that takes longer once."""
 _LONG_S = 2.0
 """A unit that takes longer is measured over one more, not three."""
+
+
+EVERYWHERE = "done by every process"
+"""Of what is no item that processes share."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,25 @@ class Estimate:
     units: int
     unit_s: float
     disk_bytes: int
+    items: str = ""
+    """What a piece is called that processes share, such as "chunk"; EVERYWHERE: each does it all; empty: one of
+    them does."""
+    places: Sequence[int] = (0,)
+    """Numbers of the pieces, of equal size, in the order in which processes take them; estimates of one stage whose
+    items have one name speak of the same pieces."""
+    fixed: bool = False
+    """Whether it takes as long where iterations or epochs are cut."""
 
     @property
     def total_s(self) -> float:
         """Seconds for the whole stage."""
         return self.units * self.unit_s
+
+    @property
+    def part(self) -> str:
+        """Of a run: start, squeeze, recover, relabel, evaluate or report."""
+        first = self.stage.split()[0].rstrip(":")
+        return "recover" if first == "begin" else first
 
 
 @dataclass(frozen=True)
@@ -94,6 +112,24 @@ class Rehearsal:
         """Seconds of a training step on real images."""
         batch = min(settings.batch_for(len(self.source.train)), len(self.source.train))
         return self.step_s(settings, model, partial(First, self.real), batch)
+
+    def tested_s(self, model: str, images: TrainingSet) -> float:
+        """Seconds to test a network on one of these images, in batches as they are tested."""
+        network, batch = build(model, self.source.task), min(TESTED, len(images))
+
+        def test(num: int) -> None:
+            accuracy(network, First(images, batch * num), self.engine, batch)
+
+        return self.unit_s(test) / batch
+
+    def validated(self, stage: str, model: str, num: int, *, items: str, places: Sequence[int]) -> list[Estimate]:
+        """What it takes to test `num` networks on the validation images; nothing where there are none."""
+        images = RealSet(self.source.validation, self.source.task.normalization)
+        if not len(images):
+            return []
+        shared: dict[str, Any] = {"items": items, "places": places, "fixed": True}
+        each_s = self.tested_s(model, images)
+        return [Estimate(f"{stage}: validation", "images", num * len(images), each_s, 0, **shared)]
 
     def real_steps(self, settings: TrainSettings, epochs: int) -> int:
         """How many steps these epochs on all real images are."""

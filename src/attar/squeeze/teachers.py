@@ -169,14 +169,16 @@ class TeacherKnowledge(Knowledge[TeacherSettings, TrainedTeacher]):
 
     def rehearse(self, settings: TeacherSettings, rehearsal: Rehearsal) -> list[Estimate]:
         """The training of each network; weights that are given are not trained."""
-        estimates = []
+        estimates: list[Estimate] = []
         for k, model in enumerate(settings.models):
             stage = f"squeeze {model}" if settings.more_models else "squeeze"
             size = (rehearsal.folder / file_name(k)).stat().st_size
             given = k == 0 and settings.weights
             steps = 0 if given else rehearsal.real_steps(settings, settings.epochs)
             unit_s = 0.0 if given else rehearsal.real_step_s(settings, model)
-            estimates.append(Estimate(stage, "training steps", steps, unit_s, size))
+            shared: dict[str, Any] = {"items": "network", "places": (k,)}
+            estimates.append(Estimate(stage, "training steps", steps, unit_s, size, **shared))
+            estimates += rehearsal.validated(stage, model, 1, **shared)
         return estimates
 
     def labeller(self, opened: TrainedTeacher, members: Members) -> TrainedTeacher:

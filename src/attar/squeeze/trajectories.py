@@ -6,6 +6,7 @@ are a shorter one, so that `epochs` need not go beyond the last one that is matc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -135,11 +136,12 @@ class TrajectoryKnowledge(Knowledge[ExpertSettings, Experts]):
         """The trainings one by one, or the files alone."""
         num, num_bytes = settings.num_experts, settings.num_experts * rehearsal.num_bytes
         if settings.weights:
-            return [Estimate("squeeze", "experts read", num, 0.0, num_bytes)]
+            return [Estimate("squeeze", "experts read", num, 0.0, num_bytes, "expert", range(num))]
         steps = num * rehearsal.real_steps(settings, settings.epochs)
-        return [
-            Estimate("squeeze", "training steps", steps, rehearsal.real_step_s(settings, settings.model), num_bytes)
-        ]
+        step_s, at_once = rehearsal.real_step_s(settings, settings.model), settings.experts_at_once
+        stacks = range(math.ceil(num / (1 if at_once == "auto" else at_once)))
+        items = "expert" if len(stacks) == num else "stack of experts"
+        return [Estimate("squeeze", "training steps", steps, step_s, num_bytes, items, stacks)]
 
     def labeller(self, opened: Experts, members: Members) -> ExpertLabels:
         """All finished experts together: what one of them says is not theirs to choose among."""

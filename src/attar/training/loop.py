@@ -53,6 +53,8 @@ __all__ = ["FitResult", "TrainSettings", "TrainingSet", "accuracy", "check", "co
 
 CHECKPOINT_EVERY_S = 20.0
 MAX_EVENTS = 100
+TESTED = 512
+"""Images that a network is tested on at once."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def accuracy(
     model: nn.Module,
     data: TrainingSet,
     engine: Engine,
-    batch_size: int = 512,
+    batch_size: int = TESTED,
     *,
     events: Events | None = None,
     name: str = "test",
@@ -151,7 +153,7 @@ def confusion(
     data: TrainingSet,
     num_classes: int,
     engine: Engine,
-    batch_size: int = 512,
+    batch_size: int = TESTED,
     *,
     events: Events | None = None,
     name: str = "test",
