@@ -368,5 +368,7 @@ def test_a_plan_counts_trainings_copies_and_measurements(monkeypatch: pytest.Mon
     copies = {"squeeze.pool": "post", "squeeze.ratios": [0.2, 0.5], "squeeze.tune_epochs": 2}
     planned = attar.plan("digits", "teddy", 1, settings={**given, **copies})
     found = {estimate.stage: estimate for estimate in planned.estimates}
-    assert found["squeeze"].units == (3 + 2 * 2) * 4
+    assert found["squeeze"].units == 3 * 4
+    assert found["squeeze: copies"].units == 2 * 2 * 4
+    assert len(found["squeeze: copies"].places) == 2
     assert found["squeeze: statistics"].units == 3
