@@ -1,10 +1,12 @@
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from attar.data import raster
 from attar.data.raster import Encoded, formats, size_of, to_pixels
 
 
@@ -122,3 +124,53 @@ def test_formats_that_run_programs_are_not_among_those_read() -> None:
     assert {"JPEG", "PNG"} <= set(formats())
     assert "EPS" not in formats()
     assert Path("x.eps").suffix not in formats()
+
+
+@pytest.fixture
+def by_pillow(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes, int | None], np.ndarray]:
+    """Decode by Pillow alone."""
+    pytest.importorskip("simplejpeg", reason="simplejpeg, the other decoder, is not installed")
+
+    def decode(data: bytes, resolution: int | None = None) -> np.ndarray:
+        with monkeypatch.context() as patch:
+            patch.setattr(raster, "jpeg_decoder", lambda: None)
+            return to_pixels(data, resolution)
+
+    return decode
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpegs_are_the_same_by_either_decoder(
+    by_pillow: Callable[..., np.ndarray], subsampling: int, progressive: bool
+) -> None:
+    rng = np.random.default_rng(subsampling)
+    for height, width in ((1, 1), (7, 33), (40, 64)):
+        image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        for kind in (image, image.convert("L")):
+            data = encoded(kind, "JPEG", quality=70, subsampling=subsampling, progressive=progressive)
+            for resolution in (None, 5):
+                assert np.array_equal(to_pixels(data, resolution), by_pillow(data, resolution))
+
+
+def test_jpegs_that_need_more_than_decoding_are_the_same(by_pillow: Callable[..., np.ndarray]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.fromarray(colour(16, 24))
+    for data in (encoded(image, "JPEG", exif=exif), encoded(image.convert("CMYK"), "JPEG"), encoded(image)):
+        assert np.array_equal(to_pixels(data), by_pillow(data))
+
+
+def test_a_damaged_jpeg_is_the_same_or_has_the_same_error(by_pillow: Callable[..., np.ndarray]) -> None:
+    whole = encoded(Image.fromarray(colour(64, 64)), "JPEG")
+    for place in range(20, len(whole), 7):
+        data = whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :]
+        results = list[object]()
+        for decode in (to_pixels, by_pillow):
+            try:
+                results.append(decode(data).tolist())
+            except (OSError, SyntaxError, ValueError) as error:
+                results.append(type(error))
+        assert results[0] == results[1]
+    with pytest.raises(OSError, match="truncated"):
+        to_pixels(whole[:-200])

@@ -5,22 +5,25 @@ from __future__ import annotations
 import hashlib
 import os
 import statistics
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from attar.data.depth import Span, find_span, values_of
 from attar.data.examples import Examples
 from attar.data.loading import EVERY_BYTE, Content, LazySplit, MemorySplit, Split
+from attar.data.pixelfiles import MappedSplit, PixelCache, PixelFile, name_of
 from attar.data.raster import Encoded, Pixels, digest_of, formats, is_deep, size_of, to_pixels
-from attar.errors import DataError
+from attar.data.tally import Chunk, DamagedError, Store, Tally, channel_sums
+from attar.errors import DataError, ResourceError
 from attar.runtime.events import Events
 from attar.runtime.seeding import generator
 from attar.task import Normalization
@@ -107,8 +110,9 @@ def decode(
     skip_corrupt: bool,
     events: Events,
     title: str,
+    cache: PixelCache | None = None,
 ) -> Decoded:
-    """Decode these images once: into memory where they fit, else only to learn their statistics.
+    """Decode these images once: into memory where they fit, else into `cache`, else only to learn their statistics.
 
     Where the normalisation is `known` and they don't fit there is nothing to learn, and none is decoded before it is
     needed (a million photographs take half an hour) unless `skip_corrupt` asks for the damaged ones. The content is
@@ -118,12 +122,43 @@ def decode(
     if known is not None:
         form = replace(form, channels=len(known.mean))
     reader = _Reader(examples, examples.open(), form)
-    fits = len(indices) * form.size_bytes <= memory_bytes
-    if known is not None and not fits and not skip_corrupt:
+    most_bytes = len(indices) * form.size_bytes
+    fits = most_bytes <= memory_bytes
+    if fits or (cache and most_bytes > cache.most_bytes):
+        cache = None
+    if known is not None and not fits and not skip_corrupt and cache is None:
         return _undecoded(reader, indices, known)
-    tally = _Tally()
-    store = _Store(len(indices), form) if fits else None
     shown = events if len(indices) > _BAR_FROM else Events(quiet=True)
+    run = partial(_run, reader, indices, skip_corrupt=skip_corrupt, title=title, shown=shown)
+    split: Split | None = None
+    if cache is not None:
+        tally, split = _mapped(reader, indices, known, cache, skip_corrupt, run)
+    elif fits:
+        tally = run(store := Store(len(indices), form.channels, (form.height_px, form.width_px)))
+        split = MemorySplit(store.tensor(), examples.labels[tally.kept])
+    else:
+        tally = run(None)
+    labels, form = examples.labels[tally.kept], replace(form, channels=form.channels or len(tally.sums))
+    if split is None:
+        split = LazySplit(labels, _Lazy(replace(reader, form=form), tally.kept), workers=_WORKERS)
+    if known is not None:
+        return Decoded(split, form, known, _sampled(reader, tally.kept), tally.skipped)
+    content = Content(tally.digest(labels), EVERY_BYTE)
+    return Decoded(split, form, tally.normalization(form.height_px * form.width_px), content, tally.skipped)
+
+
+class _Pixels(Protocol):
+    """Where pixels go."""
+
+    def add(self, pixels: Pixels) -> None:
+        """Append pixels (k, c, h, w) of one channel or three."""
+
+
+def _run(
+    reader: _Reader, indices: Tensor, store: _Pixels | None, *, skip_corrupt: bool, title: str, shown: Events
+) -> Tally:
+    """Decode all images, chunk by chunk, into `store` where there is one."""
+    tally = Tally()
     with shown.progress(title, len(indices)) as bar:
         for chunk in _in_threads(reader.chunk, [indices[i : i + _CHUNK] for i in range(0, len(indices), _CHUNK)]):
             if chunk.damaged and not skip_corrupt:
@@ -132,16 +167,48 @@ def decode(
             if store is not None:
                 store.add(chunk.pixels)
             bar.advance(len(chunk.kept) + len(chunk.damaged))
-    kept = torch.tensor(tally.kept, dtype=torch.int64)
-    labels, form = examples.labels[kept], replace(form, channels=form.channels or len(tally.sums))
-    split: Split
-    if store is not None:
-        split = MemorySplit(store.tensor(), labels)
-    else:
-        split = LazySplit(labels, _Lazy(replace(reader, form=form), kept), workers=_WORKERS)
-    if known is not None:
-        return Decoded(split, form, known, _sampled(reader, kept), tally.skipped)
-    return Decoded(split, form, tally.normalization(form), Content(tally.digest(labels), EVERY_BYTE), tally.skipped)
+    return tally
+
+
+def _mapped(
+    reader: _Reader,
+    indices: Tensor,
+    known: Normalization | None,
+    cache: PixelCache,
+    skip_corrupt: bool,
+    run: Callable[[PixelFile], Tally],
+) -> tuple[Tally, Split]:
+    """Find the pixels of these images in a cache, or decode them into it."""
+    content = _sampled(reader, indices).digest if known is not None else _stored(reader, indices)
+    of = name_of(content, reader.form, skip_corrupt)
+    kept = cache.find(of)
+    if kept is None:
+        form = reader.form
+        with cache.making(of, len(indices) * form.size_bytes, form.channels or 1, f"{len(indices):,} images") as file:
+            if file is not None:
+                learnt = run(file).learnt(indices, reader.examples.labels)
+                file.finish(of, (form.height_px, form.width_px), learnt)
+        kept = cache.find(of)
+    if kept is None:
+        raise ResourceError(f"{cache.folder / of} was removed while it was made", fix="run the command again")
+    tally = Tally.of(kept.learnt, indices, reader.examples.name)
+    return tally, MappedSplit(kept.path, kept.shape, reader.examples.labels[tally.kept])
+
+
+def _stored(reader: _Reader, indices: Tensor) -> str:
+    """Hash every image as stored, and the labels."""
+
+    def hashed(index: int) -> bytes:
+        try:
+            return reader.hashed(index)
+        except Exception as error:  # as in _Reader.one, which decides what becomes of it
+            return repr(error).encode()
+
+    content = hashlib.sha256(reader.examples.labels[indices].numpy().tobytes())
+    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="decode") as pool:
+        for part in indices.split(_CHUNK):
+            content.update(b"".join(pool.map(hashed, part.tolist())))
+    return content.hexdigest()
 
 
 def _undecoded(reader: _Reader, indices: Tensor, known: Normalization) -> Decoded:
@@ -161,22 +228,6 @@ def _sampled(reader: _Reader, indices: Tensor) -> Content:
     for index in indices[places].tolist():
         content.update(reader.hashed(index))
     return Content(content.hexdigest(), f"names, sizes and {len(places):,} of {len(indices):,} images")
-
-
-class _DamagedError(DataError):
-    """An image that can't be read."""
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    """Some images: indices and pixels (k, c, h, w) of those that could be read, and their sums by channel."""
-
-    kept: list[int]
-    pixels: Pixels
-    sums: NDArray[np.int64]
-    squares: NDArray[np.int64]
-    digests: list[bytes]
-    damaged: list[tuple[str, _DamagedError]]
 
 
 @dataclass(frozen=True)
@@ -212,31 +263,24 @@ class _Reader:
         values = values_of(data)
         return None if values is None or self.form.span is None else self.form.span.pixels(values)
 
-    def chunk(self, indices: Tensor) -> _Chunk:
+    def chunk(self, indices: Tensor) -> Chunk:
         """Decode some images, leaving out those that can't be read."""
         kept: list[int] = []
         arrays: list[Pixels] = []
         digests: list[bytes] = []
-        damaged: list[tuple[str, _DamagedError]] = []
+        damaged: list[tuple[str, DamagedError]] = []
         for index in indices.tolist():
             try:
                 pixels, digest = self.one(index)
-            except _DamagedError as error:
+            except DamagedError as error:
                 damaged.append((self.examples.name(index), error))
             else:
                 kept.append(index)
                 arrays.append(pixels)
                 digests.append(digest)
         pixels = self.stack(arrays)
-        wide = pixels.astype(np.uint32)
-        return _Chunk(
-            kept=kept,
-            pixels=pixels,
-            sums=wide.sum((0, 2, 3), dtype=np.int64),
-            squares=(wide * wide).sum((0, 2, 3), dtype=np.int64),
-            digests=digests,
-            damaged=damaged,
-        )
+        sums, squares = channel_sums(pixels)
+        return Chunk(kept, pixels, sums, squares, digests, damaged)
 
     def stack(self, arrays: list[Pixels]) -> Pixels:
         """Join images to (k, c, h, w), with one channel where all of them are grey, or as the form says."""
@@ -261,60 +305,24 @@ class _Lazy:
         return torch.from_numpy(self.reader.stack([pixels])[0])
 
 
-class _Store:
-    """Pixels gathered chunk by chunk; widened to three channels when the first colour image comes."""
-
-    def __init__(self, num: int, form: Form) -> None:
-        self._pixels = np.empty((num, form.channels or 1, form.height_px, form.width_px), np.uint8)
-        self._filled = 0
-
-    def add(self, pixels: Pixels) -> None:
-        if pixels.shape[1] > self._pixels.shape[1]:
-            self._pixels = np.repeat(self._pixels, 3, axis=1)
-        self._pixels[self._filled : self._filled + len(pixels)] = pixels
-        self._filled += len(pixels)
-
-    def tensor(self) -> Tensor:
-        return torch.from_numpy(self._pixels[: self._filled])
-
-
-class _Tally:
-    """Exact integer sums over all pixels; grey chunks count alike for each channel."""
-
-    def __init__(self) -> None:
-        self.kept: list[int] = []
-        self.skipped: list[str] = []
-        self.sums = self._squares = np.zeros(1, np.int64)
-        self._digests: list[bytes] = []
-
-    def add(self, chunk: _Chunk) -> None:
-        self.kept += chunk.kept
-        self.skipped += [name for name, _ in chunk.damaged]
-        self.sums = self.sums + chunk.sums
-        self._squares = self._squares + chunk.squares
-        self._digests += chunk.digests
-
-    def normalization(self, form: Form) -> Normalization:
-        count = max(1, len(self.kept)) * form.height_px * form.width_px * 255.0
-        mean = self.sums / count
-        std = np.sqrt(np.maximum(self._squares / (count * 255.0) - mean**2, 0))
-        return Normalization(tuple(mean.tolist()), tuple((std + (std == 0)).tolist()))  # a constant channel: 1
-
-    def digest(self, labels: Tensor) -> str:
-        return hashlib.sha256(b"".join(self._digests) + labels.numpy().tobytes()).hexdigest()
-
-
-def _in_threads(work: Callable[[Tensor], _Chunk], items: Sequence[Tensor]) -> Iterator[_Chunk]:
+def _in_threads(work: Callable[[Tensor], Chunk], items: Sequence[Tensor]) -> Iterator[Chunk]:
+    """Results in order, of which no more than two for each thread wait for whoever takes them."""
     pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="decode")
+    waiting: deque[Future[Chunk]] = deque()
     try:
-        yield from pool.map(work, items)
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 2 * _WORKERS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _damaged(name: str, error: Exception) -> _DamagedError:
+def _damaged(name: str, error: Exception) -> DamagedError:
     reason = "it is no image of a known format" if type(error).__name__ == "UnidentifiedImageError" else str(error)
-    return _DamagedError(
+    return DamagedError(
         f"{name} can't be read: {reason or type(error).__name__}",
         expected=f"an image in one of: {', '.join(formats())}",
         fix="mend it, or leave all such images out with --skip-corrupt",

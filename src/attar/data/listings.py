@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from attar.data.usercache import cache_folder, is_own
 from attar.errors import AttarError
 from attar.runtime.checkpoint import read_tensors, write_tensors
 from attar.runtime.files import digest
@@ -30,7 +30,6 @@ from attar.runtime.reading import require_file
 
 Label = int | str | None
 
-VARIABLE = "ATTAR_CACHE"
 MOST_BYTES = 1 << 30
 """All listings together; the ones that were not used for longest go first."""
 MOST_LABEL_BYTES = 1 << 20
@@ -71,12 +70,12 @@ def identity(shard: Path, column: str | None) -> list[Any] | None:
 
 def kept(known: list[Any] | None) -> Listing | None:
     """The listing of a shard of this identity, where there is one that is whole and fits."""
-    folder = _folder()
+    folder = cache_folder("listings")
     if known is None or folder is None:
         return None
     path = folder / _name(known)
     try:
-        if not _is_own(folder):
+        if not is_own(folder):
             return None
         require_file(path, _MOST_LISTING_BYTES)
         tensors, note = read_tensors(path)
@@ -92,7 +91,7 @@ def kept(known: list[Any] | None) -> Listing | None:
 
 def keep(known: list[Any] | None, found: Listing) -> None:
     """Keep a listing for the next time; a cache that can't be written is left alone."""
-    folder = _folder()
+    folder = cache_folder("listings")
     if known is None or folder is None:
         return
     values = list(dict.fromkeys(found.labels))
@@ -105,7 +104,7 @@ def keep(known: list[Any] | None, found: Listing) -> None:
     note["digest"] = _digest(arrays, note)
     with suppress(AttarError, OSError):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if _is_own(folder):
+        if is_own(folder):
             write_tensors(
                 folder / _name(known), {name: torch.from_numpy(value) for name, value in arrays.items()}, note
             )
@@ -113,7 +112,7 @@ def keep(known: list[Any] | None, found: Listing) -> None:
 
 def tidy() -> None:
     """Remove the listings that were not used for longest, so that all together have no more than MOST_BYTES."""
-    folder = _folder()
+    folder = cache_folder("listings")
     if folder is None or not folder.is_dir():
         return
     with suppress(OSError):
@@ -124,24 +123,6 @@ def tidy() -> None:
                 return
             Path(path).unlink(missing_ok=True)
             total -= about.st_size
-
-
-def _folder() -> Path | None:
-    """Where listings are; None where none are kept."""
-    named = os.environ.get(VARIABLE)
-    if named == "":
-        return None
-    try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attar"
-    except RuntimeError:  # nobody's home
-        return None
-    return (Path(named) if named else cache) / "listings"
-
-
-def _is_own(folder: Path) -> bool:
-    """Whether nobody else can write there."""
-    about = folder.stat()
-    return about.st_uid == os.geteuid() and not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _name(known: list[Any]) -> str:

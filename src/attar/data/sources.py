@@ -25,6 +25,7 @@ from attar.data.kinds import described
 from attar.data.loading import EVERY_BYTE, Content, MemorySplit, Split, limit_indices, stratified_split
 from attar.data.named import NAMED
 from attar.data.named.memory import PREFIX as MEMORY
+from attar.data.pixelfiles import PixelCache
 from attar.data.readers import READERS, addressed, recognised
 from attar.data.readers.base import Reader
 from attar.data.whitening import require_whitenable
@@ -55,6 +56,10 @@ class SourceSettings(Reading):
     """Use only so many training images of each class, drawn at random; None uses all."""
     memory_gib: Annotated[float, Mark.HOW] = Field(default=2.0, ge=0)
     """Keep a split's pixels in memory up to this size (3 bytes per pixel), decode on demand above it."""
+    cache_gib: Annotated[float, Mark.HOW] = Field(default=0.0, ge=0)
+    """Keep the pixels of splits that don't fit in memory decoded on disk, up to this size together, and read them
+    through a memory map; 0 decodes them each time. They lie in ~/.cache/attar/pixels (ATTAR_CACHE moves it), for all
+    runs on the same images; what was not used for longest makes room."""
     strip: Annotated[int, Mark.HOW] = Field(default=5, ge=0, le=10)
     """Real images of each class that a run keeps as small pictures, for its page to show beside the synthetic ones; 0:
     none, for images that must not be shown elsewhere. They are no part of the distilled dataset."""
@@ -173,6 +178,7 @@ def open_source(
         return _of_classes(name, found, settings, allowed=without_images)
     check(found, name)
     parts = _parts(found, settings, seed)
+    cache = PixelCache.of(settings.cache_gib, events)
     skipped: list[str] = []
     skipped_test: list[str] = []
     resolution = settings.resolution or found.resolution
@@ -184,7 +190,7 @@ def open_source(
 
     def read(part: _Part, form: Form, split: str) -> Decoded:
         title = f"reading {split} images of {name}"
-        decoded = _decode(part, form, found.normalization, settings, events, title, skipped)
+        decoded = _decode(part, form, found.normalization, settings, events, title, skipped, cache)
         skipped_test.extend(decoded.skipped if split == "test" else [])
         return decoded
 
@@ -345,6 +351,7 @@ def _decode(
     events: Events,
     title: str,
     skipped: list[str],
+    cache: PixelCache | None,
 ) -> Decoded:
     decoded = decode(
         part.examples,
@@ -355,6 +362,7 @@ def _decode(
         skip_corrupt=settings.skip_corrupt,
         events=events,
         title=title,
+        cache=cache,
     )
     if decoded.skipped:
         count = f"{len(decoded.skipped)} of {len(part.indices)} images"
