@@ -139,3 +139,17 @@ def test_helpers_fit_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert room_for(3) == 3
     monkeypatch.setattr(together, "_free_bytes", lambda: None)
     assert room_for(3) == 3
+
+
+def test_free_memory_is_that_of_the_container_where_it_has_less(tmp_path: Path) -> None:
+    assert together._free_bytes(tmp_path) is None
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal:  900 kB\nMemAvailable:   800 kB\nHugePages_Total:  0\n")
+    assert together._free_bytes(tmp_path) == 800 * 1024
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    for name, text in (("memory.max", "max\n"), ("memory.current", "3000\n"), ("memory.stat", "inactive_file 100\n")):
+        (group / name).write_text(text)
+    assert together._free_bytes(tmp_path) == 800 * 1024
+    (group / "memory.max").write_text("5000\n")
+    assert together._free_bytes(tmp_path) == 2100

@@ -209,14 +209,23 @@ def _reason(status: int, said: bytes) -> str:
         return f"signal {-status}" if status < 0 else f"status {status}"
 
 
-def _free_bytes() -> int | None:
-    """Bytes that processes can take without swapping; None where the system does not say."""
+def _free_bytes(system: Path = Path("/")) -> int | None:
+    """Bytes that processes can take without swapping, of the machine or its container; None where nothing says so."""
     try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-    except OSError:
+        free = _numbers(system / "proc/meminfo")["MemAvailable:"] * 1024
+    except (OSError, KeyError):
         return None
-    found = next((line.split() for line in lines if line.startswith("MemAvailable:")), None)
-    return None if found is None else int(found[1]) * 1024
+    group = system / "sys/fs/cgroup"
+    with suppress(OSError, ValueError, KeyError):  # no second version of cgroups, or no limit: "max"
+        most, used = (int((group / name).read_text("ascii")) for name in ("memory.max", "memory.current"))
+        free = min(free, max(0, most - used) + _numbers(group / "memory.stat")["inactive_file"])
+    return free
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """The first number of each line, by the word before it."""
+    parts = (line.split() for line in path.read_text("ascii").splitlines())
+    return {part[0]: int(part[1]) for part in parts if len(part) > 1}
 
 
 def _serve() -> int:
