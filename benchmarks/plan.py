@@ -129,7 +129,7 @@ CASES = {
     ),
     "sre2l-imagenette": Case(
         "imagenette",
-        "--method sre2l --ipc 2 --resolution 64 --model resnet18-w16-small",
+        "--method sre2l --ipc 2 --resolution 64 --model convnet-d4-w48-batch",
         (
             *("source.train_per_class=50", "squeeze.epochs=3", "recover.iterations=40", "recover.chunk_size=10"),
             *("relabel.labels=online", "train.epochs=40", "evaluate.baselines=[random]", "evaluate.seeds=1"),
