@@ -1,6 +1,7 @@
 """What it takes to list many images: WebDataset shards and a folder of small files, the first time and the second.
 
     python benchmarks/opening.py --work WORK --members 200000 --shards 20
+    python benchmarks/opening.py --work WORK --members 1281167 --shards 147 --json benchmarks/results/opening.json
 
 Writes shards and a folder of tiny images into WORK, unless they are there, and lists each twice with a cache of its
 own: shards by their headers, then by what was kept of them; the folder by its entries both times, as a file can be
@@ -19,9 +20,11 @@ import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
+from table import Checks, Rows, arguments, finish
 
 from attar.data.examples import Found
 from attar.data.readers.folders import read_folder
@@ -64,22 +67,29 @@ def write_folder(folder: Path, members: int, image: bytes) -> None:
     making.rename(folder)
 
 
-def measure(name: str, open_it: Callable[[], Found]) -> float:
+def measure(name: str, open_it: Callable[[], Found]) -> dict[str, Any]:
+    """List a source, and say what that took."""
     wall_s, own_s = time.perf_counter(), time.process_time()
     found = open_it()
     wall_s, own_s = time.perf_counter() - wall_s, time.process_time() - own_s
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak_mib = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     num = sum(map(len, found.splits.values()))
-    print(f"{name:<28} {num:>9,} images {wall_s:8.2f} s {own_s:8.2f} s of the process {peak_mib:8.0f} MiB", flush=True)
-    return own_s
+    seconds = {"seconds": round(wall_s, 2), "of the process": round(own_s, 2)}
+    row = {"listed": name, "images": num, **seconds, "peak so far, MiB": peak_mib}
+    print(row, flush=True)
+    return row
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def add(parser: argparse.ArgumentParser) -> None:
+    """What may be asked for."""
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--members", type=int, default=200_000)
     parser.add_argument("--shards", type=int, default=20)
-    asked = parser.parse_args()
+
+
+def main() -> None:
+    """Write what is missing, and list it."""
+    asked = arguments(__doc__ or "", add)
     image = tiny_image()
     shards, folder = (asked.work / f"{kind}-{asked.members}" for kind in ("shards", "folder"))
     write_shards(shards, asked.members, asked.shards, image)
@@ -87,12 +97,17 @@ def main() -> None:
     os.environ["ATTAR_CACHE"] = str(asked.work / "cache")
     shutil.rmtree(asked.work / "cache", ignore_errors=True)
     time.sleep(2.5)  # a shard of this moment is not kept
-    first = measure("shards, the first time", lambda: read_shards(str(shards)))
-    second = measure("shards, the second time", lambda: read_shards(str(shards)))
+    rows: Rows = [
+        measure(f"shards, the {time_} time", lambda: read_shards(str(shards))) for time_ in ("first", "second")
+    ]
+    rows += [measure(f"folder, the {time_} time", lambda: read_folder(folder)) for time_ in ("first", "second")]
     kept = sum(path.stat().st_size for path in (asked.work / "cache" / "listings").iterdir())
-    print(f"{first / second:.1f} times as fast by {kept / asked.members:.0f} bytes an image, {kept / 2**20:.1f} MiB")
-    measure("folder, the first time", lambda: read_folder(folder))
-    measure("folder, the second time", lambda: read_folder(folder))
+    gain = rows[0]["of the process"] / max(rows[1]["of the process"], 0.01)
+    checks: Checks = {
+        "shards: times as fast the second time": {"value": round(gain, 1), "target": 10.0},
+        "bytes kept for each image": {"value": round(kept / asked.members, 1), "target": 64.0},
+    }
+    finish(rows, checks, asked.json)
 
 
 if __name__ == "__main__":
