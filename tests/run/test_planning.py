@@ -173,7 +173,7 @@ def test_only_labels_made_in_training_ask_the_teacher(twice, monkeypatch):
     labelled = sum(asked)
     assert any(isinstance(data, ReplayedSet) for data in seen)
     planned()
-    assert sum(asked) - labelled == labelled + 2 * 16, "two batches of the random images"
+    assert sum(asked) - labelled == labelled + 2 * 30, "two epochs of the random images"
 
 
 def test_every_network_of_a_teacher_is_counted_but_given_weights_are_not_trained(twice, tmp_path):

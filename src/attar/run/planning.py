@@ -367,7 +367,7 @@ class _Stages:
             logits = asked.logits if asked else partial(_no_logits, num_classes=task.num_classes)
             return ReplayedSet(black, labels, views, logits, self._engine.device)
 
-        return self.rehearsal.step_s(training, model, make, batch)
+        return self.rehearsal.step_s(training, model, make, batch, self._num_images)
 
     @cached_property
     def _knowledge(self) -> Any:

@@ -27,6 +27,7 @@ from attar.training.strategies import num_batches
 MEASURE_S, MOST = 0.5, 200
 BRIEF_S = 0.1
 """A brief rehearsal measures a unit that takes longer once."""
+FEW_BATCHES = 8
 _LONG_S = 2.0
 """A unit that takes longer is measured over one more, not three."""
 
@@ -100,12 +101,29 @@ class Rehearsal:
         all_s = _timed(work, 1 + more)
         return max((all_s - one_s) / more, all_s / (10 * (1 + more)))
 
-    def step_s(self, settings: TrainSettings, model: str, make: Callable[[int], TrainingSet], batch: int) -> float:
-        """Seconds of a training step of the network `model`; `make(n)` gives n images, in batches of `batch`."""
+    def step_s(
+        self,
+        settings: TrainSettings,
+        model: str,
+        make: Callable[[int], TrainingSet],
+        batch: int,
+        num: int | None = None,
+    ) -> float:
+        """Seconds of a training step of the network `model`; `make(n)` gives n images, in batches of `batch`.
+
+        `num` is how many an epoch has: of few batches whole epochs are measured, as what lies between two counts too.
+        """
         kept = settings.model_dump(include=set(TrainSection.model_fields))
         once = TrainSection(**{**kept, "epochs": 1, "warmup_epochs": 0, "batch_size": batch})
         network = build(model, self.source.task)
-        each_s = self.unit_s(lambda num: fit(network, make(batch * num), once, seed=0, engine=self.engine))
+        if num is not None and (steps := num_batches(once, num)) <= FEW_BATCHES:
+            data = make(num)
+
+            def train(epochs: int) -> None:
+                fit(network, data, once.model_copy(update={"epochs": epochs}), seed=0, engine=self.engine)
+
+            return self.unit_s(train) / steps
+        each_s = self.unit_s(lambda n: fit(network, make(batch * n), once, seed=0, engine=self.engine))
         return each_s / num_batches(once, batch)
 
     def real_step_s(self, settings: TrainSettings, model: str) -> float:
