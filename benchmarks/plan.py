@@ -198,6 +198,7 @@ def measured(case: Case, work: Path, clock: str) -> dict[str, Any]:
     stages = {"planned": stages_planned(plan), "taken": taken}
     took_s = took.wall_s if clock == "wall" else took.processor_s
     return {
+        "clock": clock,
         "planning_s": planned.wall_s,
         "time": (plan["total_s"], took_s),
         "memory": (plan["main_memory_bytes"], took.peak_bytes),
@@ -215,7 +216,7 @@ def rows_of(name: str, found: dict[str, Any]) -> Rows:
     def add(what: str, planned: float, taken: float, digits: int) -> None:
         ratio = round(taken / planned, 3) if planned else None
         values = {"planned": round(planned, digits), "taken": round(taken, digits), "ratio": ratio}
-        rows.append({"run": name, "of": what, **values})
+        rows.append({"run": name, "clock": found["clock"], "of": what, **values})
 
     add("time, s", *found["time"], 1)
     add("memory, MB", *(value / 1e6 for value in found["memory"]), 1)
@@ -224,7 +225,7 @@ def rows_of(name: str, found: dict[str, Any]) -> Rows:
     for stage in dict.fromkeys((*taken, *planned)) if taken else ():
         add(f"{stage}, s", planned.get(stage, 0.0), taken.get(stage, 0.0), 1)
     planning = {"planned": None, "taken": round(found["planning_s"], 1), "ratio": None}
-    rows.append({"run": name, "of": "planning itself, s", **planning})
+    rows.append({"run": name, "clock": "wall", "of": "planning itself, s", **planning})
     return rows
 
 
