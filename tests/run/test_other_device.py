@@ -100,8 +100,8 @@ def there(patch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every engine runs on the pretended device; torch takes it for one that it has fused optimisers for."""
     made, autocast, enabled = Engine.__init__, torch.autocast, torch.is_autocast_enabled
 
-    def moved(engine: Engine, device: str = "auto", precision: str = "32-true", processes: Any = None) -> None:
-        made(engine, "cpu", precision, processes)
+    def moved(engine: Engine, device: str = "auto", precision: str = "32-true", *others: Any) -> None:
+        made(engine, "cpu", precision, *others)
         engine.device = DEVICE
 
     def on_cpu(device: str, *args: Any, **kwargs: Any) -> Any:
