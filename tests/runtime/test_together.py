@@ -65,17 +65,23 @@ def test_each_file_is_made_once_from_both_ends(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{k}.json" for k in range(5)]
 
 
-@pytest.mark.usefixtures("at_once")
-def test_what_a_helper_cannot_make_is_made_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    begun: Queue[subprocess.Popen[bytes]] = Queue()
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> Queue[subprocess.Popen[bytes]]:
+    """Helpers, as they are started."""
+    found: Queue[subprocess.Popen[bytes]] = Queue()
     begin = together._helper
 
     def helper(threads: int) -> subprocess.Popen[bytes]:
-        begun.put(process := begin(threads))
+        found.put(process := begin(threads))
         return process
 
     monkeypatch.setattr(together, "_helper", helper)
+    return found
+
+
+@pytest.mark.usefixtures("at_once")
+def test_what_a_helper_cannot_make_is_made_here(tmp_path: Path, begun: Queue[subprocess.Popen[bytes]]) -> None:
+    said: list[str] = []
 
     def make(number: int) -> None:
         if number == 0:
@@ -85,6 +91,20 @@ def test_what_a_helper_cannot_make_is_made_here(tmp_path: Path, monkeypatch: pyt
     make_all(job(tmp_path, 3, partial(failing, tmp_path)), make, lambda _: None, 1, said.append)
     assert {(tmp_path / f"{k}.json").read_text() for k in range(3)} == {str(os.getpid())}
     assert [line.split(": ", 1)[1] for line in said] == ["ValueError: no 2"]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_helper_with_nothing_left_to_make_leaves_in_silence(
+    tmp_path: Path, begun: Queue[subprocess.Popen[bytes]]
+) -> None:
+    said: list[str] = []
+
+    def make(number: int) -> None:
+        assert begun.get(timeout=WAIT_S).wait(WAIT_S) == 0
+        write(tmp_path, number, False)
+
+    make_all(job(tmp_path, 2, partial(opened, tmp_path)), make, lambda _: None, 1, said.append)
+    assert said == []
 
 
 @pytest.mark.usefixtures("at_once")

@@ -248,4 +248,6 @@ def _leave_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(_serve())
+    _status = _serve()
+    sys.stdout.flush()
+    os._exit(_status)  # Python's own way out aborts, as a thread still reads
