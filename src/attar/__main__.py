@@ -30,6 +30,9 @@ def main() -> None:
     finally:
         if at_once:
             signal.signal(signal.SIGINT, _leave)  # while Python takes its modules apart
+        # Python ends by the signal, and with no exit code, if an interruption ever went through the exec of a text, as
+        # of a dataclass that is made; it forgets that with the next
+        exec("")
 
 
 def _leave(*_: Any) -> None:

@@ -139,3 +139,21 @@ def test_a_wrong_variable_of_a_launcher_is_one_error_and_help_is_left_alone():
     variables = {"RANK": "2", "WORLD_SIZE": "2"}
     assert b"to fix: " in begin("list", "methods", **variables).stderr
     assert begin("--help", **variables).returncode == 0
+
+
+def test_an_interruption_of_a_class_that_is_being_made_has_the_code_of_any_other(tmp_path):
+    """An exec of a text that is interrupted, as dataclasses have them, let Python end by the signal."""
+    (tmp_path / "started.py").write_text("""
+import sys
+from attar import __main__, cli
+
+def run():
+    try:
+        exec("raise KeyboardInterrupt")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+cli.run = run
+__main__.main()
+""")
+    assert subprocess.run([sys.executable, "-m", "started"], cwd=tmp_path).returncode == INTERRUPTED
