@@ -15,9 +15,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import torch
+from pydantic import AfterValidator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -385,3 +386,12 @@ def _resample(images: Tensor, matrices: Tensor, how: Literal["nearest", "bilinea
     grid = F.affine_grid(matrices.to(images), [len(matrices), *images.shape[1:]], align_corners=False)
     grid = grid.expand(len(images), -1, -1, -1)
     return F.grid_sample(images, grid, mode=how, padding_mode="zeros", align_corners=False)
+
+
+def _known(spec: str) -> str:
+    Augmentation(spec)
+    return spec
+
+
+AugmentationName = Annotated[str, AfterValidator(_known)]
+"""A setting that names an augmentation, see `Augmentation`."""

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Literal, TypeVar
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 
-from attar.augment.operations import Augmentation
+from attar.augment.operations import Augmentation, AugmentationName
 from attar.config import Config
 from attar.methods.base import Generators, KnowledgeT, Optimised, RealImages, Synthetic, random_members
 from attar.methods.clusters import central_members
@@ -26,14 +26,8 @@ class BothSidesSettings(Config):
     clusters of their class's pixels, so that what is learnt begins where a good coreset ends; noise: unit noise."""
     lr_images: float = Field(1.0, gt=0)
     """Learning rate of the images."""
-    augment: str = "dsa"
+    augment: AugmentationName = "dsa"
     """Random augmentation, shared by the real and the synthetic images of a class: dsa; dsa-noflip for digits; none."""
-
-    @field_validator("augment")
-    @classmethod
-    def _known_augmentation(cls, spec: str) -> str:
-        Augmentation(spec)
-        return spec
 
 
 BothSidesSettingsT = TypeVar("BothSidesSettingsT", bound=BothSidesSettings)

@@ -21,11 +21,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attar.augment.operations import Augmentation
+from attar.augment.operations import Augmentation, AugmentationName
 from attar.config import Config
 from attar.errors import ConfigError
 from attar.methods import mosaics
@@ -61,14 +61,8 @@ class CimSettings(Config):
     that have one, from 128 px on; the last linear layer otherwise."""
     lr_images: float = Field(0.01, gt=0)
     """Learning rate of what is added to the images, in pixels of 0..1 (AdamW)."""
-    augment: str = "flip_crop_cutout"
+    augment: AugmentationName = "flip_crop_cutout"
     """Random changes that a tile and its real image share, all of them in turn; crop_cutout for digits."""
-
-    @field_validator("augment")
-    @classmethod
-    def _known_augmentation(cls, spec: str) -> str:
-        Augmentation(spec)
-        return spec
 
 
 class Cim(Optimised[CimSettings, Teacher]):

@@ -16,10 +16,10 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 
-from attar.augment.operations import Augmentation, Per
+from attar.augment.operations import Augmentation, AugmentationName, Per
 from attar.config import Config
 from attar.errors import ArtifactError
 from attar.losses.trajectory import Matching, MatchingGradient, soft_cross_entropy
@@ -68,7 +68,7 @@ class TrajectorySettings(Config):
     """The part of the iterations after which T+ has grown from initial_max_start_epoch to max_start_epoch."""
     batch_size: int | None = Field(None, ge=1)
     """Synthetic images in each of the N steps, all of them in turn; none: all in each. Fewer save time and memory."""
-    augment: str = "dsa"
+    augment: AugmentationName = "dsa"
     """Random changes of each synthetic batch, through which the images learn to be trained under the same: set
     train.augment alike. dsa: one of colour, crop, cutout, flip, scale, rotate; dsa-noflip for digits; none."""
     augment_per: Per = "operation"
@@ -105,12 +105,6 @@ class TrajectorySettings(Config):
     lossless: bool = False
     """Keep the pixels within 0..1, so that 8-bit images hold the result up to rounding; else they may leave that range,
     as published, and are stored as floats beside the images."""
-
-    @field_validator("augment")
-    @classmethod
-    def _known_augmentation(cls, spec: str) -> str:
-        Augmentation(spec)
-        return spec
 
     def window(self, done: float, num_epochs: int) -> tuple[int, int]:
         """First and last start epoch (both included) when the part `done` (0..1) of all iterations lies behind.
