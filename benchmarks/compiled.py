@@ -10,7 +10,8 @@ drawn anew in each step. Ways of computing the same:
 
     eager          as the library does
     channels_last  eager, of images in that memory format
-    traced         make_fx: one graph of all operations, forward and back, run by torch one by one
+    traced         make_fx: one graph of all operations, forward and back, run by torch one by one; of recovery, whose
+                   own convolutions and statistics can't be traced, by torch's
     jvp            a second-order step's products as the derivative of the gradient along λ, forward over reverse
     inductor       the traced graph, compiled
 
@@ -26,6 +27,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from table import Checks, Rows, arguments, finish
@@ -50,12 +52,17 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Problem:
-    """A step, what it is of, and which of its arguments are images; `along` is the same by forward over reverse."""
+    """A step, what it is of, and which of its arguments are images.
+
+    `traceable` is the same in operations of torch alone, where the library's own can't be traced; `along` is the same
+    by forward over reverse.
+    """
 
     of: str
     step: Step
     inputs: tuple[Tensor, ...]
     images_at: int
+    traceable: Step | None = None
     along: Step | None = None
 
 
@@ -92,7 +99,7 @@ def second_order(options: argparse.Namespace) -> Problem:
         return g, *products
 
     of = f"{options.student}, {options.images} images of {options.size_px} px"
-    return Problem(of, step, (theta, images, targets, lam), 1, along)
+    return Problem(of, step, (theta, images, targets, lam), 1, along=along)
 
 
 def recovery(options: argparse.Namespace) -> Problem:
@@ -105,16 +112,34 @@ def recovery(options: argparse.Namespace) -> Problem:
             module.momentum = None
     with torch.no_grad():
         teacher(torch.randn(16, *task.shape, generator=rng))
-    watched = Watched(teacher.to(options.device).eval().requires_grad_(False), 10.0)
+    teacher = teacher.to(options.device).eval().requires_grad_(False)
+    watched = Watched(teacher, 10.0)
     images = torch.randn(options.chunk, *task.shape, generator=rng).to(options.device)
     labels = (torch.arange(options.chunk) % task.num_classes).to(options.device)
 
-    def step(x: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    def by(look: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
         x = x.detach().requires_grad_()
-        logits, distance = watched(x)
+        logits, distance = look(x)
         return torch.autograd.grad(F.cross_entropy(logits, labels) + 0.01 * distance, x)
 
-    return Problem(f"{options.teacher}, {options.chunk} images of {options.size_px} px", step, (images, labels), 0)
+    of = f"{options.teacher}, {options.chunk} images of {options.size_px} px"
+    return Problem(of, partial(by, watched), (images, labels), 0, partial(by, partial(_plain_look, teacher)))
+
+
+def _plain_look(teacher: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and the distance of the statistics, as `Watched` with first weight 10, by hooks."""
+    distances: list[Tensor] = []
+
+    def note(norm: nn.BatchNorm2d, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+        var, mean = torch.var_mean(inputs[0], (0, 2, 3), correction=0)
+        assert norm.running_mean is not None and norm.running_var is not None
+        distances.append((mean - norm.running_mean).norm() + (var - norm.running_var).norm())
+
+    hooks = [m.register_forward_hook(note) for m in teacher.modules() if isinstance(m, nn.BatchNorm2d)]
+    logits = teacher(images)
+    for hook in hooks:
+        hook.remove()
+    return logits, 9 * distances[0] + torch.stack(distances).sum()
 
 
 def ways(problem: Problem, chosen: Sequence[str]) -> dict[str, Way]:
@@ -130,7 +155,7 @@ def ways(problem: Problem, chosen: Sequence[str]) -> dict[str, Way]:
         found["jvp"] = Way(lambda: along(*inputs))
     if {"traced", "inductor", "CUDA graph"} & set(chosen):
         started_s = time.perf_counter()
-        graph = make_fx(problem.step)(*inputs)
+        graph = make_fx(problem.traceable or problem.step)(*inputs)
         traced_s = time.perf_counter() - started_s
         print(f"{problem.of}: {len(graph.graph.nodes)} operations, traced in {traced_s:.0f} s", flush=True)
         if "traced" in chosen:
