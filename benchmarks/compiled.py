@@ -132,7 +132,8 @@ def _plain_look(teacher: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 
     def note(norm: nn.BatchNorm2d, inputs: tuple[Tensor, ...], _: Tensor) -> None:
         var, mean = torch.var_mean(inputs[0], (0, 2, 3), correction=0)
-        assert norm.running_mean is not None and norm.running_var is not None
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         distances.append((mean - norm.running_mean).norm() + (var - norm.running_var).norm())
 
     hooks = [m.register_forward_hook(note) for m in teacher.modules() if isinstance(m, nn.BatchNorm2d)]

@@ -1,22 +1,25 @@
 """The exact gradient is the unrolled one; the published formula is the unrolled one with cut parameters."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
 from attar.augment.operations import Augmentation
+from attar.errors import ConfigError
+from attar.losses.compiled import CompiledStep
 from attar.losses.trajectory import Matching, MatchingGradient, soft_cross_entropy
 from attar.methods.mtt import unrolled
-from attar.methods.tesla import adjoint, graph_bytes
+from attar.methods.tesla import Tesla, TeslaSettings, adjoint, graph_bytes
 from attar.models.convnet import ConvNet
 from attar.models.flat import FlatModel
 from attar.runtime import seeding
 
 
-def matching_problem(num_steps: int, batch_size: int, augment: str = "dsa"):
+def matching_problem(num_steps: int, batch_size: int, augment: str = "dsa", depth: int = 2):
     with seeding.scoped(0, "test"):
-        flat = FlatModel(ConvNet(3, 2, 8, 8, depth=2, width=4, norm="instance").double())
+        flat = FlatModel(ConvNet(3, 2, 8, 8, depth=depth, width=4, norm="instance").double())
     rng = seeding.generator(1, "problem")
     images = torch.randn(6, 2, 8, 8, generator=rng, dtype=torch.float64)
     targets = torch.rand(6, 3, generator=rng, dtype=torch.float64).softmax(dim=1)
@@ -108,6 +111,38 @@ def test_all_graphs_kept_is_the_unrolled_way_to_the_last_digits():
     """θ_N is summed from θ₀ on here and from the last step's end there, which rounds as the processor has it."""
     problem = matching_problem(5, 6)
     assert_same(adjoint(*problem, keep_graphs=5), unrolled(*problem), 1e-13)
+
+
+@pytest.mark.parametrize(("exact", "augment", "every"), [(True, "dsa", 1), (False, "", 3)])
+def test_traced_steps_give_the_same_gradient(exact, augment, every, monkeypatch):
+    """What is compiled: the graph is run by torch here, as compiling takes a minute."""
+    monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)
+    problem = matching_problem(5, 4, augment)  # the last batches of a pass have two images, so there are two shapes
+    traced = CompiledStep(problem[0].loss)
+    found = adjoint(*problem, exact=exact, checkpoint_every=every, compiled=traced)
+    assert_same(found, adjoint(*problem, exact=exact), 1e-12)
+    again = matching_problem(5, 4, augment)
+    elsewhere = (replace(again[0], start=again[0].start / 2), *again[1:])
+    assert_same(adjoint(*elsewhere, compiled=traced), adjoint(*elsewhere), 1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="compiles by g++, which is not here")
+def test_compiled_steps_give_the_same_gradient():
+    problem = matching_problem(3, 6, depth=1)
+    compiled = CompiledStep(problem[0].loss)
+    assert_same(adjoint(*problem, compiled=compiled), adjoint(*problem))
+
+
+def test_without_a_compiler_compiling_is_refused(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(ConfigError, match=r"method\.compile=true, but there is no C\+\+ compiler"):
+        Tesla.require_machine(TeslaSettings(compile=True))
+    monkeypatch.setenv("CXX", "/no/such/program")
+    with pytest.raises(ConfigError, match="CXX=/no/such/program names no program"):
+        Tesla.require_machine(TeslaSettings(compile=True))
+    Tesla.require_machine(TeslaSettings())
 
 
 def test_kept_graphs_take_the_bytes_that_are_reckoned_with():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -239,9 +239,17 @@ class Selector(ABC, Generic[SettingsT, KnowledgeT]):
         """Raise ConfigError where a network of this kind cannot teach this method."""
 
     @classmethod
+    def require_machine(cls, settings: SettingsT) -> None:
+        """Raise ConfigError where this machine lacks what the settings ask for, before any work."""
+
+    @classmethod
     def default_model(cls, task: Task) -> str | None:
         """The network that `auto` stands for; None leaves it to the library."""
         return None
+
+    def rehearsed(self) -> Self:
+        """What a plan tries a step of: itself, unless its first step takes minutes that a plan does not have."""
+        return self
 
     def labels(self) -> Tensor:
         """Class of each synthetic image, int64 (n,): round by round through the classes."""

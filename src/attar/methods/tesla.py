@@ -14,6 +14,7 @@ differentiation with recomputation) for `gradient=exact`.
 Differs from the authors' code: `exact`, the default, keeps the dependence of θ_i on earlier batches, which
 the published formula leaves out, so that it equals mtt's gradient; the factor 2 of λ_N is kept; log β is learnt.
 With labels=expert the mean of what all θ* say that a step may draw is stored; theirs are those of the last step's.
+With compile=true the g_i, and <g_i, λ> with its gradients, are compiled functions, and no graph is kept.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from attar.config import parse_bytes
+from attar.losses.compiled import CompiledStep, Products, require_compiler
 from attar.losses.trajectory import Matching, MatchingGradient
 from attar.methods.trajectory import TrajectoryMatching, TrajectorySettings
 from attar.task import Task
@@ -44,6 +46,11 @@ class TeslaSettings(TrajectorySettings):
     """Memory, such as 500MB, for what going back through the N steps needs of the last ones; of the others it is
     computed again. Where all fit it takes mtt's time, where few do up to a fifth more; and never more memory than this,
     however many the steps, but for one step's where that alone is more. Results differ by rounding alone."""
+
+    compile: bool = False
+    """Compile a step of training and its second-order products at the first iteration, which takes minutes. Each is
+    then up to twice as fast, in the memory of one step, whatever graph_memory says. Needs a C++ compiler; results are
+    the same to rounding."""
 
     @field_validator("graph_memory")
     @classmethod
@@ -64,10 +71,23 @@ class Tesla(TrajectoryMatching[TeslaSettings]):
     def __init__(self, settings: TeslaSettings, task: Task, ipc: int) -> None:
         super().__init__(settings, task, ipc)
         self._graph_bytes = 0
+        self._compiled: CompiledStep | None = None
+
+    @classmethod
+    def require_machine(cls, settings: TeslaSettings) -> None:
+        """With compile=true a compiler."""
+        if settings.compile:
+            require_compiler()
+
+    def rehearsed(self) -> Tesla:
+        """Without compiling, which would take longer than a rehearsal may: a plan is of eager steps."""
+        return Tesla(self.settings.model_copy(update={"compile": False}), self.task, self.ipc)
 
     def matching_gradient(self, problem: Matching, images: Tensor, targets: Tensor, rate: Tensor) -> MatchingGradient:
         """Sweep forward without graphs, then backward with one."""
-        if not self._graph_bytes:
+        if self.settings.compile:
+            self._compiled = self._compiled or CompiledStep(problem.loss)
+        elif not self._graph_bytes:
             self._graph_bytes = graph_bytes(problem, images, targets)
         return adjoint(
             problem,
@@ -76,7 +96,8 @@ class Tesla(TrajectoryMatching[TeslaSettings]):
             rate,
             exact=self.settings.gradient == "exact",
             checkpoint_every=self.settings.checkpoint_every,
-            keep_graphs=parse_bytes(self.settings.graph_memory) // self._graph_bytes,
+            keep_graphs=parse_bytes(self.settings.graph_memory) // self._graph_bytes if self._graph_bytes else 0,
+            compiled=self._compiled,
         )
 
 
@@ -89,21 +110,22 @@ def adjoint(
     exact: bool = True,
     checkpoint_every: int = 1,
     keep_graphs: int = 0,
+    compiled: CompiledStep | None = None,
 ) -> MatchingGradient:
     """Loss and gradient with memory for one step's graph and the kept parameter vectors.
 
     Of θ₀..θ_N every `checkpoint_every`-th is kept and those between are computed again, at most
     N / checkpoint_every + checkpoint_every vectors at a time for one more gradient a step; 1 keeps all. The graphs of
     the last `keep_graphs` steps are kept as well and need not be made again; the last one's always is, as going back
-    begins there.
+    begins there. `compiled`, of the problem's loss, takes the steps without any graph.
     """
     images, targets, rate = images.detach(), targets.detach(), rate.detach()
     num, beta = len(problem.batches), float(rate)
-    plain = max(0, num - max(1, keep_graphs))
+    plain = num if compiled else max(0, num - max(1, keep_graphs))
     kept = {0: problem.start.detach()}
     for first in range(0, plain, checkpoint_every):
         last = min(first + checkpoint_every, plain)
-        kept[last] = _descend(problem, images, targets, rate, kept[first], first, last)[-1]
+        kept[last] = _descend(problem, images, targets, rate, kept[first], first, last, compiled)[-1]
     end, steps = kept[plain], list[_Step]()
     for i in range(plain, num):
         steps.append(_Step.taken(problem, images, targets, end, i))
@@ -115,17 +137,17 @@ def adjoint(
     for i, picked in reversed(list(enumerate(problem.batches))):
         if not steps and not thetas:
             first = i - i % checkpoint_every
-            thetas = [kept[first], *_descend(problem, images, targets, rate, kept[first], first, i)]
-        step = steps.pop() if steps else _Step.taken(problem, images, targets, thetas.pop(), i)
-        s = step.gradient @ lam
-        if exact and i > 0:
-            by_x, by_y, by_theta = torch.autograd.grad(s, (step.x, step.y, step.theta))
-            lam = lam - rate * by_theta
+            thetas = [kept[first], *_descend(problem, images, targets, rate, kept[first], first, i, compiled)]
+        if compiled:
+            found = _compiled_products(problem, images, targets, thetas.pop(), i, lam, compiled)
         else:
-            by_x, by_y = torch.autograd.grad(s, (step.x, step.y))
-        by_images.index_add_(0, picked, by_x, alpha=-beta)
-        by_targets.index_add_(0, picked, by_y, alpha=-beta)
-        by_rate -= s.detach()
+            step = steps.pop() if steps else _Step.taken(problem, images, targets, thetas.pop(), i)
+            found = step.products(lam, by_theta=exact and i > 0)
+        if exact:
+            lam = lam - rate * found.theta
+        by_images.index_add_(0, picked, found.images, alpha=-beta)
+        by_targets.index_add_(0, picked, found.targets, alpha=-beta)
+        by_rate -= found.s
     return MatchingGradient(problem.distance(end), by_images, by_targets, by_rate)
 
 
@@ -165,16 +187,44 @@ class _Step:
         (g,) = torch.autograd.grad(problem.step_loss(i, theta, x, y), theta, create_graph=True)
         return cls(theta, x, y, g)
 
+    def products(self, lam: Tensor, *, by_theta: bool) -> Products:
+        """<g_i, λ> and its gradients; by θ_i 0 where it is not asked for."""
+        s = self.gradient @ lam
+        by_x, by_y, *more = torch.autograd.grad(s, (self.x, self.y, self.theta) if by_theta else (self.x, self.y))
+        return Products(s.detach(), by_x, by_y, more[0] if more else torch.zeros_like(self.theta))
+
+
+def _compiled_products(
+    problem: Matching, images: Tensor, targets: Tensor, theta: Tensor, i: int, lam: Tensor, compiled: CompiledStep
+) -> Products:
+    """Those of step i; only the augmentation, which is drawn anew in each, is gone back through by a graph."""
+    picked = problem.batches[i]
+    x = images[picked].requires_grad_()
+    seen = problem.augment(i, x)
+    found = compiled.products(theta, seen, targets[picked], lam)
+    (by_x,) = torch.autograd.grad(seen, x, found.images)
+    return found._replace(images=by_x)
+
 
 def _descend(
-    problem: Matching, images: Tensor, targets: Tensor, rate: Tensor, theta: Tensor, first: int, last: int
+    problem: Matching,
+    images: Tensor,
+    targets: Tensor,
+    rate: Tensor,
+    theta: Tensor,
+    first: int,
+    last: int,
+    compiled: CompiledStep | None,
 ) -> list[Tensor]:
     """Parameters after each of the steps first..last-1 of SGD from `theta`, without graphs."""
     thetas = []
     for i in range(first, last):
         picked = problem.batches[i]
-        theta = theta.detach().requires_grad_()
-        (g,) = torch.autograd.grad(problem.step_loss(i, theta, images[picked], targets[picked]), theta)
+        theta, x, y = theta.detach().requires_grad_(), images[picked], targets[picked]
+        if compiled:
+            g = compiled.gradient(theta, problem.augment(i, x), y)
+        else:
+            (g,) = torch.autograd.grad(problem.step_loss(i, theta, x, y), theta)
         theta = theta.detach() - rate * g
         thetas.append(theta)
     return thetas

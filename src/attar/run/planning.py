@@ -386,8 +386,11 @@ class _Stages:
         return self.rehearsal.engine
 
     def method(self) -> Method:
-        """A new one, which has seen nothing yet."""
-        return self.settings.method(self.settings.sections["method"], self._source.task, self.settings.run.ipc)
+        """A new one, which has seen nothing yet, to be tried."""
+        method: Method = self.settings.method(
+            self.settings.sections["method"], self._source.task, self.settings.run.ipc
+        )
+        return method.rehearsed()
 
     @property
     def _num_images(self) -> int:

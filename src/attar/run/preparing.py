@@ -230,7 +230,8 @@ def _choose_recipe(name: str, source: str, method: str, ipc: int | None) -> Reci
 
 
 def check_models(settings: Settings, source: Source) -> Settings:
-    """Fail now, not after hours: every network can be built, every class has enough images."""
+    """Fail now, not after hours: every network can be built, every class has enough images, the machine has it all."""
+    settings.method.require_machine(settings.sections["method"])
     kind, section = settings.knowledge, settings.sections["squeeze"]
     squeezed, guides = kind.networks(section), kind.guides(section)
     for name in dict.fromkeys([*squeezed, *settings.evaluate.models]):
