@@ -15,14 +15,18 @@ class Rule:
     why: str
     max_px: int | None = None
     min_ipc: int = 1
+    soft: bool = False
+    """Only where soft labels are asked for."""
     max_images: int | None = None
     """Synthetic images, of all classes together."""
     max_px_cpu: int | None = None
     max_images_cpu: int | None = None
     """The same on a processor, where less can be optimised in a reasonable time."""
 
-    def fits(self, task: Task, ipc: int, *, on_cpu: bool) -> bool:
-        """Whether the images are within its numbers."""
+    def fits(self, task: Task, ipc: int, *, on_cpu: bool, soft: bool = False) -> bool:
+        """Whether the images are within its numbers, and the labels those that it is for."""
+        if self.soft and not soft:
+            return False
         size_px, num = max(task.height_px, task.width_px), task.num_classes * ipc
         most_px, most = (self.max_px_cpu, self.max_images_cpu) if on_cpu else (self.max_px, self.max_images)
         return ipc >= self.min_ipc and (most_px is None or size_px <= most_px) and (most is None or num <= most)
@@ -58,9 +62,12 @@ RULES = (
 )
 
 
-def choose_method(task: Task, ipc: int, *, on_cpu: bool) -> tuple[str, str]:
-    """Choose a method by resolution, classes, images per class and device; returns its name and why."""
-    rule = next(rule for rule in RULES if rule.fits(task, ipc, on_cpu=on_cpu))
+def choose_method(task: Task, ipc: int, *, on_cpu: bool, soft: bool = False) -> tuple[str, str]:
+    """Choose a method by resolution, classes, images per class, device and whether soft labels are asked for.
+
+    Returns its name and why.
+    """
+    rule = next(rule for rule in RULES if rule.fits(task, ipc, on_cpu=on_cpu, soft=soft))
     size_px = max(task.height_px, task.width_px)
     facts = f"{size_px} px, {task.num_classes} classes, {ipc} image{'s' * (ipc > 1)} per class"
     return rule.method, f"{rule.method} for {facts}: {rule.why}"

@@ -200,11 +200,18 @@ def _resolve(
     why: list[str] = []
     if named == "auto":
         on_cpu = device_named(some.run.device).type == "cpu"
-        named, reason = choose_method(source.task, some.run.ipc, on_cpu=on_cpu)
+        soft = any(_asks_for_soft_labels(settings) for settings in resolved.values())
+        named, reason = choose_method(source.task, some.run.ipc, on_cpu=on_cpu, soft=soft)
         why.append(reason)
         if named not in resolved:
             raise errors[0]
     return resolved[named], source, why
+
+
+def _asks_for_soft_labels(settings: Settings) -> bool:
+    """Whether a method whose images have plain labels is to have soft ones."""
+    own = settings.method.defaults.get("relabel", {}).get("labels", "method")
+    return own == "method" != settings.relabel.labels
 
 
 def _meant_by_squeeze(sections: Mapping[str, Mapping[str, Any]], assignments: Sequence[str]) -> tuple[str, str] | None:
