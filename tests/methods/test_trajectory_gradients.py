@@ -15,6 +15,7 @@ from attar.methods.tesla import Tesla, TeslaSettings, adjoint, graph_bytes
 from attar.models.convnet import ConvNet
 from attar.models.flat import FlatModel
 from attar.runtime import seeding
+from attar.task import Normalization, Task
 
 
 def matching_problem(num_steps: int, batch_size: int, augment: str = "dsa", depth: int = 2):
@@ -195,3 +196,10 @@ class Kept:
 
     def __del__(self):
         self.meter.add(self.tensor.untyped_storage(), -1)
+
+
+def test_compiling_is_said_and_a_plan_does_without():
+    method = Tesla(TeslaSettings(compile=True), Task(("a", "b"), 3, 8, 8, Normalization((0.5,) * 3, (0.5,) * 3)), 1)
+    assert "compiling" in method.slow_start()
+    assert method.rehearsed().settings == TeslaSettings()
+    assert not method.rehearsed().slow_start()

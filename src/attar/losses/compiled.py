@@ -11,6 +11,7 @@ differ by that one activation's part. Measured by `python benchmarks/compiled.py
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -88,6 +89,7 @@ def require_compiler() -> None:
 def _compiled(function: Function, inputs: tuple[Tensor, ...]) -> Function:
     from torch.fx.experimental.proxy_tensor import make_fx  # seconds of imports, which only this needs
 
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # else it warns that there is no GPU
     graph = make_fx(lambda *args: function(*args))(*inputs)  # of a bound method it would count `self`
     compiled: Function = torch.compile(graph, fullgraph=True, dynamic=False)
     return compiled

@@ -323,6 +323,10 @@ class Optimised(Selector[SettingsT, KnowledgeT]):
         """
         return synthetic.variables["images"]
 
+    def slow_start(self) -> str:
+        """What the first step does that takes minutes, to be said before it; empty where it is a step like others."""
+        return ""
+
     def turns(self) -> tuple[float, ...]:
         """Parts of all iterations, ascending between 0 and 1, after which `turn` is called.
 

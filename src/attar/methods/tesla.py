@@ -79,6 +79,10 @@ class Tesla(TrajectoryMatching[TeslaSettings]):
         if settings.compile:
             require_compiler()
 
+    def slow_start(self) -> str:
+        """It compiles, where asked to."""
+        return "compiling the steps first, which takes minutes" if self.settings.compile else ""
+
     def rehearsed(self) -> Tesla:
         """Without compiling, which would take longer than a rehearsal may: a plan is of eager steps."""
         return Tesla(self.settings.model_copy(update={"compile": False}), self.task, self.ipc)

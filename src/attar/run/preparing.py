@@ -211,7 +211,7 @@ def _resolve(
 def _asks_for_soft_labels(settings: Settings) -> bool:
     """Whether a method whose images have plain labels is to have soft ones."""
     own = settings.method.defaults.get("relabel", {}).get("labels", "method")
-    return own == "method" != settings.relabel.labels
+    return bool(own == "method" != settings.relabel.labels)
 
 
 def _meant_by_squeeze(sections: Mapping[str, Mapping[str, Any]], assignments: Sequence[str]) -> tuple[str, str] | None:

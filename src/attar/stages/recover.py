@@ -246,6 +246,8 @@ class _Loop(Generic[KnowledgeT]):
         total = self.settings.iterations
         bar.advance(step)
         waiting = 0
+        if step < total and (said := self.method.slow_start()):
+            self.events.say(f"recover: {said}")
         while step < total:
             gradients, metrics = self._step(step)
             step, waiting = step + 1, waiting + 1
