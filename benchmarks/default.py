@@ -59,13 +59,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="validation", choices=["validation", "test"])
 
 
-def bench(name: str, ipc: int, options: argparse.Namespace) -> tuple[str, BenchResult]:
-    """What auto chooses for a case, and the bench of all methods there."""
+def bench(name: str, ipc: int, options: argparse.Namespace) -> tuple[dict[str, str], BenchResult]:
+    """What auto chooses for a case by kind of labels, and the bench of all methods there."""
     case, root = CASES[name], os.environ.get("ATTAR_DATA")
     source = case.source if name == "digits" or not root else str(Path(root) / case.source)
     task = attar.open(source, settings=case.settings, quiet=True).task
-    chosen, _ = choose_method(task, ipc, on_cpu=not torch.cuda.is_available())
-    methods = dict.fromkeys([chosen, *options.methods, *options.coresets])
+    on_cpu = not torch.cuda.is_available()
+    chosen = {labels: choose_method(task, ipc, on_cpu=on_cpu, soft=labels == "soft")[0] for labels in options.labels}
+    methods = dict.fromkeys([*chosen.values(), *options.methods, *options.coresets])
     result = attar.bench(
         source,
         methods=[name for name in methods if name != "random"],
@@ -99,7 +100,8 @@ def main() -> None:
                 chosen_images = [row for key, row in found.items() if method_named(key).makes != "distilled images"]
                 coreset = max([random, *chosen_images], key=lambda row: row.mean)
                 best = max(found.values(), key=lambda row: row.mean)
-                ours = found[chosen] if chosen != "random" else random
+                auto = chosen[labels]
+                ours = found[auto] if auto != "random" else random
                 rows.append(
                     {
                         "data": name,
@@ -107,7 +109,7 @@ def main() -> None:
                         "labels": labels,
                         "random": told(random),
                         "best coreset": f"{coreset.method} {told(coreset)}",
-                        "auto": f"{chosen} {told(ours)}",
+                        "auto": f"{auto} {told(ours)}",
                         "ahead of random": f"{ours.points:+.1f} ({ours.low:+.1f} to {ours.high:+.1f})"
                         if ours is not random
                         else "",

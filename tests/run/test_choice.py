@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from attar.methods import methods
+from attar.run import preparing
 from attar.run.choice import RULES, choose_method
 from attar.task import Normalization, Task
 
@@ -24,7 +25,7 @@ def test_rules_name_methods_and_one_fits_all(on_cpu: bool) -> None:
 
 def test_every_rule_is_the_first_somewhere() -> None:
     sizes = [(size_px, classes, ipc) for size_px in (8, 32, 64, 224) for classes in (10, 1000) for ipc in (1, 10, 50)]
-    chosen = {choose_method(task(px, classes), ipc, on_cpu=cpu)[0] for px, classes, ipc in sizes for cpu in (0, 1)}
+    chosen = {choose_method(task(px, num), ipc, on_cpu=cpu)[0] for px, num, ipc in sizes for cpu in (False, True)}
     assert chosen == {rule.method for rule in RULES}
 
 
@@ -50,3 +51,27 @@ def test_a_coreset_is_chosen_where_it_does_as_well(on_cpu: bool) -> None:
     assert name == "kmeans"
     assert "coreset" in why
     assert choose_method(task(8, channels=1), 1, on_cpu=on_cpu)[0] == "tesla"
+
+
+def test_between_few_and_many_images_a_processor_matches_features_unless_labels_are_soft() -> None:
+    assert choose_method(task(32), 50, on_cpu=True)[0] == "dm"
+    assert choose_method(task(32), 50, on_cpu=True, soft=True)[0] == "kmeans"
+    assert choose_method(task(32), 51, on_cpu=True)[0] == "kmeans", "more than 500 images"
+    assert choose_method(task(32, 200), 1, on_cpu=True)[0] == "kmeans", "one image of many classes"
+    assert choose_method(task(64), 50, on_cpu=True)[0] == "kmeans", "larger images"
+    assert choose_method(task(32), 50, on_cpu=False)[0] == "tesla"
+
+
+@pytest.mark.parametrize(("assigned", "soft"), [([], False), (["relabel.labels=epochs"], True)])
+def test_whether_soft_labels_are_asked_for_reaches_the_choice(
+    assigned: list[str], soft: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[bool] = []
+
+    def choose(task: Task, ipc: int, *, on_cpu: bool, soft: bool) -> tuple[str, str]:
+        heard.append(soft)
+        return "kmeans", ""
+
+    monkeypatch.setattr(preparing, "choose_method", choose)
+    preparing.prepare({"run": {"source": "digits", "ipc": 1}}, recipe="none", assignments=assigned, quiet=True)
+    assert heard == [soft]

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import attar
+from attar.artifacts.run import RunFolder
 from attar.config import parse_duration
 from attar.data.sources import open_source
 from attar.errors import ConfigError
@@ -234,6 +235,26 @@ def test_a_run_goes_on_by_what_was_cut(rehearsed: Plan, tmp_path: Path, monkeypa
     assert numbers(again.settings) == numbers(first.settings)
     with pipeline.start(again, tmp_path, quiet=True):
         pass
+
+
+@pytest.mark.parametrize("assigned", [[], ["recover.chunk_size=7"]])
+def test_a_narrow_run_goes_on_where_squeeze_has_no_network(
+    assigned: list[str], rehearsed: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """dm's network is in the section method; what the user changed since is all that is told."""
+    images, labels = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8), torch.arange(40) % 2
+    given = {"run": {"source": attar.open((images, labels), name="two").name, "method": "dm", "ipc": 10}}
+    first = preparing.prepare(given, asked=wanted(time="15m"), out=tmp_path)
+    assert first.settings.plain()["method"]["network"].startswith("convnet")
+    with pipeline.start(first, tmp_path, quiet=True):
+        pass
+    monkeypatch.setattr(effort, "plan", lambda *_, **__: pytest.fail("it has begun"))
+    again = preparing.prepare(given, asked=wanted(time="15m"), out=tmp_path, assignments=assigned)
+    begun = RunFolder(tmp_path, again.settings.rules)
+    assert again.settings.run.precision == "32-true"
+    assert [str(change.path) for change in begun.changes(again.settings.plain())] == [
+        one.partition("=")[0] for one in assigned
+    ]
 
 
 def test_the_cost_is_said_by_stage(rehearsed: Plan) -> None:

@@ -98,7 +98,7 @@ class RunFolder:
         """Raise ArtifactError unless these made the folder, but for numbers that grow and what is done again."""
         before = self.settings()
         grown = self.rules.grown(before, settings)
-        changed = differences(self.rules.comparable(grown), self.rules.comparable(settings))
+        changed = self.changes(settings)
         if changed := [change for change in changed if redo is None or self._decided_before(change, redo)]:
             raise ArtifactError(
                 f"{self.path} was made with other settings:\n" + "\n".join(f"  - {c}" for c in changed),
@@ -113,6 +113,11 @@ class RunFolder:
                 expected="a run folder that has gone no further than squeeze, or leave to begin again from there",
                 fix="add --redo recover to `attar distill`, or choose another --out",
             )
+
+    def changes(self, settings: Mapping[str, Any]) -> list[Change]:
+        """How these settings differ from those that made the folder, but for numbers that grow."""
+        grown = self.rules.grown(self.settings(), settings)
+        return differences(self.rules.comparable(grown), self.rules.comparable(settings))
 
     def _decided_before(self, change: Change, redo: str) -> bool:
         """Whether a setting decides a stage that comes before the one done again."""

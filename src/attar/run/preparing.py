@@ -97,9 +97,11 @@ def prepare(
     fitting = _Fitting(aim, sections, assignments, out, fresh, until, quiet)
     keeps = chosen is not None and (recipe != "auto" or bool(chosen.notes.get("quick")))
     if keeps or not aim.narrow:
-        made, far_from = fitting.fit(ready)
-        if keeps or not aim.may_narrow or not far_from:
+        made, misfit = fitting.fit(ready)
+        if keeps or not aim.may_narrow or not misfit:
             return made
+        narrowed, still = fitting.fit(fitting.narrowed(ready))
+        return narrowed if still <= misfit else made
     return fitting.fit(fitting.narrowed(ready))[0]
 
 
@@ -115,16 +117,20 @@ class _Fitting:
     until: Until
     quiet: bool
 
-    def fit(self, ready: Prepared) -> tuple[Prepared, bool]:
-        """Cut what may be cut; and whether it takes so much more that a narrow network would do better."""
+    def fit(self, ready: Prepared) -> tuple[Prepared, int]:
+        """Cut what may be cut; and how badly it fits, 0 where it does.
+
+        Of a run that has begun that is how many settings differ from its own; of another it is 1 where the whole takes
+        so much more than its time that a narrow network would do better.
+        """
         source = ready.source
         settings = check_models(with_models(ready.settings, source.task), source)
         folder = self.out or default_folder(settings)
         if not self.fresh and (folder / CONFIG).is_file():
-            kept = RunFolder(folder).settings()
-            other = kept.get("squeeze", {}).get("model") != settings.plain()["squeeze"].get("model")
+            begun = RunFolder(folder, settings.rules)
+            made = with_precision(restored(settings, begun.settings()), source.task, begun)
             why = (*ready.why, f"{self.aim.why}: as it was begun")
-            return Prepared(restored(settings, kept), source, why), other
+            return Prepared(made, source, why), len(begun.changes(made.plain()))
         placed, _ = place(sections_of(settings.method), self.assignments)
         layers = (self.sections, placed)
         fixed = {f"{name}.{key}" for layer in layers for name, values in layer.items() for key in values}
@@ -132,7 +138,7 @@ class _Fitting:
             found = fitted(with_precision(settings, source.task), source, engine, self.aim.seconds, fixed, self.until)
         settings = replace(found.settings, sections={**found.settings.sections, "run": settings.run})
         why = (*ready.why, f"{self.aim.why}: {found.sentence(self.aim.seconds)}")
-        return Prepared(settings, source, why, found.plan), found.whole_s > WIDE * self.aim.seconds
+        return Prepared(settings, source, why, found.plan), int(found.whole_s > WIDE * self.aim.seconds)
 
     def narrowed(self, ready: Prepared) -> Prepared:
         """With a narrow network, by what was measured on few cores, and from no more images than it can learn from."""
