@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -88,16 +89,21 @@ def network(name: str) -> dict[str, Any]:
     return network_about(name, family, own_name, factory.num_parameters(model), norms_of(model))
 
 
+_NORM = re.compile("(Batch|Layer|Group|Instance|Rms|RMS|Evo|FilterResponse|GlobalResponse)Norm")
+
+
 def norms_of(model: torch.nn.Module) -> str:
-    """The normalisation layers of a network, in words."""
-    norms = sorted({_norm(module) for module in model.modules() if "Norm" in type(module).__name__})
-    return ", ".join(norms) or "none"
+    """The kinds of normalisation layers of a network, in words."""
+    norms = {norm for module in model.modules() if (norm := _norm(module))}
+    return ", ".join(sorted(norms)) or "none"
 
 
 def _norm(module: Any) -> str:
+    """The kind of a normalisation layer, whatever a library adds to its name; empty for other layers."""
     channels = getattr(module, "num_channels", None)
     alone = channels is not None and getattr(module, "num_groups", None) == channels
-    return "InstanceNorm" if alone else type(module).__name__.removesuffix("2d")
+    found = _NORM.search(type(module).__name__)
+    return "" if not found else "InstanceNorm" if alone else found[0]
 
 
 def _method(kind: type[Method], kinds: dict[str, type[Config]]) -> dict[str, Any]:
