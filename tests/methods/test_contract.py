@@ -8,6 +8,12 @@ from attar.runtime import seeding
 from attar.testing import TASK, MadeUpExperts, MethodCase, check_explained
 
 EXTRA = {
+    "sre2l": [
+        {},
+        {"parametrisation": "spectrum"},
+        {"parametrisation": "spectrum", "start": "real"},
+        {"parametrisation": "spectrum", "start": "patches"},
+    ],
     "fadrm": [{}, {"start": "real"}],
     "tesla": [{}, {"gradient": "published"}, {"labels": "expert"}, {"labels": "learnt"}, {"start": "noise"}],
     "teddy": [{}, {"class_share": 0.5}, {"start": "real"}, {"pick": "strong_to_weak", "members": [0, -1]}],

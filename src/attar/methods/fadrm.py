@@ -117,7 +117,7 @@ class Fadrm(ByStatistics[FadrmSettings, Teacher]):
         for prior in matching.priors(settings, views):
             loss = loss + prior
 
-        gradient = matching.by_images(loss, images, picked, synthetic)
+        gradient = matching.by_variable("images", loss, images, picked, synthetic)
         return gradient, matching.metrics(loss, classification, statistics, logits, labels)
 
     def turns(self) -> tuple[float, ...]:

@@ -200,10 +200,10 @@ def priors(settings: MatchingSettings, views: Tensor) -> Iterator[Tensor]:
         yield settings.alpha_l2 * views.flatten(1).norm(dim=1).mean()
 
 
-def by_images(loss: Tensor, chosen: Tensor, picked: Tensor, synthetic: Synthetic) -> dict[str, Tensor]:
-    """The gradient of a loss by all images, 0 but for those `chosen` (b, c, h, w) that stand at `picked` (b,)."""
+def by_variable(name: str, loss: Tensor, chosen: Tensor, picked: Tensor, synthetic: Synthetic) -> dict[str, Tensor]:
+    """The gradient of a loss by a variable, 0 but for its rows `chosen` (b, ...), which stand at `picked` (b,)."""
     (gradient,) = torch.autograd.grad(loss, chosen)
-    return {"images": torch.zeros_like(synthetic.variables["images"]).index_copy_(0, picked, gradient)}
+    return {name: torch.zeros_like(synthetic.variables[name]).index_copy_(0, picked, gradient)}
 
 
 def metrics(loss: Tensor, classification: Tensor, statistics: Tensor, logits: Tensor, labels: Tensor) -> Metrics:

@@ -12,7 +12,8 @@ Distillation via Curriculum Data Synthesis in Large Data Era", TMLR 2024.
 
 Differs from the authors' code: a chunk holds as many classes as fit whatever the number of processes; pixels are
 stored as whole 8-bit values, losslessly; α may be given in the teacher's own unit (`alpha_bn: auto`), and the
-statistics in each channel's (`statistics_unit: channel`).
+statistics in each channel's (`statistics_unit: channel`); images may be optimised by their spectrum
+(`parametrisation: spectrum`), see `attar.methods.spectrum`.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attar.losses.statistics import Watched
-from attar.methods import matching
+from attar.methods import matching, spectrum
 from attar.methods.base import (
+    Generators,
     Metrics,
     RealImages,
     Synthetic,
@@ -42,6 +44,10 @@ class Sre2lSettings(MatchingSettings):
     """Unit of the distance at each BatchNorm. plain: as published, so that layers with large values count most;
     channel: each channel's own standard deviation and variance, and every layer alike however wide it is, which is
     ours. It suits networks whose layers differ in scale by orders of magnitude, such as EfficientNet-Lite."""
+    parametrisation: Literal["pixels", "spectrum"] = "pixels"
+    """What is optimised. pixels: the images, as published; spectrum: their Fourier coefficients, scaled by 1 /
+    frequency, with decorrelated colours and a sigmoid to valid pixels, as in feature visualisation. It shows more of
+    the classes and less grain; noise then begins nearly grey, and Adam wants momentum 0.9 and second_beta 0.999."""
 
 
 class Sre2l(ByStatistics[Sre2lSettings, Teacher]):
@@ -58,6 +64,16 @@ class Sre2l(ByStatistics[Sre2lSettings, Teacher]):
         super().__init__(settings, task, ipc)
         self._watched: Watched | None = None
 
+    def init(self, picked: Tensor, real: RealImages, knowledge: Teacher, rngs: Generators) -> Synthetic:
+        """As all do it; or the spectrum of that, where noise is of the spectrum itself."""
+        if not self._by_spectrum:
+            return super().init(picked, real, knowledge, rngs)
+        if self.settings.start == "noise":
+            begun = torch.stack([spectrum.noise(self.task, rngs("noise", place)) for place in picked.tolist()])
+            return Synthetic(self.labels()[picked], {"spectrum": begun})
+        images = super().init(picked, real, knowledge, rngs)
+        return Synthetic(images.labels, {"spectrum": spectrum.encode(images.variables["images"], self.task)})
+
     def gradient(
         self,
         synthetic: Synthetic,
@@ -71,22 +87,47 @@ class Sre2l(ByStatistics[Sre2lSettings, Teacher]):
         settings, teacher = self.settings, self._watch(knowledge)
         picked = matching.class_by_class(synthetic.labels, picked)
         labels = synthetic.labels[picked]
-        images = synthetic.variables["images"][picked].detach().requires_grad_()
+        chosen = synthetic.variables[self._variable][picked].detach().requires_grad_()
 
-        views = matching.look(settings, images, rng, done)
+        views = matching.look(settings, self._images(chosen), rng, done)
         logits, statistics = teacher(views)  # Σ_l w_l ( ||μ_l - mean_l||₂ + ||σ²_l - var_l||₂ )
         classification = F.cross_entropy(logits, labels)
         loss = classification + matching.alpha_of(settings, teacher) * statistics
         for prior in matching.priors(settings, views):
             loss = loss + prior
 
-        gradient = matching.by_images(loss, images, picked, synthetic)
+        gradient = matching.by_variable(self._variable, loss, chosen, picked, synthetic)
         return gradient, matching.metrics(loss, classification, statistics, logits, labels)
+
+    def decode(self, synthetic: Synthetic) -> Tensor:
+        """The images, or those of the spectra."""
+        return self._images(synthetic.variables[self._variable])
+
+    def learning_rates(self) -> dict[str, float]:
+        """Of the images, or of their spectra."""
+        return {self._variable: self.settings.lr_images}
+
+    def project(self, synthetic: Synthetic) -> None:
+        """Clamp to valid pixels, which those of a spectrum are already."""
+        if not self._by_spectrum:
+            super().project(synthetic)
 
     @classmethod
     def works_without_images(cls, settings: Sre2lSettings) -> bool:
         """Where images start as noise."""
         return not cls.starts_from_real(settings)
+
+    @property
+    def _by_spectrum(self) -> bool:
+        return self.settings.parametrisation == "spectrum"
+
+    @property
+    def _variable(self) -> str:
+        return "spectrum" if self._by_spectrum else "images"
+
+    def _images(self, variable: Tensor) -> Tensor:
+        """Normalised images (b, c, h, w) of so many rows of the variable."""
+        return spectrum.decode(variable, self.task) if self._by_spectrum else variable
 
     def _watch(self, knowledge: Teacher) -> Watched:
         if self._watched is None:

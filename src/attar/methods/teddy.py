@@ -98,7 +98,7 @@ class Teddy(ByStatistics[TeddySettings, Pool]):
         for prior in matching.priors(settings, views):
             loss = loss + prior
 
-        gradient = matching.by_images(loss, images, picked, synthetic)
+        gradient = matching.by_variable("images", loss, images, picked, synthetic)
         return gradient, matching.metrics(loss, classification, statistics, logits, labels)
 
     def class_share(self, labels: Tensor) -> float:
