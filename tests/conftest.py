@@ -4,7 +4,10 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+settings.register_profile("attar", suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no fault
+settings.load_profile("attar")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["ATTAR_CACHE"] = ""  # no listings of files that are gone when a test ends

@@ -130,6 +130,7 @@ def test_of_many_names_only_those_that_are_near_are_listed():
     assert nearest("recipe-7x", many).startswith("did you mean recipe-7")
     assert "one of" not in nearest("recipe-7x", many)
     assert nearest("zzz", many).endswith("recipe-29 and 70 more")
+    assert nearest("tesa", ["tesla", "tesla", "mtt"]) == nearest("tesa", ["tesla", "mtt"])
     assert nearest("tesa", ["tesla", "mtt"]) == "one of tesla, mtt; did you mean tesla?"
 
 

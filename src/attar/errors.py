@@ -85,6 +85,7 @@ def unknown(kind: str, name: str, known: Iterable[str], *, fix: str = "") -> Con
 
 def nearest(name: str, known: Sequence[str]) -> str:
     """`one of A, B, C; did you mean A?`, of few names; of many, those that are near, or all where none is."""
+    known = list(dict.fromkeys(known))  # a method may bear the name of a section
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     more = f" and {len(known) - MANY} more" if len(known) > MANY else ""
     every = "" if near and len(known) > FEW else f"one of {', '.join(known[:MANY])}{more}"
