@@ -55,6 +55,10 @@ class _MadeUpTeacher:
             self.model: nn.Module = ConvNet(3, 1, 8, 8, depth=1, width=4, norm="batch").eval()
         self.models = (self.model,)
 
+    def all_classes(self) -> nn.Module:
+        """The network: it knows no other classes."""
+        return self.model
+
     def logits(self, images: Tensor) -> Tensor:
         """Logits (b, 3)."""
         found: Tensor = self.model(images)

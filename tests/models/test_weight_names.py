@@ -87,7 +87,7 @@ def load(state: Any, name: str, folder: Path) -> nn.Module:
     torch.save(state, folder / "mine.pth")
     weights = read_weights(str(folder / "mine.pth"), name, TASK)
     assert num_channels(weights, name, TASK) == 3
-    return load_weights(weights, name, TASK, 3).eval()
+    return load_weights(weights, name, TASK, 3)[0].eval()
 
 
 @pytest.mark.parametrize(

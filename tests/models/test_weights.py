@@ -251,7 +251,10 @@ def test_released_weights_of_torchvision_keep_the_rows_of_the_classes(monkeypatc
     assert (found.origin, found.normalization) == ("IMAGENET1K_V1", IMAGENET)
     assert asked[0]["weights_only"]
     _, network = assemble("resnet18", task, found.normalization)
-    assert load_into(network, found, "resnet18", task, 3)
+    others = load_into(network, found, "resnet18", task, 3)
+    assert others is not None
+    assert (others.layer, *others.weight.shape) == ("fc", 998, 512)
+    assert torch.equal(others.weight[:2], state["fc.weight"][[1, 2]])
     assert torch.equal(network.state_dict()["fc.weight"], state["fc.weight"][[701, 0]])
     assert torch.equal(network.state_dict()["fc.bias"], state["fc.bias"][[701, 0]])
     assert torch.equal(network.state_dict()["layer1.0.conv1.weight"], state["layer1.0.conv1.weight"])
@@ -275,7 +278,9 @@ def test_released_weights_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.origin == "test_resnet.r160_in1k"
     assert found.normalization is not None
     _, network = assemble("timm:test_resnet", task, found.normalization)
-    assert load_into(network, found, "timm:test_resnet", task, 3)
+    others = load_into(network, found, "timm:test_resnet", task, 3)
+    assert others is not None
+    assert len(others.weight) == 998
     assert torch.equal(network.state_dict()["fc.weight"], found.state["fc.weight"][[701, 0]])
 
 

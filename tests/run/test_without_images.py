@@ -11,6 +11,10 @@ from safetensors.torch import save_file
 import attar
 from attar.errors import AttarError, ConfigError, DataError
 from attar.models.checkpoints import read_state
+from attar.runtime.checkpoint import read_note, read_tensors
+from attar.runtime.engine import Engine
+from attar.squeeze.teacher_files import OTHER_CLASSES, TrainedTeacher, open_network
+from attar.task import Task
 
 TOY = {"recover.iterations": 4, "recover.num_snapshots": 2, "train.epochs": 2, "evaluate.full_epochs": 1}
 MODEL = "convnet-d2-w8-batch"
@@ -122,3 +126,27 @@ def test_a_plan_ends_where_the_run_does(teacher: Path) -> None:
         "classes:pike,newt,crow", "sre2l", 2, recipe="none", model=MODEL, weights=teacher, resolution=8, settings=TOY
     )
     assert {estimate.part for estimate in plan.estimates} == {"start", "squeeze", "recover", "relabel"}
+
+
+def test_what_a_network_knows_besides_the_names_is_kept(teacher: Path, tmp_path: Path) -> None:
+    """Two of three classes are named, in another order: the third is told behind them, or left out."""
+    first, second = (
+        distill(teacher, tmp_path / rivals, classes="newt,pike", settings={"method.rivals": rivals}, until="recover")
+        for rivals in ("named", "known")
+    )
+    ours, theirs = (
+        Task.from_json(read_note(path)["task"]) for path in (first.path / "squeeze" / "teacher.safetensors", teacher)
+    )
+    opened, whole = TrainedTeacher(first.path / "squeeze", ours, Engine("cpu")), open_network(teacher, theirs).whole
+    pixels = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    images, known = ours.normalization.normalize(pixels), whole(theirs.normalization.normalize(pixels))
+    torch.testing.assert_close(opened.all_classes()(images), known[:, [1, 0, 2]])
+    torch.testing.assert_close(opened.model(images), known[:, [1, 0]])
+    a, b = (read_tensors(run.path / "recover" / "synthetic-00000.safetensors")[0] for run in (first, second))
+    assert any(not torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_network_that_knows_no_more_than_the_names_is_taken_as_it_is(made: attar.Distillation) -> None:
+    assert not (made.path / "squeeze" / OTHER_CLASSES).exists()
+    opened = TrainedTeacher(made.path / "squeeze", made.load().task, Engine("cpu"))
+    assert opened.all_classes() is opened.model

@@ -69,7 +69,9 @@ def test_efficientnet_lite_among_all_classes_of_imagenet(data: Path) -> None:
     source, half = open_source(str(data / "imagenette")), parse_normalization("half")
     ids = [ImageNetInfo("imagenet-1k").index_to_label_name(row) for row in range(1000)]
     every = Task(tuple(ids), 3, 224, 224, half)
-    network = load_weights(read_weights(str(data / "teachers" / f"{LITE}.safetensors"), LITE, every), LITE, every, 3)
+    weights = read_weights(str(data / "teachers" / f"{LITE}.safetensors"), LITE, every)
+    network, besides = load_weights(weights, LITE, every, 3)
+    assert besides is None
     network.eval()
     pixels = source.test.pixels(torch.arange(200))
     fits = {name: distance(network, parse_normalization(name).normalize(pixels)) for name in ("half", "imagenet")}

@@ -62,6 +62,12 @@ class Teacher(Labeller, Protocol):
     models: tuple[nn.Module, ...]
     """All networks, the first one first, each as `model` is."""
 
+    def all_classes(self) -> nn.Module:
+        """The first network with every class that it knows, those of the task first: logits (b, classes + others).
+
+        It is `model` itself where it knows no others.
+        """
+
     def features(self, images: Tensor) -> Tensor:
         """Input (b, d) of the first network's last linear layer for normalised images (b, c, h, w)."""
 

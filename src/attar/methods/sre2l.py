@@ -12,7 +12,8 @@ Distillation via Curriculum Data Synthesis in Large Data Era", TMLR 2024.
 
 Differs from the authors' code: a chunk holds as many classes as fit whatever the number of processes; pixels are
 stored as whole 8-bit values, losslessly; α may be given in the teacher's own unit (`alpha_bn: auto`), and the
-statistics in each channel's (`statistics_unit: channel`); images may be optimised by their spectrum
+statistics in each channel's (`statistics_unit: channel`); where the teacher knows more classes than the source has,
+φ(x) is over those of the source, or over all (`rivals: known`); images may be optimised by their spectrum
 (`parametrisation: spectrum`), see `attar.methods.spectrum`.
 """
 
@@ -48,6 +49,11 @@ class Sre2lSettings(MatchingSettings):
     """What is optimised. pixels: the images, as published; spectrum: their Fourier coefficients, scaled by 1 /
     frequency, with decorrelated colours and a sigmoid to valid pixels, as in feature visualisation. It shows more of
     the classes and less grain; noise then begins nearly grey, and Adam wants momentum 0.9 and second_beta 0.999."""
+    rivals: Literal["named", "known"] = "named"
+    """Which classes an image has to be told from, where the teacher knows more than the source has. named: those of
+    the source; known: all that the teacher knows, so that a goldfish has to be likelier than a coho salmon as well.
+    With few of many classes it makes the difference between an image that anybody can name and one that is only
+    unlike the others."""
 
 
 class Sre2l(ByStatistics[Sre2lSettings, Teacher]):
@@ -132,5 +138,6 @@ class Sre2l(ByStatistics[Sre2lSettings, Teacher]):
     def _watch(self, knowledge: Teacher) -> Watched:
         if self._watched is None:
             in_units = self.settings.statistics_unit == "channel"
-            self._watched = Watched(knowledge.model, self.settings.first_weight, standardised=in_units)
+            model = knowledge.all_classes() if self.settings.rivals == "known" else knowledge.model
+            self._watched = Watched(model, self.settings.first_weight, standardised=in_units)
         return self._watched

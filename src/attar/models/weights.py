@@ -52,6 +52,28 @@ class Weights:
     """Every name of each of its classes, as `_plain` writes them; None: not known."""
 
 
+@dataclass(frozen=True)
+class OtherClasses:
+    """The part of a network's last linear layer that stands for classes which the task has not."""
+
+    layer: str
+    """Path of the layer in the network."""
+    weight: Tensor
+    """Its rows (m, d), in the weights' order."""
+    bias: Tensor | None
+    """Their biases (m,), where the layer has any."""
+
+    def added_to(self, network: nn.Module) -> None:
+        """Give the network's last layer these rows behind its own, so that it tells all classes that it knows."""
+        last = network.get_submodule(self.layer)
+        assert isinstance(last, nn.Linear)
+        like = last.weight
+        last.weight = nn.Parameter(torch.cat((like, self.weight.to(like))), requires_grad=like.requires_grad)
+        if last.bias is not None and self.bias is not None:
+            last.bias = nn.Parameter(torch.cat((last.bias, self.bias.to(like))), requires_grad=like.requires_grad)
+        last.out_features = len(last.weight)
+
+
 class Renormalization(nn.Module):
     """Images normalised with `ours` to images normalised with `theirs`; one channel becomes as many as `theirs`.
 
@@ -140,19 +162,19 @@ def num_channels(weights: Weights, model: str, task: Task) -> int:
     return found if task.channels == 1 else task.channels
 
 
-def load_weights(weights: Weights, model: str, task: Task, channels: int) -> nn.Module:
-    """Build `model` for images of `channels` channels and load weights into it; raises what `load_into` does."""
+def load_weights(weights: Weights, model: str, task: Task, channels: int) -> tuple[nn.Module, OtherClasses | None]:
+    """Build `model` for images of `channels` channels and load weights into it, as `load_into` does."""
     _require_channels(task, channels)
     network = build(model, replace(task, channels=channels))
-    load_into(network, weights, model, task, channels)
-    return network
+    return network, load_into(network, weights, model, task, channels)
 
 
-def load_into(network: nn.Module, weights: Weights, model: str, task: Task, channels: int) -> bool:
+def load_into(network: nn.Module, weights: Weights, model: str, task: Task, channels: int) -> OtherClasses | None:
     """Load weights into the network `model` with its `channels`, their last layer brought to the task's classes.
 
-    Returns whether classes were matched by name (else they are taken in the order they have). Raises ArtifactError
-    where the weights are another network's, DataError where the classes cannot be matched.
+    Returns what that layer knew besides, if anything. Classes are matched by name, or where the weights have no names
+    taken in the order they have. Raises ArtifactError where the weights are another network's, DataError where the
+    classes cannot be matched.
     """
     expected = network.state_dict()
     state = renamed(without_prefix(weights.state, expected), expected)
@@ -160,14 +182,19 @@ def load_into(network: nn.Module, weights: Weights, model: str, task: Task, chan
     with torch.no_grad():
         last = last_linear(network, torch.zeros(1, channels, task.height_px, task.width_px))
     network.train()
-    rows = None
+    others = None
     if last is not None and f"{last[0]}.weight" in state:
         keys = [key for key in (f"{last[0]}.weight", f"{last[0]}.bias") if key in state]
-        rows = _rows(weights, len(state[keys[0]]), task)
-        state |= {key: state[key][rows] for key in keys if rows is not None}
+        num_known = len(state[keys[0]])
+        rows = _rows(weights, num_known, task)
+        if rows is not None:
+            surplus = sorted(set(range(num_known)) - set(rows))
+            if surplus:
+                others = OtherClasses(last[0], *(state[key][surplus] for key in keys), *([None] * (2 - len(keys))))
+            state |= {key: state[key][rows] for key in keys}
     _require_fitting(state, expected, model)
     network.load_state_dict({key: state[key] for key in expected if key in state}, strict=False)
-    return rows is not None
+    return others
 
 
 def library_normalization(model: str) -> Normalization | None:

@@ -207,6 +207,10 @@ class TrainedPool:
         """All members' networks, opened together when first asked for."""
         return self._all.models
 
+    def all_classes(self) -> nn.Module:
+        """The strongest member."""
+        return self._strongest.all_classes()
+
     def features(self, images: Tensor) -> Tensor:
         """Input (b, d) of the strongest member's last linear layer for normalised images (b, c, h, w)."""
         return self._strongest.features(images)

@@ -2,6 +2,8 @@
 
     squeeze/teacher.safetensors       the teacher proper: its state, BatchNorm statistics with it
     squeeze/teacher-01.safetensors    the first of the others, and so on
+    squeeze/other-classes.safetensors rows of the teacher proper's last layer for classes that the source has not:
+                                      weight (m, d), bias (m,); metadata: layer, the path of that layer
 
 Metadata of each: `model`, `task` (class names, normalisation), `validation_accuracy` (percent, or null without
 validation images), `weights` (null where it was trained here), and `renormalization` {mean, std} where the network
@@ -22,14 +24,15 @@ from torch import Tensor, nn
 
 from attar.errors import ArtifactError, ConfigError
 from attar.models.factory import penultimate
-from attar.models.weights import assemble
-from attar.runtime.checkpoint import read_note, read_tensors
+from attar.models.weights import OtherClasses, assemble
+from attar.runtime.checkpoint import read_note, read_tensors, write_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.files import write_bytes
 from attar.squeeze.resizing import resize
 from attar.task import Normalization, Task
 
 TEACHER = "teacher.safetensors"
+OTHER_CLASSES = "other-classes.safetensors"
 
 
 def file_name(k: int) -> str:
@@ -42,6 +45,21 @@ def teacher_paths(folder: Path) -> list[Path]:
     if not (folder / TEACHER).is_file():
         raise ArtifactError(f"{folder / TEACHER} is missing", fix="run the command that makes it again")
     return [folder / TEACHER, *sorted(folder.glob("teacher-[0-9]*.safetensors"))]
+
+
+def write_other_classes(path: Path, others: OtherClasses) -> None:
+    """Store what a network knows besides the classes of the task."""
+    tensors = {"weight": others.weight} | ({} if others.bias is None else {"bias": others.bias})
+    write_tensors(path, tensors, {"layer": others.layer})
+
+
+def read_other_classes(folder: Path) -> OtherClasses | None:
+    """What the teacher proper of a folder knows besides the classes of the task; None: nothing."""
+    path = folder / OTHER_CLASSES
+    if not path.exists():
+        return None
+    tensors, note = read_tensors(path)
+    return OtherClasses(note["layer"], tensors["weight"], tensors.get("bias"))
 
 
 def chosen(paths: Sequence[Path], members: Literal["strongest"] | Sequence[int]) -> list[Path]:
@@ -82,6 +100,15 @@ class TrainedTeacher:
     def model(self) -> nn.Module:
         """The teacher proper."""
         return self.models[0]
+
+    def all_classes(self) -> nn.Module:
+        """The teacher proper with every class that it knows, those of the task first: logits (b, classes + others)."""
+        others = read_other_classes(self.paths[0].parent)
+        if others is None:
+            return self.model
+        opened = open_network(self.paths[0], self._task)
+        others.added_to(opened.network)
+        return opened.whole.to(self._device)
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ from attar.squeeze.class_order import require_class_order, weak
 from attar.squeeze.knowledge import Knowledge, Members
 from attar.squeeze.normalizing import Found, find_normalization, of_source
 from attar.squeeze.rehearsal import Estimate, Rehearsal
-from attar.squeeze.teacher_files import TrainedTeacher, file_name
+from attar.squeeze.teacher_files import OTHER_CLASSES, TrainedTeacher, file_name, write_other_classes
 from attar.task import Normalization, Task
 from attar.training.loop import TrainSettings, fit
 from attar.training.section import TrainSection
@@ -133,11 +133,11 @@ def make_teacher(
         if (folder / names[k]).exists():
             continue
         if k == 0 and settings.weights:
-            making.adopt(names[k], models[k])
+            making.adopt(names[k], models[k], others=folder / OTHER_CLASSES)
         else:
             making.train(names[k], models[k], k)
     engine.barrier(folder / name for name in names)
-    return names
+    return [*names, *([OTHER_CLASSES] if (folder / OTHER_CLASSES).exists() else ())]
 
 
 class TeacherKnowledge(Knowledge[TeacherSettings, TrainedTeacher]):
@@ -277,13 +277,16 @@ class Making:
         """Where the training of this file is resumed from."""
         return self.folder / f"checkpoint-{name}"
 
-    def adopt(self, name: str, model_name: str) -> None:
-        """Take weights from elsewhere, check the order of their classes, and store them."""
+    def adopt(self, name: str, model_name: str, *, others: Path | None = None) -> None:
+        """Take weights from elsewhere, check the order of their classes, and store them.
+
+        What they know besides the source's classes is stored in the file `others`, where one is given.
+        """
         task = self.task
         assert self.settings.weights is not None
         weights = read_weights(str(self.settings.weights), model_name, task)
         channels = num_channels(weights, model_name, task)
-        network = load_weights(weights, model_name, task, channels)
+        network, besides = load_weights(weights, model_name, task, channels)
         found = self._normalization(weights, network, model_name, channels)
         self.events.emit("squeeze", "normalization", **_item(name, model_name).fields(), **found.note())
         if sentence := found.sentence():
@@ -295,6 +298,8 @@ class Making:
         note: dict[str, Any] = {"weights": weights.origin, "normalization": found.note()}
         if not own:
             note["renormalization"] = {"mean": found.normalization.mean, "std": found.normalization.std}
+        if others and besides:  # before the network, whose file says that all is done
+            write_other_classes(others, besides)
         self.store(name, model_name, network, self._right(predicted), note)
 
     def _normalization(self, weights: Weights, network: nn.Module, model_name: str, channels: int) -> Found:
