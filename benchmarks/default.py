@@ -39,6 +39,7 @@ class Case:
 CASES = {
     "digits": Case("digits", {}),
     "cifar10": Case("cifar10", {"source.train_per_class": 500}),
+    "cifar10-whole": Case("cifar10", {}),
     "imagenette": Case("imagenette", {"source.resolution": 64}),
     "tiny-imagenet": Case("tiny-imagenet-32", {"source.train_per_class": 100}),
 }
