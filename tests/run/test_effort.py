@@ -223,8 +223,6 @@ def test_a_run_of_another_seed_goes_on_with_the_images_that_it_began_with(
 def test_a_run_goes_on_by_what_was_cut(rehearsed: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8), torch.arange(40) % 2
     given = {"run": {"source": attar.open((images, labels), name="two").name, "ipc": 1}}
-    wide = preparing.prepare(given, asked=wanted(time="30m"), out=tmp_path)
-    assert wide.settings.plain()["squeeze"]["model"].endswith("-w128")  # an hour is not far from it
     first = preparing.prepare(given, asked=wanted(time="15m"), out=tmp_path)
     assert first.expected is not None
     assert "settings of tesla-cifar10-ipc1-cpu" in " ".join(first.why)
@@ -255,6 +253,28 @@ def test_a_narrow_run_goes_on_where_squeeze_has_no_network(
     assert [str(change.path) for change in begun.changes(again.settings.plain())] == [
         one.partition("=")[0] for one in assigned
     ]
+
+
+@pytest.mark.parametrize(
+    ("time", "asked"),
+    [("30m", ["narrow"]), ("90m", ["narrow", "wide"])],
+)
+def test_a_wide_network_is_rehearsed_only_where_a_narrow_one_fits_uncut(
+    time: str, asked: list[str], rehearsed: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One iteration with a wide network may take longer than the time that all may take."""
+    seen = list[str]()
+
+    def plan(settings: Any, *_: Any, **__: Any) -> Plan:
+        seen.append("narrow" if str(settings.plain()["squeeze"]["model"]).endswith(f"-w{effort.NARROW}") else "wide")
+        return rehearsed
+
+    monkeypatch.setattr(effort, "plan", plan)
+    images, labels = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8), torch.arange(40) % 2
+    given = {"run": {"source": attar.open((images, labels), name="two").name, "method": "tesla", "ipc": 1}}
+    found = preparing.prepare(given, asked=wanted(time=time), fresh=True).settings
+    assert seen == asked
+    assert found.plain()["squeeze"]["model"].endswith("-w32" if asked == ["narrow"] else "-w128")
 
 
 def test_the_cost_is_said_by_stage(rehearsed: Plan) -> None:

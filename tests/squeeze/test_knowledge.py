@@ -257,3 +257,21 @@ def test_no_kind_is_known_outside_its_room() -> None:
                 needs = any(isinstance(part, ast.Call) and ast.unparse(part.func).endswith("needs") for part in parts)
                 assert not literals & own, (path, ast.unparse(node))
                 assert not (literals and ("knowledge" in asked or needs)), (path, ast.unparse(node))
+
+
+@pytest.mark.parametrize(
+    ("brief", "each_s", "calls"), [(True, 20.0, [1]), (True, 1.0, [1, 1]), (False, 5.0, [1, 1, 3])]
+)
+def test_units_that_take_long_are_measured_over_few(
+    brief: bool, each_s: float, calls: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, now_s = list[int](), [0.0]
+
+    def work(num: int) -> None:
+        done.append(num)
+        now_s[0] += each_s * num
+
+    monkeypatch.setattr("attar.squeeze.rehearsal.time.perf_counter", lambda: now_s[0])
+    source = attar.open("digits", quiet=True)
+    assert Rehearsal(source, Engine("cpu"), Path(), brief).unit_s(work) == pytest.approx(each_s)
+    assert done == calls

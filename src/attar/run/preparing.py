@@ -96,13 +96,18 @@ def prepare(
     ready = Prepared(settings, opened, tuple(why))
     fitting = _Fitting(aim, sections, assignments, out, fresh, until, quiet)
     keeps = chosen is not None and (recipe != "auto" or bool(chosen.notes.get("quick")))
-    if keeps or not aim.narrow:
-        made, misfit = fitting.fit(ready)
-        if keeps or not aim.may_narrow or not misfit:
-            return made
-        narrowed, still = fitting.fit(fitting.narrowed(ready))
-        return narrowed if still <= misfit else made
-    return fitting.fit(fitting.narrowed(ready))[0]
+    if aim.narrow and not keeps:
+        return fitting.fit(fitting.narrowed(ready)).prepared
+    return fitting.fit(ready).prepared if keeps or not aim.may_narrow else fitting.wide_or_narrow(ready)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A run made to fit its time; `misfit` says how badly it does, `cut` that it had to be cut."""
+
+    prepared: Prepared
+    misfit: int
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,8 +122,19 @@ class _Fitting:
     until: Until
     quiet: bool
 
-    def fit(self, ready: Prepared) -> tuple[Prepared, int]:
-        """Cut what may be cut; and how badly it fits, 0 where it does.
+    def wide_or_narrow(self, ready: Prepared) -> Prepared:
+        """As it is, or with a narrow network where that does not fit.
+
+        The narrow one is rehearsed first: an iteration with a wide network may take longer than there is time for all.
+        """
+        narrow = self.fit(self.narrowed(ready))
+        if narrow.cut:
+            return narrow.prepared
+        wide = self.fit(ready)
+        return wide.prepared if wide.misfit == 0 or wide.misfit < narrow.misfit else narrow.prepared
+
+    def fit(self, ready: Prepared) -> _Fit:
+        """Cut what may be cut; the misfit is 0 where it fits.
 
         Of a run that has begun that is how many settings differ from its own; of another it is 1 where the whole takes
         so much more than its time that a narrow network would do better.
@@ -130,7 +146,7 @@ class _Fitting:
             begun = RunFolder(folder, settings.rules)
             made = with_precision(restored(settings, begun.settings()), source.task, begun)
             why = (*ready.why, f"{self.aim.why}: as it was begun")
-            return Prepared(made, source, why), len(begun.changes(made.plain()))
+            return _Fit(Prepared(made, source, why), len(begun.changes(made.plain())))
         placed, _ = place(sections_of(settings.method), self.assignments)
         layers = (self.sections, placed)
         fixed = {f"{name}.{key}" for layer in layers for name, values in layer.items() for key in values}
@@ -138,7 +154,8 @@ class _Fitting:
             found = fitted(with_precision(settings, source.task), source, engine, self.aim.seconds, fixed, self.until)
         settings = replace(found.settings, sections={**found.settings.sections, "run": settings.run})
         why = (*ready.why, f"{self.aim.why}: {found.sentence(self.aim.seconds)}")
-        return Prepared(settings, source, why, found.plan), int(found.whole_s > WIDE * self.aim.seconds)
+        misfit = int(found.whole_s > WIDE * self.aim.seconds)
+        return _Fit(Prepared(settings, source, why, found.plan), misfit, bool(found.cuts))
 
     def narrowed(self, ready: Prepared) -> Prepared:
         """With a narrow network, by what was measured on few cores, and from no more images than it can learn from."""

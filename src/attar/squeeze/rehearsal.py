@@ -28,8 +28,9 @@ MEASURE_S, MOST = 0.5, 200
 BRIEF_S = 0.1
 """A brief rehearsal measures a unit that takes longer once."""
 FEW_BATCHES = 8
-_LONG_S = 2.0
-"""A unit that takes longer is measured over one more, not three."""
+_LONG_S, _VERY_LONG_S = 2.0, 15.0
+"""Units that take longer are measured over two more, not three, and over one. A brief rehearsal of the latter takes the
+first, though it had to begin."""
 
 
 EVERYWHERE = "done by every process"
@@ -92,11 +93,13 @@ class Rehearsal:
 
         `work(n)` does n units, at most `most` of them.
         """
-        work(1)
+        warming_s = _timed(work, 1)
+        if self.brief and warming_s > _VERY_LONG_S:
+            return warming_s
         one_s = _timed(work, 1)
         if self.brief and one_s > BRIEF_S:
             return one_s
-        fewest = 3 if one_s < _LONG_S else 1
+        fewest = 3 if one_s < _LONG_S else 2 if one_s < _VERY_LONG_S else 1
         more = min(most - 1, MOST, max(fewest, math.ceil(MEASURE_S / one_s)))
         all_s = _timed(work, 1 + more)
         return max((all_s - one_s) / more, all_s / (10 * (1 + more)))
