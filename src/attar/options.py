@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, T
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from attar.config import Config, parse_bytes, parse_duration
+from attar.config import Config, parse_duration
 from attar.errors import ConfigError
 from attar.marks import DecidedFor, Flag, Mark
 from attar.registry import handed_over
@@ -108,8 +108,21 @@ class Threads(Config):
 
     workers: Annotated[int | None, Mark.HOW, Flag(default="all")] = Field(default=None, ge=1)
     """CPU threads of each process. The last bits of a result depend on their number. One is fastest for tiny networks
-    on tiny images, and by far where the machine is busy. Where none is given, the students of an evaluation share all
-    of them out, each in a process of its own (evaluate.processes)."""
+    on tiny images, and by far where the machine is busy. Where none is given, students that judge share all of them
+    out, each in a process of its own (evaluate.processes)."""
+
+
+class AtATime(Config):
+    """How many students train at a time."""
+
+    section: ClassVar[str] = "evaluate"
+
+    processes: Annotated[int | None, Mark.HOW, Flag(default="what cores and memory bear")] = Field(
+        default=None, ge=1, le=1024
+    )
+    """Students that are trained at a time, each in a process with its own threads (see workers); none: on a processor
+    as many as its cores and the free memory bear, on a GPU one. The results are the same bytes. One where callbacks or
+    loggers follow the events, and where images are decoded as they are asked for."""
 
 
 class Peers(Config):
@@ -353,14 +366,6 @@ class Followed(Config):
         return found
 
 
-class Hosted(Config):
-    """How many work together."""
-
-    hosts: Annotated[int | None, Flag(default="one")] = Field(default=None, ge=1, le=100_000)
-    """Also say what so many processes would bring, each on a machine or a GPU like this one: seconds of every stage
-    that they share, where more of them bring nothing, and the hours of all together."""
-
-
 class Sharded(Config):
     """Which part of the work is done here, where it is shared by processes that never meet."""
 
@@ -386,52 +391,6 @@ class Sharded(Config):
         if text is not None:
             parse_duration(text)
         return text
-
-
-class Queued(Config):
-    """How jobs are queued, and what each of them has."""
-
-    shards: int = Field(default=8, ge=1, le=10_000)
-    """Tasks that share the items of a stage, each in a process of its own."""
-    cluster: Literal["slurm", "local"] = "slurm"
-    """slurm, or local: all tasks at once on this machine, to try it, which waits for them."""
-    job_time: str = "4h"
-    """How long a task may run, such as 90m or 12h; one that needs longer, or is preempted, is queued again and goes on
-    from its checkpoint."""
-    cpus: int = Field(default=1, ge=1)
-    """Processor cores of a task, which are its `workers` where those are not given."""
-    gpus: int = Field(default=0, ge=0, le=1)
-    """GPUs of a task, of which a shard uses one."""
-    memory: Annotated[str | None, Flag(default="the cluster's")] = None
-    """Main memory of a task, such as 16GB."""
-    partition: Annotated[str | None, Flag(default="the cluster's")] = None
-    """Slurm's partition."""
-    at_once: Annotated[int | None, Flag(default="all")] = Field(default=None, ge=1)
-    """Tasks that may run at one time."""
-    slurm: Annotated[Several[str], Flag("--slurm", metavar="KEY=VALUE", repeated=True)] = ()
-    """Any other option of sbatch, such as account=vision or constraint=a100."""
-
-    @field_validator("job_time")
-    @classmethod
-    def _a_time(cls, text: str) -> str:
-        parse_duration(text)
-        return text
-
-    @field_validator("memory")
-    @classmethod
-    def _a_size(cls, text: str | None) -> str | None:
-        if text is not None:
-            parse_bytes(text)
-        return text
-
-    @field_validator("slurm")
-    @classmethod
-    def _key_and_value(cls, options: tuple[str, ...]) -> tuple[str, ...]:
-        for option in options:
-            key, equals, value = option.partition("=")
-            if not key.strip() or not equals or not value.strip():
-                raise ValueError(f"{option!r} is not KEY=VALUE, such as account=vision")
-        return options
 
 
 class Quiet(Config):
@@ -487,7 +446,7 @@ def section_of(kind: type[Config], field: str) -> str | None:
 
 def arranged(*kinds: type[Config]) -> dict[str, FieldInfo]:
     """Fields of some classes in the order of signatures and help: those that most commands have come last."""
-    common: tuple[type[Config], ...] = (Assigned, Reading, Seeded, _Accelerated, Threads, Quiet)
+    common: tuple[type[Config], ...] = (Assigned, Reading, Seeded, _Accelerated, AtATime, Threads, Quiet)
     places = {name: i + 1 for i, group in enumerate(common) for name in group.model_fields}
     fields = {name: info for kind in kinds for name, info in kind.model_fields.items()}
     return dict(sorted(fields.items(), key=lambda field: places.get(field[0], 0)))

@@ -1,4 +1,6 @@
 import json
+import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from attar.data.loading import Content, MemorySplit, RealSet, TensorSet
 from attar.errors import ConfigError, DataError
 from attar.evaluation import trials
 from attar.evaluation.continual import ContinualSettings, SeenClasses, continual, part_of, seen_classes
+from attar.evaluation.side_by_side import Open, SideBySide, Trainings, train
 from attar.results.records import Record
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events, read_events
@@ -106,6 +109,34 @@ def test_records_of_every_step_and_subject(soft: bool, tmp_path: Path) -> None:
     before = (tmp_path / "continual.json").read_bytes()
     assert run(tmp_path, soft) == records
     assert (tmp_path / "continual.json").read_bytes() == before
+
+
+def test_the_result_is_the_same_bytes_for_any_number_of_processes(tmp_path: Path) -> None:
+    for processes in (1, 2):
+        run(tmp_path / str(processes), processes=processes)
+    assert (tmp_path / "1/continual.json").read_bytes() == (tmp_path / "2/continual.json").read_bytes()
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_what_a_helper_is_handed_trains_the_same_students(
+    soft: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed = list[bytes]()
+
+    def share(students: Trainings, again: Open, *rest: Any, **more: Any) -> SideBySide:
+        handed.append(pickle.dumps(again))
+        return train(students, again, *rest, **more)
+
+    monkeypatch.setattr("attar.evaluation.continual.train", share)
+    run(tmp_path, soft)
+    files = sorted((tmp_path / "evaluation").iterdir())
+    before = [path.read_bytes() for path in files]
+    shutil.rmtree(tmp_path / "evaluation")
+    students = pickle.loads(handed[0])(Engine("cpu"), Events(quiet=True))
+    for number in reversed(range(len(files))):
+        students.reached(number)
+    assert sorted(students.files) == files
+    assert [path.read_bytes() for path in files] == before
 
 
 def test_without_the_baseline(tmp_path: Path) -> None:

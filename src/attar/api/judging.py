@@ -96,7 +96,7 @@ def continual(asked: ContinualOptions) -> tuple[Record, ...]:
     training = judged.sections["train"]
     assert isinstance(training, TrainSettings)
     model = asked.model if asked.model != "auto" else (judged.made_with("evaluate").get("models") or ["auto"])[0]
-    arriving = {**given(asked).get("continual", {}), "model": judged.network(model)}
+    arriving = {**given(asked).get("continual", {}), "model": judged.network(model), "processes": asked.processes}
     settled = build({"continual": ContinualSettings}, {"continual": arriving})["continual"]
     assert isinstance(settled, ContinualSettings)
     following = tracked(asked.loggers, judged.folder, judged.folder.name, dump(training), asked.callbacks)

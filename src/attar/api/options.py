@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from attar.config import Config
+from attar.config import Config, parse_bytes, parse_duration
 from attar.marks import Flag
 from attar.options import (
     Arriving,
     Assigned,
+    AtATime,
     Budget,
     Compared,
     Effort,
     Followed,
     Following,
     GivenTeacher,
-    Hosted,
     Judging,
     LabelNoise,
     Machine,
@@ -29,7 +29,6 @@ from attar.options import (
     Network,
     PathLike,
     PoolKind,
-    Queued,
     Quiet,
     Reading,
     Redo,
@@ -58,6 +57,14 @@ class MadeOptions(
     or a YAML file. What it sets is the default of the other options."""
 
 
+class Hosted(Config):
+    """How many work together."""
+
+    hosts: Annotated[int | None, Flag(default="one")] = Field(default=None, ge=1, le=100_000)
+    """Also say what so many processes would bring, each on a machine or a GPU like this one: seconds of every stage
+    that they share, where more of them bring nothing, and the hours of all together."""
+
+
 class PlanOptions(Hosted, MadeOptions):
     """What a run is made of, and how many would work on it."""
 
@@ -79,6 +86,52 @@ class DistillOptions(Sharded, RunOptions):
     """Start over: delete what an earlier run left in the folder."""
     redo: Redo | None = None
     """Redo this stage and those after it, with new settings if given, and keep what the earlier stages made."""
+
+
+class Queued(Config):
+    """How jobs are queued, and what each of them has."""
+
+    shards: int = Field(default=8, ge=1, le=10_000)
+    """Tasks that share the items of a stage, each in a process of its own."""
+    cluster: Literal["slurm", "local"] = "slurm"
+    """slurm, or local: all tasks at once on this machine, to try it, which waits for them."""
+    job_time: str = "4h"
+    """How long a task may run, such as 90m or 12h; one that needs longer, or is preempted, is queued again and goes on
+    from its checkpoint."""
+    cpus: int = Field(default=1, ge=1)
+    """Processor cores of a task, which are its `workers` where those are not given."""
+    gpus: int = Field(default=0, ge=0, le=1)
+    """GPUs of a task, of which a shard uses one."""
+    memory: Annotated[str | None, Flag(default="the cluster's")] = None
+    """Main memory of a task, such as 16GB."""
+    partition: Annotated[str | None, Flag(default="the cluster's")] = None
+    """Slurm's partition."""
+    at_once: Annotated[int | None, Flag(default="all")] = Field(default=None, ge=1)
+    """Tasks that may run at one time."""
+    slurm: Annotated[Several[str], Flag("--slurm", metavar="KEY=VALUE", repeated=True)] = ()
+    """Any other option of sbatch, such as account=vision or constraint=a100."""
+
+    @field_validator("job_time")
+    @classmethod
+    def _a_time(cls, text: str) -> str:
+        parse_duration(text)
+        return text
+
+    @field_validator("memory")
+    @classmethod
+    def _a_size(cls, text: str | None) -> str | None:
+        if text is not None:
+            parse_bytes(text)
+        return text
+
+    @field_validator("slurm")
+    @classmethod
+    def _key_and_value(cls, options: tuple[str, ...]) -> tuple[str, ...]:
+        for option in options:
+            key, equals, value = option.partition("=")
+            if not key.strip() or not equals or not value.strip():
+                raise ValueError(f"{option!r} is not KEY=VALUE, such as account=vision")
+        return options
 
 
 class SubmitOptions(Queued, RunOptions):
@@ -134,7 +187,7 @@ class JudgedOptions(Quiet, Machine, Reading, Seeded, Assigned):
     """Folder to write to: records, and report.html."""
 
 
-class EvaluateOptions(Followed, JudgedOptions, Judging):
+class EvaluateOptions(Followed, JudgedOptions, AtATime, Judging):
     """What is judged, and what it is compared with."""
 
     out: Annotated[PathLike | None, Flag(default=HOME)] = None
@@ -142,7 +195,7 @@ class EvaluateOptions(Followed, JudgedOptions, Judging):
     dataset's card has the new numbers too, unless another folder than that of its run is given."""
 
 
-class ContinualOptions(Followed, JudgedOptions, Arriving):
+class ContinualOptions(Followed, JudgedOptions, AtATime, Arriving):
     """What is judged, and how its classes arrive."""
 
     out: Annotated[PathLike | None, Flag(default=HOME)] = None

@@ -1,7 +1,8 @@
 """Continual learning: classes arrive step by step, and the distilled images are the memory of those that went.
 
 At each step a network for the classes seen so far is trained from scratch on all their distilled images and tested
-on their real test images (Yin et al. 2023, SRe2L); the same with as many random real images.
+on their real test images (Yin et al. 2023, SRe2L); the same with as many random real images. Processes share the
+networks of all steps (`side_by_side.py`).
 
     evaluation/       finished trials
     continual.json    records, one for each step and subject, the orders of the classes, and hardware
@@ -9,8 +10,9 @@ on their real test images (Yin et al. 2023, SRe2L); the same with as many random
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 
@@ -23,17 +25,19 @@ from attar.augment.views import Views
 from attar.config import dump
 from attar.data.loading import RealSet, TrainingSet
 from attar.errors import ConfigError, DataError
+from attar.evaluation.side_by_side import Handed, Open, train
 from attar.evaluation.students import TRIALS, judging_set
 from attar.evaluation.subjects import Subjects
 from attar.evaluation.trials import Source, Subject, Trials, judge_name
 from attar.items import Item
 from attar.models.factory import build
-from attar.options import Arriving
+from attar.options import Arriving, AtATime
 from attar.results.records import ACCURACY, Arrival, Labels, Record, Split
 from attar.runtime.engine import Engine, hardware
 from attar.runtime.events import Events
 from attar.runtime.files import write_json
 from attar.runtime.seeding import generator
+from attar.runtime.team import Team
 from attar.task import Normalization, Task
 from attar.training.loop import TrainSettings
 from attar.training.soft import Teacher
@@ -42,35 +46,116 @@ RESULT = "continual.json"
 STAGE = "continual"
 
 
-class ContinualSettings(Arriving):
+class ContinualSettings(AtATime, Arriving):
     """How classes arrive."""
 
     split: Split = "test"
     """Real images that judge."""
 
 
+_Student = tuple[int, Subject, int]
+"""A training: the step, from 0; what it is trained on, of which a part has arrived then; seed."""
+
+
 @dataclass(frozen=True)
-class _Setting:
-    """What all trainings share."""
+class _Students:
+    """All trainings, and what they share."""
 
     task: Task
     judge: RealSet
+    judged_by: str
     settings: ContinualSettings
     teacher: Teacher | None
     source: Source
     engine: Engine
     events: Events
     folder: Path
+    subjects: Sequence[Subject]
+    seeds: range
 
-    def measure(self, step: int, subject: Subject, seed: int) -> float:
-        """Accuracy in percent after `step` (from 0) of the order that the seed draws; at once where it is known."""
-        seen = seen_classes(self.task.num_classes, self.settings.steps, step, seed)
-        trials = Trials(_task_of(self.task, seen), self.source, self.engine, self.events, self.folder / TRIALS, STAGE)
-        part = part_of(subject, seen, self.task, self.teacher)
+    @cached_property
+    def all(self) -> list[_Student]:
+        """All of them, in the order in which one process trains them."""
+        return list(product(range(self.settings.steps), self.subjects, self.seeds))
+
+    @property
+    def files(self) -> list[Path]:
+        """What each leaves, in that order."""
+        return [self._trials(step, seed).path(*self._trial(step, what, seed)) for step, what, seed in self.all]
+
+    @property
+    def costs(self) -> list[int]:
+        """Images that each sees, in that order."""
+        parts = [self.part(*student) for student in self.all]
+        return [part.settings.epochs * part.num_images for part in parts]
+
+    def reached(self, number: int, team: Team | None = None) -> float:
+        """Accuracy in percent of one of them, at once where it is known."""
+        return self.accuracy(*self.all[number], team)
+
+    def most_processes(self, number: int) -> int:
+        """How many processes may share one of them, so that it is that of one to rounding."""
+        step, subject, seed = self.all[number]
+        return self._trials(step, seed).most_processes(self.settings.model, self.part(step, subject, seed))
+
+    def accuracy(self, step: int, subject: Subject, seed: int, team: Team | None = None) -> float:
+        """Accuracy in percent after `step` of the order that the seed draws, at once where it is known."""
         item = subject.student(self.settings.model, seed, step + 1)
-        judge = SeenClasses(self.judge, seen)
-        judged_by = judge_name(self.source, self.settings.split)
-        return trials.accuracy(self.settings.model, part, seed, judge, judged_by, item)
+        return self._trials(step, seed).accuracy(*self._trial(step, subject, seed), item, team)
+
+    def part(self, step: int, subject: Subject, seed: int) -> Subject:
+        """What of a subject is there after `step`."""
+        return part_of(subject, self.seen(step, seed), self.task, self.teacher)
+
+    def seen(self, step: int, seed: int) -> Tensor:
+        """Classes that have arrived after `step` of the order that the seed draws; see `seen_classes`."""
+        return seen_classes(self.task.num_classes, self.settings.steps, step, seed)
+
+    def _trials(self, step: int, seed: int) -> Trials:
+        task = _task_of(self.task, self.seen(step, seed))
+        return Trials(task, self.source, self.engine, self.events, self.folder / TRIALS, STAGE)
+
+    def _trial(self, step: int, subject: Subject, seed: int) -> tuple[str, Subject, int, TrainingSet, str]:
+        """A training as `Trials` is told of it."""
+        judge = SeenClasses(self.judge, self.seen(step, seed))
+        return self.settings.model, self.part(step, subject, seed), seed, judge, self.judged_by
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """All that the students follow from; see `evaluate`."""
+
+    distilled: Distilled
+    source: Source
+    settings: ContinualSettings
+    training: TrainSettings
+    seed: int
+    folder: Path
+    teacher: Teacher | None
+
+    def students(self, engine: Engine, events: Events) -> _Students:
+        """Make all that is trained on; raises what `continual` raises for what does not fit."""
+        distilled, source, settings = self.distilled, self.source, self.settings
+        build(settings.model, distilled.task)
+        subjects = _subjects(self, engine, events)
+        return _Students(
+            distilled.task,
+            judging_set(distilled, source, settings.split),
+            judge_name(source, settings.split),
+            settings,
+            self.teacher,
+            source,
+            engine,
+            events,
+            self.folder,
+            subjects,
+            range(self.seed, self.seed + settings.seeds),
+        )
+
+    @property
+    def again(self) -> Open:
+        """Opens the same students in another process."""
+        return replace(self, source=Handed.of(self.source, self.settings.split)).students
 
 
 def continual(
@@ -92,23 +177,14 @@ def continual(
     """
     source.task.require_same(distilled.task, "the source", "the distilled dataset")
     _require_steps(settings, distilled.task)
-    build(settings.model, distilled.task)
-    subjects = _subjects(distilled, source, settings, training, engine, events, teacher)
-    judge = judging_set(distilled, source, settings.split)
-    shared = _Setting(distilled.task, judge, settings, teacher, source, engine, events, folder)
-    seeds, steps = range(seed, seed + settings.seeds), range(settings.steps)
-    _require_judges(shared, seeds)
-    mine = engine.share(list(product(steps, subjects, seeds)))
-    with events.progress("continual", len(mine)) as bar:
-        for step, subject, one in mine:
-            bar.advance(accuracy=shared.measure(step, subject, one))
-    engine.barrier()  # from here on every trial is finished and only read
-    records = tuple(
-        _record(shared, step, subject, [shared.measure(step, subject, one) for one in seeds], seeds)
-        for step, subject in product(steps, subjects)
-    )
+    opening = _Opening(distilled, source, settings, training, seed, folder, teacher)
+    students = opening.students(engine, events)
+    _require_judges(students)
+    how = train(students, opening.again, engine, events, folder, stage=STAGE, processes=settings.processes)
+    # from here on every trial is finished and only read
+    records = tuple(_record(students, *of) for of in product(range(settings.steps), students.subjects))
     if engine.leads:
-        _write(shared, records, seeds)
+        _write(students, records, how.threads)
     return records
 
 
@@ -121,28 +197,21 @@ def _require_steps(settings: ContinualSettings, task: Task) -> None:
         )
 
 
-def _require_judges(shared: _Setting, seeds: Iterable[int]) -> None:
+def _require_judges(students: _Students) -> None:
     """Fail before the first training where the classes of the first step have no images to judge by."""
-    for seed in seeds:
-        seen = seen_classes(shared.task.num_classes, shared.settings.steps, 0, seed)
-        if not torch.isin(shared.judge.labels, seen).any():
-            names = ", ".join(shared.task.class_names[label] for label in seen.tolist()[:5])
+    for seed in students.seeds:
+        seen = students.seen(0, seed)
+        if not torch.isin(students.judge.labels, seen).any():
+            names = ", ".join(students.task.class_names[label] for label in seen.tolist()[:5])
             raise DataError(
-                f"no {shared.settings.split} image is of the classes that come first by seed {seed} ({names})",
+                f"no {students.settings.split} image is of the classes that come first by seed {seed} ({names})",
                 expected="images of every class to judge by",
                 fix="fewer --steps, or a source with more images to judge by",
             )
 
 
-def _subjects(
-    distilled: Distilled,
-    source: Source,
-    settings: ContinualSettings,
-    training: TrainSettings,
-    engine: Engine,
-    events: Events,
-    teacher: Teacher | None,
-) -> list[Subject]:
+def _subjects(opening: _Opening, engine: Engine, events: Events) -> list[Subject]:
+    distilled, settings, teacher = opening.distilled, opening.settings, opening.teacher
     kinds: list[Labels] = [
         "soft" if kind == "stored" and distilled.label_kind != "hard" else "hard" for kind in settings.labels
     ]
@@ -153,7 +222,7 @@ def _subjects(
             expected="a distilled dataset in the run that made it, or with its teacher",
             fix="--labels hard",
         )
-    making = Subjects(distilled, source, training, engine, events, teacher)
+    making = Subjects(distilled, opening.source, opening.training, engine, events, teacher)
     return making.distilled(kinds) + (making.real("random", kinds) if settings.baseline else [])
 
 
@@ -214,37 +283,35 @@ def part_of(subject: Subject, seen: Tensor, task: Task, teacher: Teacher | None)
     return replace(subject, make=make, num_images=num_images, size_bytes=size_bytes)
 
 
-def _record(shared: _Setting, step: int, subject: Subject, values: Sequence[float], seeds: Sequence[int]) -> Record:
-    settings, num_classes = shared.settings, shared.task.num_classes
-    seen = seen_classes(num_classes, settings.steps, step, seeds[0])
-    part = part_of(subject, seen, shared.task, shared.teacher)
+def _record(students: _Students, step: int, subject: Subject) -> Record:
+    settings, seeds = students.settings, students.seeds
+    part = students.part(step, subject, seeds[0])
     return Record.of(
         ACCURACY,
         subject.name,
         settings.model,
-        values,
+        [students.accuracy(step, subject, seed) for seed in seeds],
         seeds=seeds,
         num_images=part.num_images,
         size_bytes=part.size_bytes,
         group=subject.group,
         labels=subject.labels,
         split=settings.split,
-        arrival=Arrival(step + 1, settings.steps, len(seen)),
-        protocol={"precision": shared.engine.precision, **dump(subject.settings)},
+        arrival=Arrival(step + 1, settings.steps, len(students.seen(step, seeds[0]))),
+        protocol={"precision": students.engine.precision, **dump(subject.settings)},
     )
 
 
-def _write(shared: _Setting, records: Sequence[Record], seeds: Iterable[int]) -> None:
+def _write(students: _Students, records: Sequence[Record], threads: int) -> None:
     """Write the result and log it."""
     for record in records:
         assert record.arrival is not None
         item = Item(record.subject, "student", record.subject, group=record.group, labels=record.labels)
-        shared.events.emit(STAGE, "accuracy", **item.fields(), step=record.arrival.step, accuracy=record.mean)
-    names, num, steps = shared.task.class_names, shared.task.num_classes, shared.settings.steps
-    orders = {seed: [names[label] for label in seen_classes(num, steps, steps - 1, seed).tolist()] for seed in seeds}
+        students.events.emit(STAGE, "accuracy", **item.fields(), step=record.arrival.step, accuracy=record.mean)
+    names, last = students.task.class_names, students.settings.steps - 1
     values = {
         "records": [record.to_json() for record in records],
-        "orders": orders,
-        "hardware": hardware(shared.engine.device),
+        "orders": {seed: [names[label] for label in students.seen(last, seed).tolist()] for seed in students.seeds},
+        "hardware": {**hardware(students.engine.device), "threads": threads},
     }
-    write_json(shared.folder / RESULT, values)
+    write_json(students.folder / RESULT, values)

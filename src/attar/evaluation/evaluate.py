@@ -2,8 +2,8 @@
 
 For every network and seed, a network is trained from scratch on the distilled images and, with the same schedule
 and augmentation, on what they are compared with; each is tested on real images after the last epoch. Where it is asked
-for, the best over the run stands beside that, as a record of its own. Processes share the students (`students.py`);
-where there are fewer students than processes, several train one together.
+for, the best over the run stands beside that, as a record of its own. Processes share the students
+(`side_by_side.py`); where there are fewer students than processes, several train one together.
 
     evaluation/        finished trials
     evaluation.json    records, verdict, scores, what was judged, hardware
@@ -26,7 +26,8 @@ from attar.data.loading import EVERY_BYTE, few
 from attar.evaluation.best_over_run import best_epochs, best_state
 from attar.evaluation.following import followed
 from attar.evaluation.settings import EvaluateSettings
-from attar.evaluation.students import Opening, train
+from attar.evaluation.side_by_side import train
+from attar.evaluation.students import Opening
 from attar.evaluation.trials import Source, Subject
 from attar.methods import METHODS
 from attar.methods import method as method_named
@@ -92,11 +93,12 @@ def evaluate(
     """
     source.task.require_same(distilled.task, "the source", "the distilled dataset")
     settings = settings.complete()
-    opening = Opening(distilled, source, settings, training, seed, engine, folder, teacher)
-    students = opening.students(events)
+    opening = Opening(distilled, source, settings, training, seed, folder, teacher)
+    students = opening.students(engine, events)
     if (by := source.content(settings.split).by) != EVERY_BYTE:
         events.say(f"the {settings.split} images are told from others by {by}")
-    how = train(students, opening, events)  # from here on all are only read
+    how = train(students, opening.again, engine, events, folder, stage="evaluate", processes=settings.processes)
+    # from here on all are only read
     trials, judge, judged_by = students.trials, students.judge, students.judged_by
     subjects, states, seeds = students.subjects, students.states, students.seeds
 

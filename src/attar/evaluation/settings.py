@@ -7,11 +7,11 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from attar.marks import Mark
-from attar.options import Judging, LabelKind
+from attar.options import AtATime, Judging, LabelKind
 from attar.results.records import Split
 
 
-class EvaluateSettings(Judging):
+class EvaluateSettings(AtATime, Judging):
     """How the distilled set is judged."""
 
     full_epochs: int = Field(default=50, ge=1)
@@ -35,10 +35,6 @@ class EvaluateSettings(Judging):
     """Enlarge the test images so that their shorter side has this many pixels, and crop the centre at the size that
     networks take; none: as they are. Published along with crops in training: 256 at 224 px, and 72 at 64 px by RDED."""
 
-    processes: Annotated[int | None, Mark.HOW] = Field(default=None, ge=1, le=1024)
-    """Students that are trained at a time, each in a process with its own threads (see workers); none: on a processor
-    as many as its cores and the free memory bear, on a GPU one. The results are the same bytes. One where callbacks or
-    loggers follow the events, and where images are decoded as they are asked for."""
     curve_points: Annotated[int, Mark.HOW] = Field(default=12, ge=0)
     """How often each student is tested on a few validation images during training, for the curves in the report;
     nothing is chosen by them. 0: never."""

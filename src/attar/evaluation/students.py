@@ -1,13 +1,10 @@
-"""The trainings of an evaluation: what is trained on, which images judge, and who trains which student.
-
-Of a single process, others of this machine take students too where cores have nothing to do; see `runtime.together`.
-"""
+"""The trainings of an evaluation: what is trained on, and which images judge; `side_by_side` has who trains which."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 
@@ -15,20 +12,18 @@ import torch
 
 from attar.artifacts.distilled import Distilled
 from attar.data.centred import CentredSplit
-from attar.data.loading import Content, RealSet, kept
-from attar.data.loading import Split as Images
+from attar.data.loading import RealSet, kept
 from attar.errors import ConfigError, DataError
 from attar.evaluation.best_over_run import states_of
 from attar.evaluation.settings import EvaluateSettings
+from attar.evaluation.side_by_side import Handed, Open
 from attar.evaluation.subjects import Subjects
 from attar.evaluation.trials import Source, Subject, Trials, Watch, distilled_subject, judge_name
 from attar.models.factory import build
 from attar.results.records import Labels, Split
-from attar.runtime.engine import Engine, computing_with
-from attar.runtime.events import Events, is_followed
-from attar.runtime.machine import available_cores
-from attar.runtime.team import Team, share_out
-from attar.runtime.together import Job, make_all
+from attar.runtime.engine import Engine
+from attar.runtime.events import Events
+from attar.runtime.team import Team
 from attar.task import Task
 from attar.training.loop import TrainSettings
 from attar.training.soft import Teacher
@@ -83,76 +78,13 @@ class Students:
         item = subject.student(model, seed)
         return self.trials.accuracy(model, subject, seed, self.judge, self.judged_by, item, team)
 
-    def train(self, number: int) -> None:
-        """Train one of them."""
-        self.accuracy(*self.all[number])
+    def reached(self, number: int, team: Team | None = None) -> float:
+        """Accuracy of one of them; see `accuracy`."""
+        return self.accuracy(*self.all[number], team)
 
-
-@dataclass(frozen=True)
-class SideBySide:
-    """How many students train at a time, each in a process of so many threads."""
-
-    processes: int
-    threads: int
-
-    def seconds(self, each_s: Iterable[float]) -> float:
-        """About how long these take, the longest first."""
-        ends_s = [0.0] * self.processes
-        for one_s in sorted(each_s, reverse=True):
-            ends_s[ends_s.index(min(ends_s))] += one_s
-        return max(ends_s)
-
-
-def side_by_side(costs: Sequence[float], engine: Engine, asked: int | None) -> SideBySide:
-    """How students of these costs, in any unit, share this machine's cores, however many of them are finished.
-
-    The number of threads moves the last bits of a result, so it does not depend on the number of processes, which is
-    `asked` or as many as the cores bear. It is what was asked for or, where all cores may be used, the part of each of
-    the students that are at least half as long as the longest.
-    """
-    threads = torch.get_num_threads()
-    if engine.processes.num > 1:
-        return SideBySide(1, threads)
-    on_cpu = engine.device.type == "cpu"
-    if on_cpu and engine.threads is None:
-        threads = max(1, threads // sum(2 * cost >= max(costs) for cost in costs))
-    bearable = max(1, available_cores() // threads) if on_cpu else 1
-    # callbacks are of this process, and would not hear of others' events
-    return SideBySide(1 if is_followed() else min(asked or bearable, len(costs)), threads)
-
-
-def train(students: Students, opening: Opening, events: Events) -> SideBySide:
-    """Train all that are not finished, shared with all processes; returns how.
-
-    `opening` is what processes that help begin with.
-    """
-    engine = opening.engine
-    how = side_by_side(students.costs, engine, opening.settings.processes)
-    with computing_with(how.threads):
-        if engine.processes.num > 1 or engine.processes.apart:
-            _train_share(students, engine, events)
-        else:
-            job = Job(students.files, opening.folder, opening.handed(events.path), how.threads)
-            with events.progress("evaluate", len(students.all)) as bar:
-
-                def made(number: int) -> None:
-                    bar.advance(accuracy=students.accuracy(*students.all[number]))
-
-                make_all(job, students.train, made, how.processes - 1, events.say)
-    engine.barrier(students.files)
-    return how
-
-
-def _train_share(students: Students, engine: Engine, events: Events) -> None:
-    """Train this process's part, alone or with others where there are fewer students than processes."""
-
-    def most(student: Student) -> int:
-        return students.trials.most_processes(*student[:2])
-
-    mine = share_out(students.all, engine.processes, most, engine.device)
-    with events.progress("evaluate", len(mine)) as bar:
-        for student, members in mine:
-            bar.advance(accuracy=students.accuracy(*student, members))
+    def most_processes(self, number: int) -> int:
+        """How many processes may share one of them, so that it is that of one to rounding."""
+        return self.trials.most_processes(*self.all[number][:2])
 
 
 @dataclass(frozen=True)
@@ -164,60 +96,30 @@ class Opening:
     settings: EvaluateSettings
     training: TrainSettings
     seed: int
-    engine: Engine
     folder: Path
     teacher: Teacher | None
 
-    def students(self, events: Events) -> Students:
+    def students(self, engine: Engine, events: Events) -> Students:
         """Make all that is trained on; raises what `evaluate` raises for what does not fit."""
         distilled, source, settings = self.distilled, self.source, self.settings
         watch = _watch(distilled, source, settings)
-        subjects = _subjects(self, events)
+        subjects = _subjects(self, engine, events)
         for model in settings.models:
             build(model, distilled.task)  # a name or size that does not fit is told now, not between two trainings
         return Students(
-            Trials(distilled.task, source, self.engine, events, self.folder / TRIALS, watch=watch),
+            Trials(distilled.task, source, engine, events, self.folder / TRIALS, watch=watch),
             judging_set(distilled, source, settings.split, settings.test_resize_px),
             judge_name(source, settings.split, settings.test_resize_px),
             tuple(settings.models),
             tuple(subjects),
-            _states(self, subjects[0], events),
+            _states(self, subjects[0], engine, events),
             range(self.seed, self.seed + settings.seeds),
         )
 
-    def handed(self, log: Path | None) -> Callable[[], Callable[[int], None]]:
-        """Gives another process, with as many threads, what trains a student; can be pickled where the images can."""
-        handed = replace(self, source=Handed.of(self.source, self.settings.split))
-        return partial(_opened, handed, torch.get_num_threads(), log)
-
-
-@dataclass(frozen=True)
-class Handed:
-    """The parts of a source that students need, without what reads it; see `Source`."""
-
-    task: Task
-    train: Images
-    validation: Images
-    test: Images
-    fingerprint: str
-    judges: Content
-
-    @classmethod
-    def of(cls, source: Source, split: Split) -> Handed:
-        """Those of an evaluation by the images of `split`; no others of the test split are decoded."""
-        test = source.test if split == "test" else source.validation
-        return cls(source.task, source.train, source.validation, test, source.fingerprint, source.content(split))
-
-    def content(self, split: Split) -> Content:
-        """What tells the images that judge from others."""
-        return self.judges
-
-
-def _opened(opening: Opening, threads: int, log: Path | None) -> Callable[[int], None]:
-    torch.set_num_threads(threads)
-    handed = opening.engine
-    engine = Engine(str(handed.device), handed.precision, threads=handed.threads)  # it tunes its process, which is new
-    return replace(opening, engine=engine).students(Events(log, quiet=True)).train
+    @property
+    def again(self) -> Open:
+        """Opens the same students in another process."""
+        return replace(self, source=Handed.of(self.source, self.settings.split)).students
 
 
 def judging_set(distilled: Distilled, source: Source, split: Split, resize_px: int | None = None) -> RealSet:
@@ -261,13 +163,13 @@ def _watch(distilled: Distilled, source: Source, settings: EvaluateSettings) -> 
     return Watch(kept(real, by_class[places].sort().values), "validation", settings.curve_points)
 
 
-def _subjects(opening: Opening, events: Events) -> list[Subject]:
+def _subjects(opening: Opening, engine: Engine, events: Events) -> list[Subject]:
     distilled, settings, training = opening.distilled, opening.settings, opening.training
     small = at_learnt_rate(distilled, training, events) if settings.use_learned_rate else training
     kinds: list[Labels] = [
         "soft" if kind == "stored" and distilled.label_kind != "hard" else "hard" for kind in settings.labels
     ]
-    making = Subjects(distilled, opening.source, small, opening.engine, events, opening.teacher)
+    making = Subjects(distilled, opening.source, small, engine, events, opening.teacher)
     made = making.distilled(kinds)
     for name in settings.baselines:
         if name != "full":
@@ -280,7 +182,7 @@ def _subjects(opening: Opening, events: Events) -> list[Subject]:
     return made
 
 
-def _states(opening: Opening, last: Subject, events: Events) -> dict[int, Subject]:
+def _states(opening: Opening, last: Subject, engine: Engine, events: Events) -> dict[int, Subject]:
     """The images on the way, by their step, with the labels of the `last` ones; says where there are none."""
     settings, training = opening.settings, opening.training
     if not settings.best_over_run:
@@ -294,7 +196,7 @@ def _states(opening: Opening, last: Subject, events: Events) -> dict[int, Subjec
     for step, state in states.items():
         how = at_learnt_rate(state, training, quiet) if settings.use_learned_rate else training
         name = f"distilled, step {step}"
-        made[step] = distilled_subject(state, how, last.labels, opening.engine, opening.teacher, name, step)
+        made[step] = distilled_subject(state, how, last.labels, engine, opening.teacher, name, step)
     return made
 
 

@@ -30,7 +30,8 @@ from attar.data.centred import CentredSplit
 from attar.data.loading import RealSet, SubsetSplit, TensorSet, TrainingSet, limit_indices
 from attar.data.sources import Source
 from attar.evaluation.evaluate import held_bytes
-from attar.evaluation.students import WATCHED, side_by_side
+from attar.evaluation.side_by_side import side_by_side
+from attar.evaluation.students import WATCHED
 from attar.labels.plan import LabelPlan
 from attar.methods.base import Distillate, Method, Optimised
 from attar.options import Until

@@ -32,8 +32,8 @@ from attar.runtime.files import locked_file, writing
 from attar.runtime.holding import LOCK
 from attar.text import parse_json, shortened
 
-Make = Callable[[int], None]
-"""Makes a file, by its number."""
+Make = Callable[[int], object]
+"""Makes a file, by its number; what it returns is not used."""
 
 START_S = 1.0
 """Seconds of work before helpers are started: each takes some seconds to import torch, and short work needs none."""

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 import attar
-from attar.evaluation import students
-from attar.evaluation.students import SideBySide, side_by_side
+from attar.evaluation import side_by_side as sharing
+from attar.evaluation.side_by_side import SideBySide, side_by_side
 from attar.runtime.engine import Engine, computing_with
 from attar.runtime.events import followed_by
 from attar.runtime.processes import Processes
@@ -24,7 +24,7 @@ from attar.runtime.processes import Processes
 
 @pytest.fixture
 def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(students, "available_cores", lambda: 8)
+    monkeypatch.setattr(sharing, "available_cores", lambda: 8)
 
 
 @pytest.mark.usefixtures("eight_cores")
@@ -66,14 +66,22 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def command(run: Path, *more: str) -> list[str]:
-    sets = ["train.epochs=250", "train.batch_size=10", "evaluate.models=[convnet-d2-w8]", "evaluate.full_epochs=8"]
-    words = [word for one in (*sets, *more) for word in ("--set", one)]
-    return [sys.executable, "-m", "attar", "evaluate", str(run), "--source", "digits", "--workers", "1", *words]
+JUDGEMENTS = {
+    "evaluate": ["--models", "convnet-d2-w8", "--set", "evaluate.full_epochs=8"],
+    "continual": ["--model", "convnet-d2-w8", "--steps", "3", "--seeds", "2"],
+}
+"""Commands that judge, each with six long trainings or more."""
+
+
+def command(name: str, run: Path, processes: int) -> list[str]:
+    how = ["--source", "digits", "--workers", "1", "--processes", str(processes)]
+    sets = ["--set", "train.epochs=250", "--set", "train.batch_size=10"]
+    return [sys.executable, "-m", "attar", name, str(run), *how, *sets, *JUDGEMENTS[name]]
 
 
 def finished(run: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (run / "evaluation").iterdir()}
+    """Trainings and results; the folder of trainings is there once the first has ended or left a checkpoint."""
+    return {path.name: path.read_bytes() for path in (*run.glob("evaluation/*"), *run.glob("*.json"))}
 
 
 def helper_of(process: subprocess.Popen[str]) -> int:
@@ -90,23 +98,25 @@ def helper_of(process: subprocess.Popen[str]) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", JUDGEMENTS)
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
-def test_two_processes_leave_the_bytes_of_one_whatever_happens_to_them(run: Path, tmp_path: Path) -> None:
-    one, killed, stopped, left = (Path(shutil.copytree(run, tmp_path / name)) for name in ("1", "2", "3", "4"))
-    subprocess.run(command(one, "evaluate.processes=1"), check=True, capture_output=True)
+def test_two_processes_leave_the_bytes_of_one_whatever_happens_to_them(name: str, run: Path, tmp_path: Path) -> None:
+    one, killed, stopped, left = (Path(shutil.copytree(run, tmp_path / part)) for part in ("1", "2", "3", "4"))
+    subprocess.run(command(name, one, 1), check=True, capture_output=True)
+    assert len(list(one.glob("evaluation/*.json"))) >= 6
     options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
 
-    two = subprocess.Popen(command(killed, "evaluate.processes=2"), **options)
+    two = subprocess.Popen(command(name, killed, 2), **options)
     os.kill(helper_of(two), signal.SIGKILL)
     said, _ = two.communicate(timeout=600)
     assert two.returncode == 0, said
-    assert "a process that helped has ended" in said
+    assert said.count("a process that helped has ended") == 1
     assert finished(killed) == finished(one)
     assert not list(killed.glob(".lock-*"))
 
     for folder, sign in ((stopped, signal.SIGINT), (left, signal.SIGKILL)):
-        broken = subprocess.Popen(command(folder, "evaluate.processes=2"), preexec_fn=heed, **options)
+        broken = subprocess.Popen(command(name, folder, 2), preexec_fn=heed, **options)
         helper = helper_of(broken)
         broken.send_signal(sign)
         broken.communicate(timeout=600)
@@ -115,5 +125,5 @@ def test_two_processes_leave_the_bytes_of_one_whatever_happens_to_them(run: Path
         while Path(f"/proc/{helper}").exists() and time.monotonic() < until_s:
             time.sleep(0.05)
         assert not Path(f"/proc/{helper}").exists()
-        subprocess.run(command(folder, "evaluate.processes=2"), check=True, capture_output=True)
+        subprocess.run(command(name, folder, 2), check=True, capture_output=True)
         assert finished(folder) == finished(one)
