@@ -60,28 +60,35 @@ def test_time_is_that_of_the_process_that_ends_last() -> None:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("students") / "run"
-    attar.distill("digits", method="random", recipe="none", ipc=1, out=out, until="relabel", workers=1)
-    return out
+def begun(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders in which a command has all but students: a run, and a bench whose sets are made."""
+    run, bench = (tmp_path_factory.mktemp("students") / name for name in ("run", "bench"))
+    attar.distill("digits", method="random", recipe="none", ipc=1, out=run, until="relabel", workers=1)
+    few: dict[str, Any] = {"methods": ["random"], "labels": ["hard"], "seeds": 1, "full_epochs": 0, "workers": 1}
+    attar.bench("digits", out=bench, model="convnet-d2-w8", settings={"train.epochs": 1}, **few)
+    shutil.rmtree(bench / "trials")
+    (bench / "bench.json").unlink()
+    return {"evaluate": run, "continual": run, "bench": bench}
 
 
 JUDGEMENTS = {
-    "evaluate": ["--models", "convnet-d2-w8", "--set", "evaluate.full_epochs=8"],
-    "continual": ["--model", "convnet-d2-w8", "--steps", "3", "--seeds", "2"],
+    "evaluate": "FOLDER --source digits --models convnet-d2-w8 --set evaluate.full_epochs=8",
+    "continual": "FOLDER --source digits --model convnet-d2-w8 --steps 3 --seeds 2",
+    "bench": "digits --out FOLDER --methods random --labels hard --seeds 6 --model convnet-d2-w8 --full-epochs 8",
 }
 """Commands that judge, each with six long trainings or more."""
 
 
-def command(name: str, run: Path, processes: int) -> list[str]:
-    how = ["--source", "digits", "--workers", "1", "--processes", str(processes)]
-    sets = ["--set", "train.epochs=250", "--set", "train.batch_size=10"]
-    return [sys.executable, "-m", "attar", name, str(run), *how, *sets, *JUDGEMENTS[name]]
+def command(name: str, folder: Path, processes: int) -> list[str]:
+    words = [word.replace("FOLDER", str(folder)) for word in JUDGEMENTS[name].split()]
+    how = ["--workers", "1", "--processes", str(processes), "--set", "train.epochs=250", "--set", "train.batch_size=10"]
+    return [sys.executable, "-m", "attar", name, *words, *how]
 
 
-def finished(run: Path) -> dict[str, bytes]:
-    """Trainings and results; the folder of trainings is there once the first has ended or left a checkpoint."""
-    return {path.name: path.read_bytes() for path in (*run.glob("evaluation/*"), *run.glob("*.json"))}
+def finished(folder: Path) -> dict[str, bytes]:
+    """Trainings and results; the folder of trainings is not there before the first has ended."""
+    paths = (*folder.glob("evaluation/*"), *folder.glob("trials/*"), *folder.glob("*.json"))
+    return {path.name: path.read_bytes() for path in paths}
 
 
 def helper_of(process: subprocess.Popen[str]) -> int:
@@ -100,10 +107,12 @@ def helper_of(process: subprocess.Popen[str]) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", JUDGEMENTS)
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
-def test_two_processes_leave_the_bytes_of_one_whatever_happens_to_them(name: str, run: Path, tmp_path: Path) -> None:
-    one, killed, stopped, left = (Path(shutil.copytree(run, tmp_path / part)) for part in ("1", "2", "3", "4"))
+def test_two_processes_leave_the_bytes_of_one_whatever_happens_to_them(
+    name: str, begun: dict[str, Path], tmp_path: Path
+) -> None:
+    one, killed, stopped, left = (Path(shutil.copytree(begun[name], tmp_path / part)) for part in ("1", "2", "3", "4"))
     subprocess.run(command(name, one, 1), check=True, capture_output=True)
-    assert len(list(one.glob("evaluation/*.json"))) >= 6
+    assert len(finished(one)) > 6
     options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
 

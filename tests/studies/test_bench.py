@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,12 @@ import pytest
 
 import attar
 from attar.errors import ArtifactError, ConfigError, DataError
+from attar.evaluation.side_by_side import Open, SideBySide, Trainings, train
+from attar.evaluation.trials import Trials
 from attar.methods.coreset import Random
 from attar.report.bench import read_bench, render_bench
+from attar.runtime.engine import Engine
+from attar.runtime.events import Events
 from attar.runtime.processes import Processes
 from attar.studies import bench as benches
 from attar.studies.bench import BenchResult
@@ -47,6 +52,43 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> BenchResult:
     with pytest.MonkeyPatch.context() as patched:  # one process beside this one tells what several would
         patched.setattr(benches, "_starts_anew", lambda one, engine: one.name == "random-ipc1")
         return run(tmp_path_factory.mktemp("bench") / "b", ipc=[1, 2])
+
+
+@pytest.fixture
+def handed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What each bench hands to processes that help."""
+    found = list[bytes]()
+
+    def share(trainings: Trainings, again: Open, *rest: Any, **more: Any) -> SideBySide:
+        found.append(pickle.dumps(again))
+        return train(trainings, again, *rest, **more)
+
+    monkeypatch.setattr(benches, "train", share)
+    return found
+
+
+def trained_again(folder: Path, handed: bytes) -> dict[str, bytes]:
+    """The files of all trainings, done by what another process is handed."""
+    shutil.rmtree(folder / "trials")
+    students = pickle.loads(handed)(Engine("cpu", "32-true"), Events(quiet=True))
+    for number in reversed(range(len(students.files))):
+        students.reached(number)
+    return trained(folder)
+
+
+def trained(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "trials").iterdir()}
+
+
+def test_the_result_is_the_same_bytes_by_whomever_students_are_trained(
+    made: BenchResult, tmp_path: Path, handed: list[bytes]
+) -> None:
+    folder = shutil.copytree(made.path, tmp_path / "b")
+    shutil.rmtree(folder / "trials")
+    run(folder, ipc=[1, 2], processes=2)
+    assert trained(folder) == trained(made.path)
+    assert (folder / "bench.json").read_bytes() == (made.path / "bench.json").read_bytes()
+    assert trained_again(folder, handed[0]) == trained(made.path)
 
 
 def test_every_method_stands_beside_random_images(made: BenchResult) -> None:
@@ -88,14 +130,14 @@ def test_the_same_call_trains_nothing_again_and_more_seeds_only_what_is_new(
 ) -> None:
     folder = shutil.copytree(made.path, tmp_path / "b")
     trained = []
-    real = benches.Trials.accuracy
+    real = Trials.accuracy
 
     def counting(self: Any, model: str, subject: Any, seed: int, *rest: Any, **more: Any) -> float:
         if self.finished(model, subject, seed, rest[0], rest[1]) is None:
             trained.append((subject.name, seed))
         return real(self, model, subject, seed, *rest, **more)
 
-    monkeypatch.setattr(benches.Trials, "accuracy", counting)
+    monkeypatch.setattr(Trials, "accuracy", counting)
     shared: list[Path] = []
     monkeypatch.setattr(Processes, "require_shared", lambda self, folder: shared.append(folder))
     again = run(folder, ipc=[1, 2])
@@ -107,7 +149,9 @@ def test_the_same_call_trains_nothing_again_and_more_seeds_only_what_is_new(
     assert grown.rows[0].n == 3
 
 
-def test_soft_labels_are_those_of_one_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_soft_labels_are_those_of_one_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handed: list[bytes]
+) -> None:
     monkeypatch.setattr(benches, "_starts_anew", lambda *_: False)
     found = run(tmp_path / "b", labels=["hard", "soft"])
     hard, soft = found.rows[0], found.rows[2]
@@ -119,6 +163,8 @@ def test_soft_labels_are_those_of_one_teacher(tmp_path: Path, monkeypatch: pytes
         "mix": "none",
         "flip": False,
     }
+    before = trained(tmp_path / "b")
+    assert trained_again(tmp_path / "b", handed[0]) == before
 
 
 def test_a_method_of_ours_is_made_apart_so_that_its_memory_is_its_own(made: BenchResult) -> None:

@@ -219,7 +219,7 @@ class StudyOptions(Followed, PlanStudyOptions):
     """Processes that share the trainings, each with one thread unless the number of workers says otherwise."""
 
 
-class BenchOptions(Followed, Quiet, Machine, Reading, Seeded, Assigned, Effort, Compared):
+class BenchOptions(Followed, Quiet, Machine, Reading, Seeded, Assigned, Effort, AtATime, Compared):
     """What is compared, on what, and where it is kept."""
 
     source: Annotated[SourceLike, Flag(completes="datasets")] = Field(kw_only=False)

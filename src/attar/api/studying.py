@@ -92,5 +92,6 @@ def bench(asked: BenchOptions) -> BenchResult:
             training,
             asked if said or not on_cpu else Effort(quick=True),
             folder,
+            processes=asked.processes,
             quiet=asked.quiet,
         )

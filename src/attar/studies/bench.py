@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import os
 import subprocess
 import sys
@@ -24,24 +23,17 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from attar.artifacts.distilled import load_distilled
 from attar.artifacts.run import MANIFEST, RunFolder
-from attar.augment.replayed import ReplayedSet
-from attar.augment.views import Views, ViewSettings
 from attar.config import dump
-from attar.data.loading import RealSet, TrainingSet, kept
 from attar.data.named.memory import PREFIX as MEMORY
 from attar.data.sources import Source
 from attar.errors import ArtifactError, ConfigError, DataError, DivergedError, ResourceError
 from attar.evaluation.following import followed, network_of
-from attar.evaluation.students import require_judges
-from attar.evaluation.trials import Subject, Trials, distilled_subject, draw_random, judge_name
+from attar.evaluation.side_by_side import train
+from attar.evaluation.students import Students, require_judges
+from attar.evaluation.trials import Subject
 from attar.methods import method as method_named
 from attar.options import Compared, Effort, Until
-from attar.protocols import protocol
 from attar.registry import known_outside
 from attar.report.bench import RESULT, Row, write_bench_report
 from attar.report.formats import roughly
@@ -54,19 +46,18 @@ from attar.run.settings import default_model, source_name
 from attar.run.sharing import sharing_engine
 from attar.runtime.engine import Engine, hardware
 from attar.runtime.events import Events, is_followed
-from attar.runtime.files import read_json, sha256, write_json, write_text
+from attar.runtime.files import read_json, write_json, write_text
 from attar.runtime.processes import launched
 from attar.runtime.trackers import TRACKERS
+from attar.studies.bench_students import FULL, RANDOM, Key, Opening, keys, views_of
 from attar.task import Task
 from attar.training.section import TrainSection
 from attar.training.soft import Teacher
 
 INTERRUPTED = 130
-MEASURED, LABELLER, RANDOM, FULL = "measured.json", "labels", "random", "full"
+MEASURED, LABELLER = "measured.json", "labels"
 ONE_RATE: Mapping[str, Any] = {"use_learned_rate": False, "test_resize_px": None}
 """All sets train at one rate, and are judged as they are, whatever the protocol says."""
-Key = tuple[str, int, Labels]
-"""Method, images per class (0: all there are), and labels."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +85,15 @@ class _Run:
     prepared: Prepared
 
 
+@dataclass(frozen=True)
+class _Judged:
+    """Rows and records, and how many threads each student had."""
+
+    rows: tuple[Row, ...]
+    records: tuple[Record, ...]
+    threads: int
+
+
 def run_bench(
     asked: Compared,
     given: Mapping[str, Mapping[str, Any]],
@@ -101,6 +101,7 @@ def run_bench(
     effort: Effort,
     folder: Path,
     *,
+    processes: int | None = None,
     quiet: bool = False,
 ) -> BenchResult:
     """Make what is missing in `folder`, judge all alike, and write bench.json, bench.csv and report.html.
@@ -111,6 +112,7 @@ def run_bench(
         training: schedule and augmentation of every training that judges.
         effort: how long each method may take for a set.
         folder: of the bench; what is there is gone on with.
+        processes: students at a time; None: what the machine bears, see `attar.evaluation.side_by_side`.
         quiet: show no progress.
 
     Raises ConfigError and DataError before any long work, ArtifactError where the folder holds something else.
@@ -132,17 +134,17 @@ def run_bench(
         run = runs[0].prepared.settings.run
         with sharing_engine(run.device, "32-true", run.workers, run.peer_timeout, folder) as engine:
             teacher = _teacher(runs, task, folder, engine)
-            rows, records = _judged(asked, model, training, source, teacher, folder, engine, events)
+            judged = _judged(Opening(asked, model, training, source, teacher, folder), processes, engine, events)
             how = {
                 "name": str(_followed(asked, training, model, task, "soft" if teacher else "hard")),
                 "network": model,
                 "split": asked.split,
                 "train": dump(training),
-                "views": dump(_views(asked.protocol, task)) if teacher else None,
+                "views": dump(views_of(asked.protocol, task)) if teacher else None,
             }
-            result = BenchResult(folder, tuple(rows), tuple(records), how, None)
+            result = BenchResult(folder, judged.rows, judged.records, how, None)
             if engine.leads:
-                _write(result, source, asked, engine)
+                _write(result, source, asked, {**hardware(engine.device), "threads": judged.threads})
             engine.barrier()
     page = write_bench_report(folder) if leads else None
     return BenchResult(folder, result.rows, result.records, how, page)
@@ -236,124 +238,48 @@ def _judge(task: Task, prepared: Prepared, effort: Effort) -> str:
     return narrow_model(task, batch_norm=False) if narrow else default_model(task)
 
 
-def _judged(
-    asked: Compared,
-    model: str,
-    training: TrainSection,
-    source: Source,
-    teacher: Teacher | None,
-    folder: Path,
-    engine: Engine,
-    events: Events,
-) -> tuple[list[Row], list[Record]]:
+def _judged(opening: Opening, processes: int | None, engine: Engine, events: Events) -> _Judged:
     """Train on every set alike, and compare each with random real images."""
-    task = source.task
-    judge = RealSet(source.test if asked.split == "test" else source.validation, task.normalization)
-    subjects = _subjects(asked, training, source, teacher, folder, engine)
-    trials = Trials(task, source, engine, events, folder / "trials", stage="bench")
-    judged_by = judge_name(source, asked.split)
-    students = list(product(subjects.values(), range(asked.seeds)))
-
-    def measure(subject: Subject, seed: int) -> float:
-        return trials.accuracy(model, subject, seed, judge, judged_by, subject.student(model, seed))
-
-    mine = engine.share(students)
-    with events.progress("bench", len(mine)) as bar:
-        for subject, seed in mine:
-            bar.advance(accuracy=measure(subject, seed))
-    engine.barrier()  # from here on every trial is finished and only read
+    asked, folder = opening.asked, opening.folder
+    students = opening.students(engine, events)
+    how = train(students, opening.again, engine, events, folder, stage="bench", processes=processes)
+    # from here on every trial is finished and only read
     records = {
-        key: Record.of(
-            ACCURACY,
-            subject.name,
-            model,
-            [measure(subject, seed) for seed in range(asked.seeds)],
-            seeds=range(asked.seeds),
-            num_images=subject.num_images,
-            size_bytes=subject.size_bytes,
-            group=subject.group,
-            labels=subject.labels,
-            split=asked.split,
-            num_judges=len(judge),
-            followed=_followed(asked, training, model, task, subject.labels),
-            protocol={"precision": engine.precision, **dump(subject.settings)},
-        )
-        for key, subject in subjects.items()
+        key: _record(opening, students, subject, engine)
+        for key, subject in zip(keys(asked), students.subjects, strict=True)
     }
     others = [key for key in records if key[0] not in (RANDOM, FULL)]
     compared = contrasts((records[key], records[RANDOM, key[1], key[2]]) for key in others)
     found = dict(zip(others, compared, strict=True))
     if engine.leads:
-        trials.tidy()
-    return [_row(key, record, found.get(key), folder) for key, record in records.items()], list(records.values())
+        students.trials.tidy()
+    rows = tuple(_row(key, record, found.get(key), folder) for key, record in records.items())
+    return _Judged(rows, tuple(records.values()), how.threads)
 
 
-def _subjects(
-    asked: Compared, training: TrainSection, source: Source, teacher: Teacher | None, folder: Path, engine: Engine
-) -> dict[Key, Subject]:
-    """Everything that is trained on: random real images, then the methods' sets, for each condition; and all images."""
-    task, real = source.task, RealSet(source.train, source.task.normalization)
-    views = _views(asked.protocol, task)
-    found: dict[Key, Subject] = {}
-    for ipc, labels in product(asked.ipc, asked.labels):
-        told = f"{ipc} a class, {labels} labels"
-        counts = torch.full((task.num_classes,), ipc)
-
-        def draw(seed: int, counts: Tensor = counts) -> TrainingSet:
-            return kept(real, draw_random(real, counts, task, seed))
-
-        size_bytes = _image_bytes(task, ipc, floats=False)
-        name, num = f"{RANDOM}, {told}", ipc * task.num_classes
-        drawn = Subject(name, RANDOM, "hard", draw, training, num, size_bytes, [RANDOM, ipc])
-        found[RANDOM, ipc, labels] = _labelled(drawn, labels, teacher, views, engine, task)
-        for method in [method for method in dict.fromkeys(asked.methods) if method != RANDOM]:
-            distilled = load_distilled(folder / f"{method}-ipc{ipc}" / "distilled")
-            distilled.task.require_same(task, f"the set of {method}", "the source")
-            made = distilled_subject(distilled, training, "hard", engine, name=f"{method}, {told}")
-            size_bytes = _image_bytes(task, ipc, floats=not distilled.exact_8bit)
-            made = replace(made, group=method, size_bytes=size_bytes)
-            found[method, ipc, labels] = _labelled(made, labels, teacher, views, engine, task)
-    if not asked.full_epochs:
-        return found
-    warmup = min(training.warmup_epochs, asked.full_epochs - 1)
-    longer = training.model_copy(update={"epochs": asked.full_epochs, "warmup_epochs": warmup})
-    size_bytes = len(real) * math.prod(task.shape)
-    whole = Subject(FULL, FULL, "hard", lambda seed: real, longer, len(real), size_bytes, [FULL, len(real)])
-    return {**found, (FULL, 0, "hard"): _labelled(whole, "hard", None, views, engine, task)}
-
-
-def _views(name: str, task: Task) -> ViewSettings:
-    """What soft labels are of by a protocol; grey images, which often are of signs, are not mirrored."""
-    return ViewSettings(**{"flip": task.channels == 3, **protocol(name).sections.get("relabel", {})})
+def _record(opening: Opening, students: Students, subject: Subject, engine: Engine) -> Record:
+    asked, model = opening.asked, opening.model
+    return Record.of(
+        ACCURACY,
+        subject.name,
+        model,
+        [students.accuracy(model, subject, seed) for seed in students.seeds],
+        seeds=students.seeds,
+        num_images=subject.num_images,
+        size_bytes=subject.size_bytes,
+        group=subject.group,
+        labels=subject.labels,
+        split=asked.split,
+        num_judges=len(students.judge),
+        followed=_followed(asked, opening.training, model, opening.source.task, subject.labels),
+        protocol={"precision": engine.precision, **dump(subject.settings)},
+    )
 
 
 def _followed(asked: Compared, training: TrainSection, model: str, task: Task, labels: Labels) -> Followed:
     """The protocol, and what was changed of it."""
-    views = _views(asked.protocol, task) if labels == "soft" else None
+    views = views_of(asked.protocol, task) if labels == "soft" else None
     return followed(asked.protocol, training, model, task, ONE_RATE, views)
-
-
-def _labelled(
-    subject: Subject, labels: Labels, teacher: Teacher | None, settings: ViewSettings, engine: Engine, task: Task
-) -> Subject:
-    """The same images with labels of this kind, whose bytes, or those of the teacher that makes them, are counted."""
-    size_bytes = subject.size_bytes + subject.num_images * (1 if task.num_classes <= 256 else 2)
-    if labels == "hard" or teacher is None:
-        return replace(subject, size_bytes=size_bytes)
-    files = tuple(getattr(teacher, "paths", ()))
-
-    def shown(seed: int) -> TrainingSet:
-        data = subject.make(seed)
-        views = Views(settings, 0, len(data), task.shape)
-        return ReplayedSet(data.images, data.labels, views, teacher.logits, engine.device)
-
-    return replace(
-        subject,
-        labels="soft",
-        make=shown,
-        size_bytes=size_bytes + sum(Path(file).stat().st_size for file in files),
-        identity=[subject.identity, dump(settings), [sha256(file) for file in files]],
-    )
 
 
 def _row(key: Key, record: Record, contrast: Contrast | None, folder: Path) -> Row:
@@ -398,12 +324,7 @@ def _memory(run: Path) -> int | None:
     return read_json(path).get("memory_bytes") if path.exists() else None
 
 
-def _image_bytes(task: Task, ipc: int, *, floats: bool) -> int:
-    """Of so many images per class, as the numbers that they are trained on."""
-    return task.num_classes * ipc * math.prod(task.shape) * (4 if floats else 1)
-
-
-def _write(result: BenchResult, source: Source, asked: Compared, engine: Engine) -> None:
+def _write(result: BenchResult, source: Source, asked: Compared, machine: Mapping[str, Any]) -> None:
     rows = [asdict(row) for row in result.rows]
     values = {
         "source": source_name(source.name),
@@ -412,7 +333,7 @@ def _write(result: BenchResult, source: Source, asked: Compared, engine: Engine)
         "protocol": dict(result.protocol),
         "rows": rows,
         "records": [record.to_json() for record in result.records],
-        "hardware": hardware(engine.device),
+        "hardware": dict(machine),
     }
     write_json(result.path / RESULT, values)
     text = io.StringIO()
