@@ -73,7 +73,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 JUDGEMENTS = {
     "evaluate": "FOLDER --source digits --models convnet-d2-w8 --set evaluate.full_epochs=8",
-    "continual": "FOLDER --source digits --model convnet-d2-w8 --steps 3 --seeds 2",
+    "continual": "FOLDER --source digits --model convnet-d2-w8 --steps 3",
     "bench": "digits --out FOLDER --methods random --labels hard --seeds 6 --model convnet-d2-w8 --full-epochs 8",
 }
 """Commands that judge, each with six long trainings or more."""
@@ -81,7 +81,7 @@ JUDGEMENTS = {
 
 def command(name: str, folder: Path, processes: int) -> list[str]:
     words = [word.replace("FOLDER", str(folder)) for word in JUDGEMENTS[name].split()]
-    how = ["--workers", "1", "--processes", str(processes), "--set", "train.epochs=250", "--set", "train.batch_size=10"]
+    how = ["--workers", "1", "--processes", str(processes), "--set", "train.epochs=150", "--set", "train.batch_size=10"]
     return [sys.executable, "-m", "attar", name, *words, *how]
 
 
