@@ -19,7 +19,7 @@ from attar.config import options, value_text
 from attar.errors import ConfigError
 from attar.methods import methods
 from attar.models import factory
-from attar.models.names import library_names
+from attar.models.names import FAMILIES, library_names
 from attar.protocols import layered
 
 
@@ -62,7 +62,13 @@ def test_a_name_is_a_networks_where_one_can_be_made_of_it(name):
 
 @pytest.mark.parametrize(
     ("name", "near"),
-    [("tesl", "did you mean tesla"), ("resnt18", "did you mean resnet18"), ("trian", "did you mean train")],
+    [
+        ("tesl", "did you mean tesla"),
+        ("resnt18", "did you mean resnet18"),
+        ("trian", "did you mean train"),
+        ("timm:resnt18", "did you mean timm:resnet18 or timm:"),
+        ("attar:vit-tny", "did you mean attar:vit-tiny"),
+    ],
 )
 def test_a_misspelt_name_is_answered_with_the_nearest(name, near):
     with pytest.raises(ConfigError, match=near) as caught:
@@ -79,9 +85,11 @@ def test_list_and_show_import_neither_torch_nor_the_libraries_of_networks():
         "study",
         "cifar10",
         "sre2l-cifar10-ipc10",
-        "resnet20-cifar",
+        "wrn-40-4",
+        "regnet_y_400mf",
         "resnet18",
         "resnt18",
+        "timm:resnt18",
     )
     typed += [["show", name] for name in shown] + [["--help"], ["show", "--help"], ["distill", "--help"]]
     code = f"""
@@ -105,9 +113,9 @@ for words in {typed!r}:
 def test_sizes_of_networks_are_those_of_the_networks():
     """To fix: python tools/networks.py."""
     kept = json.loads(resources.files("attar.models").joinpath(catalogue.SIZES).read_text("utf-8"))
-    assert set(kept["attar"]) == set(factory.names("attar"))
-    assert len(kept["torchvision"]) > 0.7 * len(library_names("torchvision"))
-    for name in ("convnet-d3-w128", "resnet20-cifar", "vgg11-small-batch", "torchvision:squeezenet1_1"):
+    for family in FAMILIES:
+        assert set(kept[family]) == set(library_names(family))
+    for name in ("convnet-d3-w128", "convnet-d5-w24-none", "torchvision:squeezenet1_1", "timm:test_vit.r160_in1k"):
         built = described.network(name)
         assert catalogue.describe(name) == built
         assert built["notes"]["parameters"].startswith(tuple("123456789"))

@@ -1,20 +1,20 @@
 """What can be named, and what every setting means: the content of `attar list` and `attar show`, without torch.
 
 What attar brings stands in `catalogue.json`, which `python tools/docs.py` writes and a test compares with the classes;
-sizes of networks in `models/sizes.json`, which `python tools/networks.py` writes.
+sizes of the libraries' networks in `models/sizes.json`, which `python tools/networks.py` writes.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-from attar.errors import nearest, unknown
-from attar.models.names import FAMILIES, library_names
+from attar.errors import ConfigError, nearest, unknown
+from attar.models.counted import counted
+from attar.models.names import FAMILIES, OWN, library_names
 from attar.protocols import PROTOCOLS, Protocol
 from attar.recipes import Recipe, recipes, study_about, study_names, study_values
 from attar.registry import outside, summary
@@ -45,7 +45,7 @@ def _all(kind: Kind) -> list[tuple[str, str]]:
         case "datasets":
             return [(name, about) for name, about in _bundled()["datasets"]] + _brought("attar.sources")
         case "models":
-            own = [(name, "attar") for name in _bundled()["models"]["examples"]] + _brought("attar.models")
+            own = [(name, "attar") for name in _bundled()["models"]] + _brought("attar.models")
             return own + [(name, family) for family in FAMILIES for name in library_names(family)]
         case "studies":
             return [(name, study_about(name)) for name in study_names()]
@@ -70,8 +70,8 @@ def setting_names() -> list[str]:
 def describe(name: str) -> dict[str, Any]:
     """Every field of a method with the sections it uses, of a strategy, a recipe, a protocol, or one section.
 
-    `protocol:NAME` is a protocol where something else has that name too. Of a network its size, for which it is built
-    where no table has it: that takes torch.
+    `protocol:NAME` is a protocol where something else has that name too. Of a network its size; another package's
+    network is built for it, with torch.
     """
     bundled, found_recipes = _bundled(), recipes()
     kind, colon, own_name = name.partition(":")
@@ -116,6 +116,9 @@ def describe(name: str) -> dict[str, Any]:
         from attar.described import network
 
         return network(name)
+    if kind in ("attar", *FAMILIES):
+        fix = "`attar list models` lists all of them"
+        raise ConfigError(f"unknown model {name!r}", expected=nearest(own_name, _names_of(kind), f"{kind}:"), fix=fix)
     known = [row[0] for kind in ("methods", "strategies") for row in names(kind)]
     known += [*section_names(), *found_recipes, *study_names(), *PROTOCOLS.names()]
     models = list(dict.fromkeys(model for model, _ in names("models")))
@@ -141,8 +144,8 @@ def shown_for(family: str) -> str:
 
 
 def num_parameters(name: str, family: str) -> int | None:
-    """Parameters of a listed network of attar's or a library's; None where no table has it."""
-    size = _sizes().get(family, {}).get(name)
+    """Parameters of a listed network of attar's or a library's; None where they are not known without building it."""
+    size = _size_in(family, name)
     return size[0] if size else None
 
 
@@ -151,8 +154,14 @@ def _size(name: str) -> tuple[str, str, tuple[int, str] | None]:
     family, colon, own = name.rpartition(":")
     families = [family] if colon else ["attar", *FAMILIES]
     family = next(known for known in families if _has(known, own))
-    size = _sizes().get(family, {}).get(own.partition(".")[0])
-    return family, own, (size[0], size[1]) if size and own not in outside("attar.models") else None
+    return family, own, _size_in(family, own)
+
+
+def _size_in(family: str, name: str) -> tuple[int, str] | None:
+    if family == "attar":
+        return None if name in outside("attar.models") else counted(name)
+    size = _sizes().get(family, {}).get(name.partition(".")[0])
+    return (size[0], size[1]) if size else None
 
 
 def is_model(name: str) -> bool:
@@ -164,9 +173,14 @@ def is_model(name: str) -> bool:
 
 def _has(family: str, name: str) -> bool:
     if family == "attar":
-        patterns = _bundled()["models"]["patterns"]
-        return name in outside("attar.models") or any(re.fullmatch(pattern, name) for pattern in patterns)
+        return name in outside("attar.models") or any(pattern.fullmatch(name) for pattern in OWN.values())
     return family in FAMILIES and name.partition(".")[0] in library_names(family)
+
+
+def _names_of(family: str) -> list[str]:
+    """Names of a library's networks, or of attar's own: examples of its patterns, and what other packages bring."""
+    own = [*_bundled()["models"], *outside("attar.models")]
+    return own if family == "attar" else list(library_names(family))
 
 
 def _brought(group: str) -> list[tuple[str, str]]:

@@ -48,7 +48,7 @@ def contents() -> dict[str, Any]:
         "strategies": {name: strategy(name) for name in STRATEGIES.own},
         "study": [vars(option) for option in study_options()],
         "datasets": [[source.name, source.summary] for source in NAMED.own.values()] + [list(row) for row in PLACES],
-        "models": {"examples": factory.names("attar"), "patterns": factory.patterns()},
+        "models": factory.names("attar"),
         "settings": {key: [vars(option) for option in options(kind)] for key, kind in sorted(kinds.items())},
     }
 

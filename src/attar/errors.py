@@ -83,13 +83,16 @@ def unknown(kind: str, name: str, known: Iterable[str], *, fix: str = "") -> Con
     return ConfigError(f"unknown {kind} {name!r}", expected=nearest(name, list(known)), fix=fix)
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
-    """`one of A, B, C; did you mean A?`, of few names; of many, those that are near, or all where none is."""
+def nearest(name: str, known: Sequence[str], before: str = "") -> str:
+    """`one of A, B, C; did you mean A?`, of few names; of many, those that are near, or all where none is.
+
+    They are typed with `before` in front of them, `name` is compared without.
+    """
     known = list(dict.fromkeys(known))  # a method may bear the name of a section
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     more = f" and {len(known) - MANY} more" if len(known) > MANY else ""
-    every = "" if near and len(known) > FEW else f"one of {', '.join(known[:MANY])}{more}"
-    hint = f"did you mean {' or '.join(near)}?" if near else ""
+    every = "" if near and len(known) > FEW else f"one of {', '.join(before + one for one in known[:MANY])}{more}"
+    hint = f"did you mean {' or '.join(before + one for one in near)}?" if near else ""
     return "; ".join(part for part in (every, hint) if part)
 
 

@@ -59,7 +59,7 @@ def test_the_small_stem_keeps_the_resolution() -> None:
         ("resnet18-smal", "resnet18-small"),
         ("convnet-3-128", "convnet-d3-w128"),
         ("mobilenet_v3_smal", "mobilenet_v3_small"),
-        ("timm:vit_tiny_patch16_244", "vit_tiny_patch16_224"),
+        ("timm:vit_tiny_patch16_244", "timm:vit_tiny_patch16_224"),
     ],
 )
 def test_an_unknown_model_is_met_with_the_nearest_names(name: str, near: str) -> None:

@@ -39,9 +39,9 @@ from attar.models.alexnet import SmallAlexNet
 from attar.models.cifar_resnet import bottleneck_resnet, cifar_resnet, wide_resnet
 from attar.models.convnet import NORMS, ConvNet, Norm
 from attar.models.densenet import densenet
+from attar.models.names import OWN, library_names
 from attar.models.resnet import DEPTHS, small_resnet
 from attar.models.vgg import SmallVgg
-from attar.models.vit import PATTERN as _VIT
 from attar.models.vit import require_whole_patches, vit
 from attar.registry import Registry
 from attar.runtime.files import digest
@@ -160,19 +160,8 @@ def names(family: Family) -> list[str]:
             cifar += ["resnet32-projected", "resnet110-bottleneck", "wrn-16-8", "wrn-20-8", "wrn-28-10"]
             cifar += ["densenet-40-12", "densenet-bc-40-12", "densenet-bc-100-12"]
             return [*convnets, *resnets, *others, *cifar, "vit-tiny", "bnvit-tiny", *NETWORKS]
-        case "torchvision":
-            from torchvision import models
-
-            return list(models.list_models(module=models))
-        case "timm":
-            import timm
-
-            return list(timm.list_models())
-
-
-def patterns() -> list[str]:
-    """Regular expressions of attar's own names."""
-    return [pattern.pattern for pattern in _OWN]
+        case library:
+            return list(library_names(library))
 
 
 def penultimate(model: nn.Module, images: Tensor) -> Tensor:
@@ -222,17 +211,20 @@ def _has(family: Family, name: str) -> bool:
 
 def _is_taken(family: Family, name: str) -> bool:
     if family == "attar":
-        return any(pattern.fullmatch(name) for pattern in _OWN)
+        return any(pattern.fullmatch(name) for pattern in OWN.values())
     if family == "torchvision":
-        return name in names("torchvision")
-    import timm
+        return name in library_names(family)
+    if name.partition(".")[0] in library_names(family):
+        return True
+    import timm  # which takes seconds; it knows former names too, and those that a program has registered
 
     return bool(timm.is_model(name))
 
 
 def _unknown_model(name: str, families: list[Family]) -> ConfigError:
     known = dict.fromkeys(known for family in families for known in names(family))
-    near = difflib.get_close_matches(name.rpartition(":")[2], known, n=4, cutoff=0.5)
+    library, colon, own_name = name.rpartition(":")
+    near = [library + colon + one for one in difflib.get_close_matches(own_name, known, n=4, cutoff=0.5)]
     return ConfigError(
         f"unknown model {name!r}",
         expected=(f"did you mean {' or '.join(near)}? " if near else "")
@@ -247,8 +239,8 @@ def _unknown_model(name: str, families: list[Family]) -> ConfigError:
 def _own(name: str, task: Task) -> nn.Module:
     if name in NETWORKS:
         return _made(NETWORKS[name], task)
-    make, parts = next((make, parts) for pattern, make in _OWN.items() if (parts := pattern.fullmatch(name)))
-    return make(parts, task)
+    kind, parts = next((kind, parts) for kind, pattern in OWN.items() if (parts := pattern.fullmatch(name)))
+    return _OWN[kind](parts, task)
 
 
 def _made(network: Network, task: Task) -> nn.Module:
@@ -411,17 +403,16 @@ _FAMILIES: dict[Family, Callable[[str, Task], nn.Module]] = {
     "timm": _timm,
 }
 
-_NORM = r"(?:-(?P<norm>\w+))?"
-_OWN: dict[re.Pattern[str], Callable[[re.Match[str], Task], nn.Module]] = {
-    re.compile(r"convnet-d(\d+)-w(\d+)" + _NORM): _convnet,
-    re.compile(r"resnet(\d+)-small" + _NORM): _small_resnet,
-    re.compile(r"vgg(\d+)-small" + _NORM): _small_vgg,
-    re.compile(r"vgg(\d+)-hidden(\d+)" + _NORM): _hidden_vgg,
-    re.compile(r"alexnet-small" + _NORM): _small_alexnet,
-    re.compile(r"resnet(\d+)-(cifar|projected)" + _NORM): _cifar_resnet,
-    re.compile(r"resnet(\d+)-bottleneck" + _NORM): _bottleneck_resnet,
-    re.compile(r"wrn-(\d+)-(\d+)" + _NORM): _wide_resnet,
-    re.compile(r"densenet(-bc)?-(\d+)-(\d+)" + _NORM): _densenet,
-    _VIT: _vit,
+_OWN: dict[str, Callable[[re.Match[str], Task], nn.Module]] = {
+    "convnet": _convnet,
+    "resnet-small": _small_resnet,
+    "vgg-small": _small_vgg,
+    "vgg-hidden": _hidden_vgg,
+    "alexnet": _small_alexnet,
+    "resnet-cifar": _cifar_resnet,
+    "resnet-bottleneck": _bottleneck_resnet,
+    "wrn": _wide_resnet,
+    "densenet": _densenet,
+    "vit": _vit,
 }
-"""Patterns of attar's own names, and what makes a network of the parts that they find."""
+"""What makes a network of the parts that the pattern of its family finds in its name."""

@@ -1,4 +1,7 @@
-"""Names of the networks of torchvision and timm, read off their source files: importing them takes seconds."""
+"""Names of networks: patterns of attar's own, and what torchvision's and timm's source files register.
+
+Importing the libraries takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,20 @@ from pathlib import Path
 from typing import Literal
 
 FAMILIES: tuple[Literal["torchvision", "timm"], ...] = ("torchvision", "timm")
+_NORM = r"(?:-(?P<norm>\w+))?"
+OWN: dict[str, re.Pattern[str]] = {
+    "convnet": re.compile(r"convnet-d(\d+)-w(\d+)" + _NORM),
+    "resnet-small": re.compile(r"resnet(\d+)-small" + _NORM),
+    "vgg-small": re.compile(r"vgg(\d+)-small" + _NORM),
+    "vgg-hidden": re.compile(r"vgg(\d+)-hidden(?P<hidden>\d+)" + _NORM),
+    "alexnet": re.compile(r"alexnet-small" + _NORM),
+    "resnet-cifar": re.compile(r"resnet(\d+)-(cifar|projected)" + _NORM),
+    "resnet-bottleneck": re.compile(r"resnet(\d+)-bottleneck" + _NORM),
+    "wrn": re.compile(r"wrn-(\d+)-(\d+)" + _NORM),
+    "densenet": re.compile(r"densenet(-bc)?-(\d+)-(\d+)" + _NORM),
+    "vit": re.compile(r"(bn)?vit-(?:tiny|d(\d+)-w(\d+))(?:-p(\d+))?"),
+}
+"""Patterns of attar's own names, by family."""
 _REGISTERED = re.compile(r"^@register_model(?:\(.*\))?\n(?:@.*(?:\n(?!def|@).*)*\n)*def (\w+)", re.MULTILINE)
 """A builder that its library registers, further decorators between."""
 

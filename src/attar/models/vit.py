@@ -13,14 +13,13 @@ normalisation is timm's VisionTransformer.
 from __future__ import annotations
 
 import math
-import re
 from typing import Any, cast
 
 from torch import Tensor, nn
 
 from attar.errors import ConfigError
+from attar.models.names import OWN
 
-PATTERN = re.compile(r"(bn)?vit-(?:tiny|d(\d+)-w(\d+))(?:-p(\d+))?")
 _TINY_DEPTH, _TINY_WIDTH, _HEAD_WIDTH = 12, 192, 64
 _MOST_PATCH_PX = 32
 
@@ -49,7 +48,7 @@ def vit(name: str, num_classes: int, channels: int, height_px: int, width_px: in
     from timm.layers.mlp import Mlp
     from timm.models.vision_transformer import VisionTransformer
 
-    parts = PATTERN.fullmatch(name)
+    parts = OWN["vit"].fullmatch(name)
     assert parts is not None  # the catalogue lets no other name through
     depth, width = int(parts[2] or _TINY_DEPTH), int(parts[3] or _TINY_WIDTH)
     if min(depth, width) < 1:
