@@ -27,6 +27,13 @@ TOY = [
     "--set", "evaluate.seeds=1",
     "--set", "evaluate.full_epochs=1",
 ]  # fmt: skip
+COUNTED = [
+    sys.executable,
+    "-c",
+    "import atexit, sys; atexit.register(lambda: print('compiler:', 'torch._dynamo' in sys.modules, file=sys.stderr)); "
+    "from attar.__main__ import main; main()",
+]
+"""The program, which says at its end whether torch's compiler was imported."""
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
 
 
@@ -64,8 +71,10 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("cli") / "run"
-    done = attar("distill", "digits", "--ipc", "1", *TOY, "--out", str(out))
+    words = ["distill", "digits", "--ipc", "1", *TOY, "--out", str(out)]
+    done = subprocess.run([*COUNTED, *words], capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
+    assert "compiler: False" in done.stderr, "torch's compiler takes two seconds to import, and nothing compiles here"
     assert "trained on" in done.stdout
     assert re.search(r"distilled +10 ", done.stdout)
     assert "report.html" in done.stdout

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 _LOADING = """
 import resource, torch
 import attar.cli, attar.run.pipeline, attar.report.page, pyarrow.pandas_compat
-torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, flush=True)
 """
-"""What stages import when they first need it, an optimiser's half of torch among it."""
+"""What stages import when they first need it."""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from attar.runtime.seeding import generator
 from attar.runtime.team import Team, team
 from attar.task import Task
 from attar.training.averaging import Average
+from attar.training.optimizers import uncompiled
 
 CHECKPOINT_EVERY_S = 10.0
 _CHECK_EVERY = 20
@@ -437,11 +438,11 @@ def _optimizer(
     ]
     decay = settings.weight_decay
     if settings.optimizer == "adam":
-        kind = torch.optim.AdamW if decay else torch.optim.Adam
+        kind = uncompiled(torch.optim.AdamW if decay else torch.optim.Adam)
         return kind(groups, betas=(settings.momentum, settings.second_beta), weight_decay=decay)
     for group in groups:
         group["momentum"] = momenta.get(str(group["name"]), settings.momentum)
-    return torch.optim.SGD(groups, weight_decay=decay)
+    return uncompiled(torch.optim.SGD)(groups, weight_decay=decay)
 
 
 def _schedule(name: str, step: int, total: int) -> float:

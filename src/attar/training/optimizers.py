@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -60,7 +61,7 @@ def _make(parameters: list[dict[str, Any]], settings: TrainSettings) -> torch.op
     fused = options.pop("fused", True)
     match settings.optimizer:
         case "sgd":
-            return torch.optim.SGD(
+            return uncompiled(torch.optim.SGD)(
                 parameters,
                 rate,
                 momentum=settings.momentum,
@@ -70,12 +71,12 @@ def _make(parameters: list[dict[str, Any]], settings: TrainSettings) -> torch.op
                 **options,
             )
         case "adam":
-            return torch.optim.Adam(parameters, rate, weight_decay=decay, fused=fused, **options)
+            return uncompiled(torch.optim.Adam)(parameters, rate, weight_decay=decay, fused=fused, **options)
         case "adamw":
-            return torch.optim.AdamW(parameters, rate, weight_decay=decay, fused=fused, **options)
+            return uncompiled(torch.optim.AdamW)(parameters, rate, weight_decay=decay, fused=fused, **options)
         case "muon":
             options.setdefault("nesterov", settings.nesterov or bool(settings.momentum))
-            return Muon(parameters, rate, settings.momentum, weight_decay=decay, **options)
+            return uncompiled(Muon)(parameters, rate, settings.momentum, weight_decay=decay, **options)
         case name if kind := _torch_names().get(name):
             given = {"weight_decay": decay, "momentum": settings.momentum, "nesterov": settings.nesterov}
             known = inspect.signature(kind).parameters
@@ -91,6 +92,19 @@ def _make(parameters: list[dict[str, Any]], settings: TrainSettings) -> torch.op
         **settings.optimizer_options,
     )
     return timms
+
+
+@cache
+def uncompiled(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    """An optimiser's class whose methods are not marked for torch's compiler to pass over.
+
+    At the first call of a marked one torch imports its compiler: two seconds and 150 MB of each process that trains.
+    No optimiser is compiled here.
+    """
+    marked = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    methods: dict[str, Any] = {name: inspect.unwrap(getattr(kind, name)) for name in marked}
+    methods["step"] = torch.no_grad()(inspect.unwrap(kind.step))
+    return type(kind.__name__, (kind,), methods)
 
 
 def problem_with(name: str) -> str | None:
