@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from attar.errors import ConfigError, unknown
@@ -42,8 +44,13 @@ def fitting_recipe(source: str, method: str, ipc: int | None) -> Recipe | None:
     return next((recipe for recipe in recipes().values() if recipe.suits(source, method, ipc)), None)
 
 
-def recipes() -> dict[str, Recipe]:
-    """The bundled recipes by name."""
+def recipes() -> Mapping[str, Recipe]:
+    """The bundled recipes by name, read once."""
+    return MappingProxyType(_bundled())
+
+
+@cache
+def _bundled() -> dict[str, Recipe]:
     files = sorted(resources.files("attar.recipes").iterdir(), key=lambda file: file.name)
     return {
         file.name.removesuffix(".yaml"): _parse_recipe(file.name.removesuffix(".yaml"), file.read_text("utf-8"))
