@@ -25,6 +25,12 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def no_syncs() -> None:
+    """No file of a test has to outlive the machine, and each sync waits for the disk."""
+    os.fsync = lambda descriptor: None
+
+
+@pytest.fixture(scope="session", autouse=True)
 def no_starts() -> None:
     """A plan starts a process to time it, for seconds; tests/run/test_starting.py does."""
     from attar.run import planning, starting

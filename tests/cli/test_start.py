@@ -88,6 +88,15 @@ def test_paths_are_escaped_where_texts_are_no_utf8(tmp_path):
 
 
 def test_a_file_with_another_name_than_ascii_is_read_there(tmp_path):
+    (tmp_path / "café").mkdir()
+    (tmp_path / "café" / "attar.json").write_text('{"é": ', "utf-8")
+    done = begin("verify", str(tmp_path / "café"), **PLAIN)
+    assert done.returncode == 4, done.stderr
+    assert rb"caf\xe9/attar.json does not describe a distilled dataset" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_recipe_with_another_name_than_ascii_is_read_there(tmp_path):
     recipe = tmp_path / "café.yaml"
     recipe.write_text("run: {ipc: 0}\n", "utf-8")
     done = begin("plan", "digits", "--recipe", str(recipe), **PLAIN)

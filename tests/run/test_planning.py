@@ -92,6 +92,7 @@ def test_labels_by_epoch_are_counted_and_weighed(twice):
 def test_float_images_are_counted_beside_their_pictures(monkeypatch):
     monkeypatch.setattr(rehearsal.Rehearsal, "unit_s", lambda _, work, most=0: [work(1), work(40)] and 0.001)
     experts = {"squeeze.model": "convnet-d1-w4", "squeeze.epochs": 4, "method.max_start_epoch": 1}
+    experts |= {"method.num_steps": 1, "method.expert_epochs": 1}
     ends = {key: value for key, value in TOY.items() if not key.startswith("squeeze.")}
 
     def written(method, own):

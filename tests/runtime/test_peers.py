@@ -17,7 +17,7 @@ from attar.errors import AttarError, ConfigError
 from attar.runtime import interfaces, peers
 from attar.runtime.peers import Watch, now_at
 from attar.runtime.processes import Processes, _Meeting, launched
-from launching import launch, start
+from launching import launch
 
 PATIENCE_S = 5
 BEGIN = f"""
@@ -38,7 +38,16 @@ def run():
         sys.exit(error.exit_code)
 """
 BARRIER = """
+import platform
+import attar.runtime.processes as its
+its._LOOKING_S = 0.3
 def work():
+    os.chdir(sys.argv[1 + me.rank])
+    platform.node = lambda: f"host{me.rank}"
+    try:
+        me.require_shared(Path("run"))
+    except AttarError as error:
+        print(error.exit_code, error, flush=True)
     now_at("recover" if me.rank == 1 else "relabel")
     time.sleep(2)  # the others hear of it
     if me.rank == 1:
@@ -72,16 +81,6 @@ def work():
         print("stopped", flush=True)
         os.kill(os.getpid(), signal.SIGSTOP)
     distributed.all_reduce(torch.ones(3))  # as DistributedDataParallel does, in a place where nobody can ask
-run()
-"""
-FOLDER = """
-import platform
-def work():
-    os.chdir(sys.argv[1 + me.rank])
-    platform.node = lambda: f"host{me.rank}"
-    me.require_shared(Path("run"))
-    me.require_shared(Path("run"))
-    print("shared", flush=True)
 run()
 """
 
@@ -201,8 +200,12 @@ def test_who_does_not_meet_the_others_leaves_as_well(monkeypatch):
         pytest.param(GRADIENTS, id="gradients", marks=pytest.mark.slow),
     ],
 )
-def test_a_stopped_process_is_missed(work):
-    processes = launch(["-c", BEGIN + work], 2)
+def test_a_stopped_process_is_missed_and_a_folder_that_is_not_shared_is_told_by_all(work, tmp_path):
+    """Two processes for both, as each takes seconds to import torch."""
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+    processes = launch(["-c", BEGIN + work, *map(str, folders)], 2)
     try:
         begun_s = time.monotonic()
         said, _ = processes[0].communicate(timeout=120)
@@ -214,25 +217,12 @@ def test_a_stopped_process_is_missed(work):
     finally:
         for process in processes:
             process.send_signal(signal.SIGKILL)
-            process.communicate()
-
-
-def test_a_folder_that_is_not_shared_is_told_by_all(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    for code, text in start(
-        [
-            "-c",
-            BEGIN + FOLDER.replace("def work", "import attar.runtime.processes as its; its._LOOKING_S = 0.3\ndef work"),
-            str(tmp_path / "a"),
-            str(tmp_path / "b"),
-        ],
-        2,
-    ):
-        assert code == 6
-        assert "process 1 on host1 does not see run, which process 0 on host0 has made" in text
-        assert "Traceback" not in text
-    assert not list((tmp_path / "a/run").iterdir())
+        other, _ = processes[1].communicate()
+        processes[0].communicate()
+    if work is BARRIER:
+        for text in (said, other):
+            assert "6 process 1 on host1 does not see run, which process 0 on host0 has made" in text
+        assert not list((folders[0] / "run").iterdir())
 
 
 @pytest.mark.parametrize(
