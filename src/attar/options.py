@@ -122,7 +122,8 @@ class AtATime(Config):
     )
     """Students that are trained at a time, each in a process with its own threads (see workers); none: on a processor
     as many as its cores and the free memory bear, on a GPU one. The results are the same bytes. One where callbacks or
-    loggers follow the events, and where images are decoded as they are asked for."""
+    loggers follow the events, where images are decoded as they are asked for, and for networks and strategies that a
+    program handed over."""
 
 
 class Peers(Config):

@@ -122,6 +122,10 @@ class Registry(Mapping[str, T]):
             self._loaded[name] = self._load(points[0])
         return self._loaded[name]
 
+    def was_given(self, name: str) -> bool:
+        """Whether a program has handed over the one of this name."""
+        return name in self._added
+
     def add(self, thing: Any) -> str:
         """Take what a program hands over, in place of an earlier one of its name; returns the name."""
         found = self._accept(thing, "")
@@ -180,9 +184,9 @@ def handed_over(group: str, value: Any) -> Any:
     return value if isinstance(value, str) else Registry.of(group).add(value)
 
 
-def known_outside(group: str, name: str) -> bool:
-    """Whether another process finds this name too: it is ours or a package's, not one that this program gave."""
-    return name in Registry.of(group).own or name in outside(group)
+def found_here_alone(group: str, name: str) -> bool:
+    """Whether this program gave what has this name, so that no other process finds it."""
+    return Registry.of(group).was_given(name)
 
 
 def classes_in(room: str, kind: type[Any]) -> list[Any]:

@@ -18,9 +18,11 @@ from attar.errors import ConfigError, DataError
 from attar.evaluation import trials
 from attar.evaluation.continual import ContinualSettings, SeenClasses, continual, part_of, seen_classes
 from attar.evaluation.side_by_side import Open, SideBySide, Trainings, train
+from attar.models.factory import NETWORKS
 from attar.results.records import Record
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events, read_events
+from attar.runtime.together import Job, Make, make_all
 from attar.task import Normalization, Task
 from attar.training.section import TrainSection
 
@@ -115,6 +117,25 @@ def test_the_result_is_the_same_bytes_for_any_number_of_processes(tmp_path: Path
     for processes in (1, 2):
         run(tmp_path / str(processes), processes=processes)
     assert (tmp_path / "1/continual.json").read_bytes() == (tmp_path / "2/continual.json").read_bytes()
+
+
+def test_a_network_that_this_program_gave_is_trained_by_it_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helpers = list[int]()
+
+    def counting(job: Job, make: Make, made: Callable[[int], None], num: int, say: Callable[[str], None]) -> None:
+        helpers.append(num)
+        make_all(job, make, made, 0, say)
+
+    def own(task: Task) -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, task.num_classes))
+
+    monkeypatch.setattr(NETWORKS, "_added", {})
+    monkeypatch.setattr("attar.evaluation.side_by_side.make_all", counting)
+    run(tmp_path / "ours", processes=2)
+    run(tmp_path / "own", processes=2, model=NETWORKS.add(own))
+    assert helpers == [1, 0]
 
 
 @pytest.mark.parametrize("soft", [False, True])

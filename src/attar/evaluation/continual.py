@@ -25,7 +25,7 @@ from attar.augment.views import Views
 from attar.config import dump
 from attar.data.loading import RealSet, TrainingSet
 from attar.errors import ConfigError, DataError
-from attar.evaluation.side_by_side import Handed, Open, train
+from attar.evaluation.side_by_side import Handed, Open, handable, train
 from attar.evaluation.students import TRIALS, judging_set
 from attar.evaluation.subjects import Subjects
 from attar.evaluation.trials import Source, Subject, Trials, judge_name
@@ -92,6 +92,11 @@ class _Students:
     def reached(self, number: int, team: Team | None = None) -> float:
         """Accuracy in percent of one of them, at once where it is known."""
         return self.accuracy(*self.all[number], team)
+
+    @property
+    def handable(self) -> bool:
+        """Whether another process finds the network and all strategies by their names."""
+        return all(handable(self.settings.model, subject.settings) for subject in self.subjects)
 
     def most_processes(self, number: int) -> int:
         """How many processes may share one of them, so that it is that of one to rounding."""

@@ -17,6 +17,7 @@ import torch
 from attar.data.loading import Content
 from attar.data.loading import Split as Images
 from attar.evaluation.trials import Source
+from attar.registry import found_here_alone
 from attar.results.records import Split
 from attar.runtime.engine import Engine, computing_with
 from attar.runtime.events import Events, is_followed
@@ -24,6 +25,7 @@ from attar.runtime.machine import available_cores
 from attar.runtime.team import Team, share_out
 from attar.runtime.together import Job, Make, make_all
 from attar.task import Task
+from attar.training.loop import TrainSettings
 
 
 class Trainings(Protocol):
@@ -39,6 +41,10 @@ class Trainings(Protocol):
 
     def reached(self, number: int, team: Team | None = None) -> float:
         """Accuracy in percent of a training, which the team does now where it is not finished."""
+
+    @property
+    def handable(self) -> bool:
+        """Whether another process can do them too: it finds all networks and strategies by their names."""
 
     def most_processes(self, number: int) -> int:
         """How many processes may share a training, so that it is that of one to rounding."""
@@ -114,9 +120,19 @@ def train(
                 def made(number: int) -> None:
                     bar.advance(accuracy=trainings.reached(number))
 
-                make_all(job, trainings.reached, made, how.processes - 1, events.say)
+                helpers = how.processes - 1 if trainings.handable else 0
+                make_all(job, trainings.reached, made, helpers, events.say)
     engine.barrier(files)
     return how
+
+
+def handable(model: str, training: TrainSettings) -> bool:
+    """Whether another process finds a network, and the strategies of its training, by their names.
+
+    Those that this program has handed over are known to it alone.
+    """
+    names = [("attar.models", model), *(("attar.strategies", one) for one in training.strategy.split("+"))]
+    return not any(found_here_alone(*name) for name in names)
 
 
 def _train_share(trainings: Trainings, num: int, engine: Engine, events: Events, stage: str) -> None:

@@ -16,7 +16,7 @@ from attar.data.loading import RealSet, kept
 from attar.errors import ConfigError, DataError
 from attar.evaluation.best_over_run import states_of
 from attar.evaluation.settings import EvaluateSettings
-from attar.evaluation.side_by_side import Handed, Open
+from attar.evaluation.side_by_side import Handed, Open, handable
 from attar.evaluation.subjects import Subjects
 from attar.evaluation.trials import Source, Subject, Trials, Watch, distilled_subject, judge_name
 from attar.models.factory import build
@@ -81,6 +81,11 @@ class Students:
     def reached(self, number: int, team: Team | None = None) -> float:
         """Accuracy of one of them; see `accuracy`."""
         return self.accuracy(*self.all[number], team)
+
+    @property
+    def handable(self) -> bool:
+        """Whether another process finds all networks and strategies by their names."""
+        return all(handable(model, subject.settings) for model, subject, _ in self.all)
 
     def most_processes(self, number: int) -> int:
         """How many processes may share one of them, so that it is that of one to rounding."""

@@ -34,7 +34,7 @@ from attar.evaluation.students import Students, require_judges
 from attar.evaluation.trials import Subject
 from attar.methods import method as method_named
 from attar.options import Compared, Effort, Until
-from attar.registry import known_outside
+from attar.registry import found_here_alone
 from attar.report.bench import RESULT, Row, write_bench_report
 from attar.report.formats import roughly
 from attar.results.records import ACCURACY, Followed, Labels, Record
@@ -197,7 +197,7 @@ def _make(one: _Run, folder: Path, *, quiet: bool) -> None:
 def _starts_anew(one: _Run, engine: Engine) -> bool:
     """Whether another process can make the set: there is one only, and names that this program gave are not needed."""
     run = one.prepared.settings.run
-    handed = run.source.startswith(MEMORY) or not known_outside("attar.methods", run.method)
+    handed = run.source.startswith(MEMORY) or found_here_alone("attar.methods", run.method)
     return engine.processes.num == 1 and engine.device.type == "cpu" and not handed and not is_followed()
 
 
