@@ -1,16 +1,24 @@
 """Shared by all tests: no network, and one thread for each process."""
 
+import gc
 import os
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+gc.disable()  # until all is imported: half a million objects stay, and looking through them takes a second
 settings.register_profile("attar", suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no fault
 settings.load_profile("attar")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["ATTAR_CACHE"] = ""  # no listings of files that are gone when a test ends
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """Collect garbage again."""
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,9 +5,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-import typer
+from toy_commands import attar_itself
 
-from attar import cli
 from attar.cli.flags import typed
 from attar.config import place
 from attar.methods import methods
@@ -30,9 +29,8 @@ COMMANDS = [
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS)
 def test_a_command_on_a_page_is_one_that_attar_takes(page, line):
-    command = typer.main.get_command(cli.app)
     words = shlex.split(line)[1:]
-    sub = command.commands[words[0]]
+    sub = attar_itself().commands[words[0]]
     params = typed(sub.make_context(words[0], words[1:], resilient_parsing=len(words) == 1))
     method, of_page = params.get("method") or METHOD_OF[page], METHOD_OF[page]
     if params.get("recipe") not in (None, "auto", "none"):

@@ -6,12 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-import typer
 from PIL import Image
-from toy_commands import CANNOT, ROOT, Places, cannot, commands, commands_of, is_quick, toy
+from toy_commands import CANNOT, ROOT, Places, attar_itself, cannot, commands, commands_of, is_quick, toy
 
 import attar
-from attar import cli
 from attar.data.sources import SourceSettings, open_source
 from attar.interop import EXPORTERS
 
@@ -96,7 +94,7 @@ def places_in(tmp_path: Path, made: Path, folder: Path, line: str) -> Places:
 def run(words: list[str], tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    assert not typer.main.get_command(cli.app).main(words, standalone_mode=False)  # a code, where a command leaves
+    assert not attar_itself().main(words, standalone_mode=False)  # a code, where a command leaves
 
 
 @pytest.mark.parametrize("line", [line for line in RUN_HERE if is_quick(line)])
@@ -115,10 +113,9 @@ def test_a_command_of_a_page_runs_at_toy_size(line, folder, made, tmp_path, monk
 @pytest.mark.parametrize("line", RUN_HERE, ids=str)
 def test_a_command_is_one_that_attar_takes_and_has_a_toy_size(line, tmp_path):
     anywhere = Places(*[tmp_path] * 5)
-    command = typer.main.get_command(cli.app)
     for words in (re.sub(r"^torchrun .* -m ", "", line).split()[1:], toy(line, anywhere)):
         if words[0] != "--help":
-            command.commands[words[0]].make_context(words[0], words[1:])
+            attar_itself().commands[words[0]].make_context(words[0], words[1:])
 
 
 def test_each_reason_not_to_run_a_command_is_needed():
@@ -134,7 +131,7 @@ def test_what_is_not_run_is_there(line):
         assert re.search(rf"^{line.split()[1]}:", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
     elif line.startswith("attar"):
         words = line.split()[1:]
-        typer.main.get_command(cli.app).commands[words[0]].make_context(words[0], words[1:])
+        attar_itself().commands[words[0]].make_context(words[0], words[1:])
 
 
 def test_commands_are_found_wherever_they_stand():

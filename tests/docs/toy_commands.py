@@ -5,8 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+import typer
+
+from attar import cli
 from attar.methods import methods
 from attar.methods.base import Method
 from attar.recipes import recipes
@@ -57,6 +62,12 @@ OF_KNOWLEDGE = {
         "method.lr_images=1",
     ],
 }
+
+
+@cache
+def attar_itself() -> Any:
+    """The command line, whose commands make their flags once."""
+    return typer.main.get_command(cli.app)
 
 
 @dataclass(frozen=True)
