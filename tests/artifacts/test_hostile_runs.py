@@ -402,16 +402,22 @@ def in_place(path: Path, kind: str) -> None:
 KINDS = ("folder", "pipe", "loop", "zero", "terabyte")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+PLACES = (
+    *((f"run/{name}", "report") for name in ("config.yaml", "events.jsonl", "evaluation.json", "real.safetensors")),
+    ("run/evaluation.json", "compare"),
+    ("outside-evaluation/judged.json", "compare"),
+    ("outside-evaluation/pictures.safetensors", "outside"),
+    ("run/squeeze/expert-0000.safetensors", "experts"),
+    ("study/study.json", "study"),
+)
+"""Each is read in a way of its own, and with each kind; other files of the run go by the way of evaluation.json."""
+
+
 @pytest.mark.parametrize(
-    ("name", "command"),
+    ("name", "command", "kind"),
     [
-        *((f"run/{name}", "report") for name in ("config.yaml", "events.jsonl", *JSON_FILES[:6], "real.safetensors")),
-        ("run/evaluation.json", "compare"),
-        ("outside-evaluation/judged.json", "compare"),
-        ("outside-evaluation/pictures.safetensors", "outside"),
-        ("run/squeeze/expert-0000.safetensors", "experts"),
-        ("study/study.json", "study"),
+        *((name, command, kind) for name, command in PLACES for kind in KINDS),
+        *((f"run/{name}", "report", kind) for name, kind in zip(JSON_FILES[1:6], KINDS, strict=True)),
     ],
 )
 def test_what_is_no_plain_file_is_not_waited_for(here: Path, name: str, command: str, kind: str) -> None:
