@@ -146,6 +146,17 @@ def test_what_a_network_knows_besides_the_names_is_kept(teacher: Path, tmp_path:
     assert any(not torch.equal(a[name], b[name]) for name in a)
 
 
+def test_what_it_knows_besides_is_made_again_where_the_file_is_gone(teacher: Path, tmp_path: Path) -> None:
+    """Without it, images would be told from the named classes only, and nobody would know."""
+    asked = {"classes": "newt,pike", "settings": {"method.rivals": "known"}}
+    run = distill(teacher, tmp_path / "run", until="squeeze", **asked)
+    others = run.path / "squeeze" / OTHER_CLASSES
+    before = others.read_bytes()
+    others.unlink()
+    distill(teacher, run.path, until="recover", **asked)
+    assert others.read_bytes() == before
+
+
 def test_a_network_that_knows_no_more_than_the_names_is_taken_as_it_is(made: attar.Distillation) -> None:
     assert not (made.path / "squeeze" / OTHER_CLASSES).exists()
     opened = TrainedTeacher(made.path / "squeeze", made.load().task, Engine("cpu"))

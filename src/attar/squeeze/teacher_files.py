@@ -53,6 +53,12 @@ def write_other_classes(path: Path, others: OtherClasses) -> None:
     write_tensors(path, tensors, {"layer": others.layer})
 
 
+def lacks_other_classes(folder: Path) -> bool:
+    """Whether the teacher proper of a folder says that it knows more classes, and their file is gone."""
+    gone = (folder / TEACHER).exists() and not (folder / OTHER_CLASSES).exists()
+    return gone and bool(read_note(folder / TEACHER).get("other_classes"))
+
+
 def read_other_classes(folder: Path) -> OtherClasses | None:
     """What the teacher proper of a folder knows besides the classes of the task; None: nothing."""
     path = folder / OTHER_CLASSES

@@ -35,7 +35,13 @@ from attar.squeeze.class_order import require_class_order, weak
 from attar.squeeze.knowledge import Knowledge, Members
 from attar.squeeze.normalizing import Found, find_normalization, of_source
 from attar.squeeze.rehearsal import Estimate, Rehearsal
-from attar.squeeze.teacher_files import OTHER_CLASSES, TrainedTeacher, file_name, write_other_classes
+from attar.squeeze.teacher_files import (
+    OTHER_CLASSES,
+    TrainedTeacher,
+    file_name,
+    lacks_other_classes,
+    write_other_classes,
+)
 from attar.task import Normalization, Task
 from attar.training.loop import TrainSettings, fit
 from attar.training.section import TrainSection
@@ -130,7 +136,7 @@ def make_teacher(
     names = [file_name(k) for k in range(len(models))]
     making = Making(data, validation, task, settings, seed, folder, engine, events)
     for k in engine.share(range(len(names))):
-        if (folder / names[k]).exists():
+        if (folder / names[k]).exists() and not (k == 0 and lacks_other_classes(folder)):
             continue
         if k == 0 and settings.weights:
             making.adopt(names[k], models[k], others=folder / OTHER_CLASSES)
@@ -300,6 +306,7 @@ class Making:
             note["renormalization"] = {"mean": found.normalization.mean, "std": found.normalization.std}
         if others and besides:  # before the network, whose file says that all is done
             write_other_classes(others, besides)
+            note["other_classes"] = len(besides.weight)
         self.store(name, model_name, network, self._right(predicted), note)
 
     def _normalization(self, weights: Weights, network: nn.Module, model_name: str, channels: int) -> Found:
