@@ -171,6 +171,12 @@ def test_weights_of_another_network_are_refused_with_what_differs(tmp_path: Path
         load(path, task)
 
 
+def test_weights_for_images_of_other_channels_are_refused_by_their_number(tmp_path: Path) -> None:
+    torch.save(make_state(make_task()), tmp_path / "grey.pt")
+    with pytest.raises(ArtifactError, match="take 1-channel images, and these are 3-channel"):
+        load(tmp_path / "grey.pt", make_task(channels=3))
+
+
 def test_attars_own_file_tells_normalisation_and_class_order(tmp_path: Path) -> None:
     from attar.runtime.checkpoint import write_tensors
 

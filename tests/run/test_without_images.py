@@ -91,6 +91,7 @@ def test_some_of_the_teachers_classes_take_their_rows(teacher: Path, tmp_path: P
         ("rded", {"settings": {"recover.iterations": 0}}, "rded needs some"),
         ("sre2l", {"until": "evaluate"}, "attar evaluate RUN --source"),
         ("sre2l", {"classes": "pike,eel"}, "no class of theirs is called 'eel'"),
+        ("sre2l", {"classes": "crow,newt,eel"}, "'crow', which is class 2 of the weights, and no .* called 'eel'"),
     ],
 )
 def test_what_needs_real_images_says_so_at_once(

@@ -197,6 +197,26 @@ def load_into(network: nn.Module, weights: Weights, model: str, task: Task, chan
     return others
 
 
+def require_named_places(weights: Weights, task: Task) -> None:
+    """Raise DataError where weights that know as many classes as the task call some of them by names of other places.
+
+    Where all names are known, `load_into` brings the classes into the task's order; else they are taken as they stand,
+    and without images to predict nothing but the names shows that the order is wrong.
+    """
+    names = weights.names or ()
+    rows = [_row(names, name) for name in task.class_names] if len(names) == task.num_classes else []
+    lost = [name for name, row in zip(task.class_names, rows, strict=False) if row is None]
+    moved = [(k, row) for k, row in enumerate(rows) if row not in (None, k)]
+    if lost and moved:
+        (k, row), more = moved[0], f", and {len(lost) - 1} more" if len(lost) > 1 else ""
+        raise DataError(
+            f"class {k} is called {task.class_names[k]!r}, which is class {row} of the weights, and no class of theirs "
+            f"is called {lost[0]!r}{more}",
+            expected="names that the weights know, in any order, or all classes in the order of the weights",
+            fix=f"correct {lost[0]!r}, or name all classes in the order of the weights",
+        )
+
+
 def library_normalization(model: str) -> Normalization | None:
     """What the library that has the network `model` normalises images with for its own weights; None: it does not say.
 
@@ -338,6 +358,12 @@ def _require_fitting(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]
     missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
     surplus = [key for key in state if key not in expected and not key.startswith(_AUXILIARY)]
     odd = [key for key in expected if key in state and state[key].shape != expected[key].shape]
+    if not missing and len(odd) == 1 and (channels := _other_channels(state[odd[0]], expected[odd[0]])):
+        raise ArtifactError(
+            f"the weights take {channels[0]}-channel images, and these are {channels[1]}-channel ones",
+            expected=f"a state dict of {model} for images of as many channels",
+            fix="take weights that were trained on such images",
+        )
     found = [f"it lacks {_first(missing)}"] if missing else []
     found += [f"it has {_first(surplus)} besides"] if surplus else []
     found += [f"{key} is {tuple(state[key].shape)} and not {tuple(expected[key].shape)}" for key in odd[:2]]
@@ -347,6 +373,12 @@ def _require_fitting(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]
             expected=f"a state dict of {model} for images of this size, channels and number of classes",
             fix="name the network that they were made for as squeeze.model, and its --resolution",
         )
+
+
+def _other_channels(found: Tensor, expected: Tensor) -> tuple[int, int] | None:
+    """Channels that the filters of two first layers take, where they differ in nothing else."""
+    alike = found.ndim == expected.ndim == 4 and found[:, 0].shape == expected[:, 0].shape
+    return (found.shape[1], expected.shape[1]) if alike else None
 
 
 def _first(keys: Sequence[str]) -> str:

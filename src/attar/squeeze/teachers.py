@@ -25,7 +25,15 @@ from attar.errors import ArtifactError, ConfigError
 from attar.items import Item
 from attar.models.factory import build, require_known
 from attar.models.norms import has_batch_norm
-from attar.models.weights import Weights, is_path, load_weights, num_channels, read_weights, wrapped
+from attar.models.weights import (
+    Weights,
+    is_path,
+    load_weights,
+    num_channels,
+    read_weights,
+    require_named_places,
+    wrapped,
+)
 from attar.normalizations import parse_normalization
 from attar.runtime.checkpoint import write_tensors
 from attar.runtime.engine import Engine
@@ -291,6 +299,8 @@ class Making:
         task = self.task
         assert self.settings.weights is not None
         weights = read_weights(str(self.settings.weights), model_name, task)
+        if not len(self.validation):
+            require_named_places(weights, task)
         channels = num_channels(weights, model_name, task)
         network, besides = load_weights(weights, model_name, task, channels)
         found = self._normalization(weights, network, model_name, channels)
