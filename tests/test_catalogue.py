@@ -68,12 +68,25 @@ def test_a_name_is_a_networks_where_one_can_be_made_of_it(name):
         ("trian", "did you mean train"),
         ("timm:resnt18", "did you mean timm:resnet18 or timm:"),
         ("attar:vit-tny", "did you mean attar:vit-tiny"),
+        ("convnet", "did you mean convnet-d"),
+        ("resnet20", "did you mean resnet20-cifar"),
     ],
 )
 def test_a_misspelt_name_is_answered_with_the_nearest(name, near):
     with pytest.raises(ConfigError, match=near) as caught:
         catalogue.describe(name)
     assert "or resnet18?" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "shown"), [("convnet-d5-w8", "at 32 px"), ("convnet-d6-w8", "at 64 px")])
+def test_a_network_is_shown_for_the_smallest_images_that_it_takes(name, shown):
+    assert catalogue.describe(name)["notes"]["parameters"].endswith(shown)
+
+
+def test_a_network_that_takes_no_images_says_what_would():
+    with pytest.raises(ConfigError, match="depth 99") as caught:
+        catalogue.describe("convnet-d99-w8")
+    assert "convnet-d5-w8" in str(caught.value)
 
 
 def test_list_and_show_import_neither_torch_nor_the_libraries_of_networks():

@@ -122,16 +122,19 @@ def describe(name: str) -> dict[str, Any]:
     known = [row[0] for kind in ("methods", "strategies") for row in names(kind)]
     known += [*section_names(), *found_recipes, *study_names(), *PROTOCOLS.names()]
     models = list(dict.fromkeys(model for model, _ in names("models")))
-    if "did you mean" not in nearest(name, known) and "did you mean" in nearest(name, models):
-        known = models
+    begun = [model for model in models if model.startswith(f"{name}-")]
+    if begun or ("did you mean" not in nearest(name, known) and "did you mean" in nearest(name, models)):
+        known = begun or models
     fix = "`attar list methods`, or strategies, protocols, recipes or models"
     raise unknown("method, strategy, section, recipe, protocol, study, data set or model", name, known, fix=fix)
 
 
-def network_about(name: str, family: str, own_name: str, parameters: int, norms: str) -> dict[str, Any]:
-    """What `attar show` says of a network."""
+def network_about(
+    name: str, family: str, own_name: str, parameters: int, norms: str, shown: str = ""
+) -> dict[str, Any]:
+    """What `attar show` says of a network, counted for what `shown` says, or else as others of its family."""
     notes = {
-        "parameters": f"{parameters:,} {shown_for(family)}",
+        "parameters": f"{parameters:,} {shown or shown_for(family)}",
         "normalisation": norms,
         "use": f"--model {name}, or --models {name} where it judges",
     }

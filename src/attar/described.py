@@ -9,6 +9,8 @@ import inspect
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from attar.catalogue import network_about
 from attar.config import Config, Option, options
 from attar.data.named import NAMED
 from attar.data.sources import PLACES
+from attar.errors import ConfigError
 from attar.interop.settings import ForeignSettings
 from attar.methods import METHODS
 from attar.methods.base import Method
@@ -33,6 +36,8 @@ EXAMPLE, IMAGENET = (
     for num, size in ((10, 32), (1000, 224))
 )
 """What networks are shown for."""
+_LARGER_PX = (64, 128, 256)
+"""Sizes that a network of attar's is shown for where it takes none as small as `EXAMPLE`."""
 
 
 def contents() -> dict[str, Any]:
@@ -84,9 +89,19 @@ def strategy(name: str) -> dict[str, Any]:
 def network(name: str) -> dict[str, Any]:
     """What is known of a network before it meets images: where it comes from, how large it is."""
     family, own_name = factory.find(name)
-    shown = EXAMPLE if family == "attar" else IMAGENET
-    model = factory.build(name, shown)
-    return network_about(name, family, own_name, factory.num_parameters(model), norms_of(model))
+    model, shown = _built(name) if family == "attar" else (factory.build(name, IMAGENET), "")
+    return network_about(name, family, own_name, factory.num_parameters(model), norms_of(model), shown)
+
+
+def _built(name: str) -> tuple[torch.nn.Module, str]:
+    """One of attar's networks for the smallest images that it takes, and which these are, where not those of others."""
+    with suppress(ConfigError):
+        return factory.build(name, EXAMPLE), ""
+    for size_px in _LARGER_PX:
+        with suppress(ConfigError), torch.device("meta"):  # however wide, it takes no memory
+            model = factory.build(name, replace(EXAMPLE, height_px=size_px, width_px=size_px))
+            return model, f"for {EXAMPLE.num_classes} classes at {size_px} px"
+    return factory.build(name, EXAMPLE), ""
 
 
 _NORM = re.compile("(Batch|Layer|Group|Instance|Rms|RMS|Evo|FilterResponse|GlobalResponse)Norm")
