@@ -112,3 +112,9 @@ def test_penultimate_needs_a_linear_layer() -> None:
 
 def test_num_parameters() -> None:
     assert factory.num_parameters(nn.Linear(3, 2)) == 8
+
+
+@pytest.mark.parametrize(("width", "groups"), [(8, 1), (32, 2), (50, 2), (128, 8)])
+def test_groups_of_channels_divide_any_width(width: int, groups: int) -> None:
+    network = factory.build(f"convnet-d1-w{width}-group", Task(("a", "b"), 1, 8, 8, Normalization((0.5,), (0.5,))))
+    assert {module.num_groups for module in network.modules() if isinstance(module, nn.GroupNorm)} == {groups}

@@ -69,8 +69,9 @@ def norm_layers(norm: Norm, channels: int) -> list[nn.Module]:
     match norm:
         case "instance":  # one group per channel: instance normalisation
             return [nn.GroupNorm(channels, channels)]
-        case "group":
-            return [nn.GroupNorm(max(1, channels // 16), channels)]
+        case "group":  # of 16 channels each, or the next larger number that divides them
+            most = max(1, channels // 16)
+            return [nn.GroupNorm(next(num for num in range(most, 0, -1) if channels % num == 0), channels)]
         case "layer":
             return [nn.GroupNorm(1, channels)]
         case "batch":
