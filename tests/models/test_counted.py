@@ -20,11 +20,18 @@ SMALL = (
 OTHERS = (
     *("convnet-d2-w8", "convnet-d5-w48", "convnet-d5-w48-group", "wrn-16-2", "wrn-29-3", "resnet26-projected"),
     *("resnet20-bottleneck", "densenet-bc-22-7", "densenet-bc-16-16-group", "vgg13-small", "vgg16-hidden12"),
-    *("vit-d2-w48-p8", "bnvit-d1-w1-p1", "vit-d3-w100-p32", "bnvit-d2-w24-p16"),
+    *(
+        "convnet-d2-w33-group",
+        "densenet-13-5-group",
+        "vit-d2-w48-p8",
+        "bnvit-d1-w1-p1",
+        "vit-d3-w100-p32",
+        "bnvit-d2-w24-p16",
+    ),
 )
 NAMES = [f"{name}-{norm}" for name in SMALL for norm in NORMS] + [*SMALL, *OTHERS]
 NONE = (
-    *("convnet-d6-w8", "convnet-d0-w8", "convnet-d2-w0", "convnet-d2-w8-batsh", "convnet-d2-w33-group", "wrn-12-2"),
+    *("convnet-d6-w8", "convnet-d0-w8", "convnet-d2-w0", "convnet-d2-w8-batsh", "wrn-12-2"),
     *("wrn-16-0", "wrn-4-2", "wrn-2-1", "resnet9-cifar", "resnet2-cifar", "resnet12-bottleneck", "resnet2-bottleneck"),
     *("densenet-4-2", "densenet-8-2", "densenet-7-0", "densenet-bc-13-4", "resnet20-small", "vgg12-small"),
     *("vgg11-hidden0", "vit-d0-w8", "vit-d1-w8-p3", "vit-d1-w8-p64", "vit-d1-w8-p0"),

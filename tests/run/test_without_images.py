@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 import attar
+from attar.data.sources import of_classes
 from attar.errors import AttarError, ConfigError, DataError
 from attar.models.checkpoints import read_state
 from attar.runtime.checkpoint import read_note, read_tensors
@@ -72,6 +73,35 @@ def test_real_images_judge_it_in_its_own_folder(made: attar.Distillation, real: 
         *("distilled", "distilled, hard labels", "random", "random, hard labels", "full")
     }
     assert found.report == made.path / "report.html"
+
+
+def test_a_source_with_more_classes_in_another_order_judges_it(
+    teacher: Path, real: attar.Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = distill(teacher, tmp_path / "run", classes="crow,pike")
+    training = {"train.epochs": 2, "evaluate.full_epochs": 1}
+    found = attar.evaluate(run.distilled, real, seeds=1, baselines=["random"], settings=training, quiet=False)
+    assert "judges by its images of 2 of 3 classes" in " ".join("".join(capsys.readouterr()).split())
+    assert {record.num_images for record in found.records} == {4}
+    assert {record.num_judges for record in found.records} == {int((real.test.labels != 1).sum())}
+
+
+def test_the_images_of_some_classes_are_numbered_as_these_are(real: attar.Source) -> None:
+    some = of_classes(real, ["crow", "pike"])
+    assert some.task.class_names == ("crow", "pike")
+    for part, whole in ((some.train, real.train), (some.validation, real.validation), (some.test, real.test)):
+        kept = (whole.labels != 1).nonzero().squeeze(1)
+        assert len(part) == len(kept) > 0
+        assert torch.equal(part.labels, (whole.labels[kept] == 0).long())
+        assert torch.equal(part.pixels(torch.arange(len(part))), whole.pixels(kept))
+    assert some.num_test == len(some.test)
+    assert some.fingerprint != of_classes(real, ["pike", "crow"]).fingerprint != real.fingerprint
+    assert some.content("test") != real.content("test")
+
+
+@pytest.mark.parametrize("names", [["pike", "newt", "crow"], ["pike", "eel"], ["pike", "pike"]])
+def test_a_source_without_these_classes_stays_as_it_is(real: attar.Source, names: list[str]) -> None:
+    assert of_classes(real, names) is real
 
 
 def test_some_of_the_teachers_classes_take_their_rows(teacher: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from attar.artifacts.description import NAME
 from attar.artifacts.distilled import Distilled, load_distilled
 from attar.artifacts.run import CONFIG
 from attar.config import Config, build, dump
-from attar.data.sources import Source, SourceSettings, open_source
+from attar.data.sources import Source, SourceSettings, of_classes, open_source
 from attar.errors import ArtifactError
 from attar.evaluation.evaluate import Evaluation
 from attar.evaluation.evaluate import evaluate as evaluate_set
@@ -25,7 +25,7 @@ from attar.evaluation.settings import EvaluateSettings
 from attar.evaluation.students import at_learnt_rate
 from attar.options import given
 from attar.results.records import Record
-from attar.run.origin import differs_from
+from attar.run.origin import differs_from, made_of_names
 from attar.run.pipeline import teacher_of
 from attar.run.preparing import slug
 from attar.run.settings import default_model
@@ -199,6 +199,9 @@ def _open(asked: JudgedOptions, kinds: Mapping[str, type[Config]]) -> _Judged:
     how, quiet = settled["source"], asked.quiet or launched().rank > 0
     assert isinstance(how, SourceSettings)
     real = foreign.source if foreign else open_source(str(asked.source), how, events=Events(quiet=quiet))
+    every = real.task.class_names
+    if not foreign and made_of_names(opened):  # any images of its classes may judge it
+        real = of_classes(real, opened.task.class_names)
     home, other = _judged_in(opened), () if foreign else differs_from(opened, real)
     folder = Path(asked.out) if asked.out else home
     if other and folder.resolve() == home.resolve():
@@ -214,6 +217,8 @@ def _open(asked: JudgedOptions, kinds: Mapping[str, type[Config]]) -> _Judged:
     if other:
         events.say(f"another source than the set was made from: {'; '.join(other)}")
         events.say(f"its page and card are left alone; what is found goes to {folder}")
+    if (mine := real.task.class_names) != every:
+        events.say(f"{asked.source} judges by its images of {len(mine)} of {len(every)} classes, in the set's order")
     named = (str(opened.path if foreign is None else asked.distilled), str(asked.source), asked.assigned)
     at_home = folder.resolve() == home.resolve()
     return _Judged(named, opened, real, foreign is None, settled, folder, at_home, events)

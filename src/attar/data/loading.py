@@ -106,6 +106,16 @@ class SubsetSplit:
         return self._split.pixels(self._indices[indices.cpu()])
 
 
+class NumberedSplit(SubsetSplit):
+    """The images of another split whose class has a number elsewhere, under that: `numbers` int64 (c,), -1 for none."""
+
+    def __init__(self, split: Split, numbers: Tensor) -> None:
+        numbered = numbers[split.labels]
+        kept = (numbered >= 0).nonzero().squeeze(1)
+        super().__init__(split, kept)
+        self.labels = numbered[kept]
+
+
 class TrainingSet(Protocol):
     """What a network can be trained on."""
 

@@ -22,7 +22,15 @@ from torch import Tensor
 from attar.data.decoding import Decoded, Form, choose_form, decode
 from attar.data.examples import Examples, Found, check, quoted
 from attar.data.kinds import described
-from attar.data.loading import EVERY_BYTE, Content, MemorySplit, Split, limit_indices, stratified_split
+from attar.data.loading import (
+    EVERY_BYTE,
+    Content,
+    MemorySplit,
+    NumberedSplit,
+    Split,
+    limit_indices,
+    stratified_split,
+)
 from attar.data.named import NAMED
 from attar.data.named.memory import PREFIX as MEMORY
 from attar.data.pixelfiles import PixelCache
@@ -270,6 +278,36 @@ def _of_classes(name: str, found: Found, settings: SourceSettings, *, allowed: b
 def whitened(source: Source, whitening: Whitening) -> Source:
     """The same source, its images whitened."""
     return replace(source, task=source.task.whitened(whitening))
+
+
+def of_classes(source: Source, class_names: Sequence[str]) -> Source:
+    """The images that a source has of these classes, numbered in this order; its test split is decoded.
+
+    It is the source itself where its classes are these already, or where it lacks one of them.
+    """
+    names, own = tuple(class_names), source.task.class_names
+    if names == own or len(set(names)) < len(names) or not set(names) <= set(own):
+        return source
+    numbers = torch.full((len(own),), -1)
+    numbers[[own.index(name) for name in names]] = torch.arange(len(names))
+    train, validation, test = (NumberedSplit(one, numbers) for one in (source.train, source.validation, source.test))
+
+    task = replace(source.task, class_names=names)
+
+    def of_these(content: Content) -> Content:
+        return Content(digest([content.digest, names]), content.by)
+
+    return replace(
+        source,
+        task=task,
+        train=train,
+        validation=validation,
+        num_test=len(test),
+        fingerprint=digest([source.fingerprint, names]),
+        description=_describe(task, len(train), len(validation), len(test)),
+        open_test=lambda: (test, of_these(source.content("test"))),
+        contents={name: of_these(content) for name, content in source.contents.items()},
+    )
 
 
 @dataclass(frozen=True)

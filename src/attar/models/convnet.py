@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from attar.errors import ConfigError
+from attar.models.names import num_groups
 
 Norm = Literal["instance", "batch", "layer", "group", "none"]
 NORMS: tuple[str, ...] = get_args(Norm)
@@ -69,9 +70,8 @@ def norm_layers(norm: Norm, channels: int) -> list[nn.Module]:
     match norm:
         case "instance":  # one group per channel: instance normalisation
             return [nn.GroupNorm(channels, channels)]
-        case "group":  # of 16 channels each, or the next larger number that divides them
-            most = max(1, channels // 16)
-            return [nn.GroupNorm(next(num for num in range(most, 0, -1) if channels % num == 0), channels)]
+        case "group":
+            return [nn.GroupNorm(num_groups(channels), channels)]
         case "layer":
             return [nn.GroupNorm(1, channels)]
         case "batch":

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from attar.models.names import OWN
+from attar.models.names import OWN, num_groups
 
 _CHANNELS, _SIZE_PX, _NUM_CLASSES = 3, 32, 10
 _DEFAULT_NORMS = {"convnet": "instance", "vgg-small": "instance", "alexnet": "none"}
@@ -61,8 +61,7 @@ class _Layers:
             case "instance":
                 kind = "InstanceNorm"
             case "layer" | "group":
-                groups = 1 if self.norm == "layer" else max(1, width // 16)
-                _require(width % groups == 0)
+                groups = 1 if self.norm == "layer" else num_groups(width)
                 kind = "InstanceNorm" if groups == width else "GroupNorm"
             case _:
                 raise ValueError(self.norm)

@@ -1,4 +1,4 @@
-"""Names of networks: patterns of attar's own, and what torchvision's and timm's source files register.
+"""Names of networks, without building any: patterns of attar's own, and what torchvision's and timm's files register.
 
 Importing the libraries takes seconds.
 """
@@ -28,6 +28,11 @@ OWN: dict[str, re.Pattern[str]] = {
 """Patterns of attar's own names, by family."""
 _REGISTERED = re.compile(r"^@register_model(?:\(.*\))?\n(?:@.*(?:\n(?!def|@).*)*\n)*def (\w+)", re.MULTILINE)
 """A builder that its library registers, further decorators between."""
+
+
+def num_groups(channels: int) -> int:
+    """Groups of channels that GroupNorm takes: of 16 each, or of the next number above that divides them all."""
+    return next(num for num in range(max(1, channels // 16), 0, -1) if channels % num == 0)
 
 
 @cache

@@ -26,13 +26,18 @@ def about_source(source: Source) -> dict[str, Any]:
     }
 
 
+def made_of_names(distilled: Distilled) -> bool:
+    """Whether a dataset was made from class names alone, and no images were taken from anywhere."""
+    return bool((distilled.info.get("source") or {}).get("num_train_images") == 0)
+
+
 def differs_from(distilled: Distilled, source: Source) -> tuple[str, ...]:
     """In what a source differs from the one that the dataset was made from, in words; nothing where it says no source.
 
     A run folder that holds the dataset knows more of its source than the dataset itself.
     """
     made_from = distilled.info.get("source") or {}
-    if made_from.get("num_train_images") == 0:  # class names alone: no images were taken from anywhere
+    if made_of_names(distilled):
         return ()
     before = {"fingerprint": made_from.get("fingerprint"), "training images": made_from.get("num_train_images")}
     manifest, now = distilled.path.resolve().parent / "squeeze" / MANIFEST, about_source(source)
