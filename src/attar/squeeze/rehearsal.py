@@ -28,9 +28,10 @@ MEASURE_S, MOST = 0.5, 200
 BRIEF_S = 0.1
 """A brief rehearsal measures a unit that takes longer once."""
 FEW_BATCHES = 8
-_LONG_S, _VERY_LONG_S = 2.0, 15.0
-"""Units that take longer are measured over two more, not three, and over one. A brief rehearsal of the latter takes the
-first, though it had to begin."""
+_LONG_S = 2.0
+"""A unit that takes longer is measured over two more, not three."""
+_VERY_LONG_S = 15.0
+"""A unit that takes longer is measured over one more; by a brief rehearsal as a warm-up alone."""
 
 
 EVERYWHERE = "done by every process"
