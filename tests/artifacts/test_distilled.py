@@ -13,8 +13,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from attar.artifacts import arrays, card, parquet
+from attar.artifacts.description import read_description
 from attar.artifacts.distilled import load_distilled, write_distilled
 from attar.errors import ArtifactError, AttarError, DivergedError, ResourceError
 from attar.methods.base import Distillate
@@ -214,7 +216,7 @@ def test_damage_is_told_by_the_name_of_the_file(tmp_path: Path, task: Task, floa
 def test_a_newer_format_asks_for_a_newer_attar(tmp_path: Path, task: Task, exact: Distillate) -> None:
     write_distilled(tmp_path / "d", exact, task)
     file = tmp_path / "d/attar.json"
-    file.write_text(file.read_text().replace('"format_version": 2', '"format_version": 5'))
+    file.write_text(file.read_text().replace('"format_version": 2', '"format_version": 6'))
     with pytest.raises(ArtifactError, match="newer attar"):
         load_distilled(tmp_path / "d")
 
@@ -287,3 +289,30 @@ def test_a_folder_of_other_files_is_refused_and_kept(tmp_path: Path, task: Task,
     with pytest.raises(ResourceError, match="is a file"):
         write_distilled(tmp_path / "thesis.tex", exact, task)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_images_that_hold_others_say_so_and_are_given_one_by_one(tmp_path: Path, task: Task) -> None:
+    labels = torch.arange(task.num_classes)
+    images = torch.randn(len(labels), *task.shape)
+    plain = write_distilled(tmp_path / "plain", Distillate(images, labels), task)
+    made = write_distilled(tmp_path / "tiled", Distillate(images, labels, tiles=2), task)
+    assert (plain.tiles, made.tiles, load_distilled(made.path).tiles) == (1, 2, 2)
+    assert "tiles" not in json.loads((plain.path / "attar.json").read_text())
+    assert json.loads((made.path / "attar.json").read_text())["format_version"] == 5
+    assert "2×2 others" in (made.path / "README.md").read_text()
+    assert "×2 others" not in (plain.path / "README.md").read_text()
+    given, (height, width) = made.dataset(), task.shape[1:]
+    assert len(given) == 4 * len(plain.dataset())
+    rows, columns = (height + 1) // 2, (width + 1) // 2
+    for place in range(4):
+        image, label = given[4 + place]
+        down = slice(rows, None) if place // 2 else slice(rows)
+        across = slice(columns, None) if place % 2 else slice(columns)
+        enlarged = F.interpolate(images[1:2, :, down, across], (height, width), mode="bilinear")
+        assert torch.allclose(image, enlarged[0], atol=1e-5)
+        assert int(label) == 1
+    assert sum(len(batch) for batch, _ in made.loader(3)) == len(given)
+    damaged = json.loads((made.path / "attar.json").read_text()) | {"format_version": 4}
+    (made.path / "attar.json").write_text(json.dumps(damaged))
+    with pytest.raises(ArtifactError, match="format_version"):
+        read_description(made.path)

@@ -22,7 +22,7 @@ from attar.evaluation.evaluate import Evaluation, evaluate
 from attar.evaluation.following import followed
 from attar.evaluation.settings import EvaluateSettings
 from attar.evaluation.students import judging_set
-from attar.evaluation.subjects import Subjects, of_whole
+from attar.evaluation.subjects import Subjects
 from attar.items import Item
 from attar.methods.coreset import Herding
 from attar.results.by_class import BY_CLASS, read_by_class
@@ -346,14 +346,16 @@ def test_herding_chooses_what_the_method_does_by_the_features_of_the_teacher() -
     assert by_pixels.identity != subject_by_teacher(source, Knowing()).identity
 
 
-def test_real_images_are_not_cut_into_tiles() -> None:
-    tiled = TRAINING.model_copy(update={"augment": "tile_rrc_flip"})
-    subjects = Subjects(make_distilled(), make_source(), tiled, Engine("cpu"), Events(quiet=True), None)
-    assert subjects.distilled(["hard"])[0].settings.augment == "tile_rrc_flip"
-    assert subjects.real("random", ["hard"])[0].settings.augment == "rrc_flip"
-    assert subjects.full(tiled, 1).settings.augment == "rrc_flip"
-    assert of_whole(tiled.model_copy(update={"augment": "tile"})).augment == "none"
-    assert of_whole(TRAINING) == TRAINING
+def test_of_images_that_hold_others_one_is_seen_at_a_time_and_real_ones_whole() -> None:
+    made, training = make_distilled(), TRAINING.model_copy(update={"augment": "rrc_flip"})
+    tiled = replace(made, info={**made.info, "tiles": 2})
+    for distilled, seen, plain in ((made, "rrc_flip", "none"), (tiled, "tile_rrc_flip", "tile")):
+        subjects = Subjects(distilled, make_source(), training, Engine("cpu"), Events(quiet=True), None)
+        (ours,), (real,) = subjects.distilled(["hard"]), subjects.real("random", ["hard"])
+        assert ours.settings.augment == seen
+        assert subjects.not_augmented(ours).settings.augment == plain
+        assert real.settings.augment == subjects.full(training, 1).settings.augment == "rrc_flip"
+        assert subjects.not_augmented(real).settings.augment == "none"
 
 
 def test_easy_is_chosen_by_the_teacher_and_refused_without_one() -> None:

@@ -13,10 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import attar
+from attar.artifacts.distilled import write_distilled
 from attar.errors import AttarError, ConfigError, DataError
-from attar.interop.foreign import recognise, require_recognised
+from attar.interop import EXPORTERS
+from attar.interop.foreign import READERS, recognise, require_recognised
 from attar.interop.loaded import Loaded, Origin
 from attar.interop.settings import ForeignSettings
+from attar.methods.base import Distillate
 from attar.runtime.seeding import generator
 from attar.task import Normalization, Task
 from damage import refusals
@@ -156,3 +160,22 @@ def test_class_folders_of_any_kind_of_image(tmp_path: Path, kind: str, options: 
     (tmp_path / "__MACOSX").mkdir()
     loaded = read(tmp_path)
     assert torch.equal(loaded.stored, torch.cat([BYTES[LABELS == 0], BYTES[LABELS == 1]]))
+
+
+def test_images_that_hold_others_are_told_by_a_setting(tmp_path: Path) -> None:
+    save_pt(tmp_path / "x.pt", {"images": IMAGES, "labels": LABELS})
+    assert read(tmp_path / "x.pt").open().tiles == 1
+    found = read(tmp_path / "x.pt", tiles=2)
+    assert found.open().tiles == 2
+    assert len(found.open().dataset()) == 4 * len(IMAGES)
+    assert found.write(tmp_path / "set", overwrite=False).tiles == 2
+
+
+@pytest.mark.parametrize("kind", EXPORTERS)
+def test_an_export_says_that_images_hold_others_and_brings_it_back(tmp_path: Path, kind: str) -> None:
+    images = TASK.normalization.normalize(BYTES)
+    made = write_distilled(tmp_path / "set", Distillate(images, LABELS, exact_8bit=True, tiles=2), TASK)
+    export = attar.export(made.path, tmp_path / "out", kind)
+    assert "2 by 2 others" in export.lost[-1]
+    if kind in READERS:
+        assert attar.import_(tmp_path / "out", tmp_path / "back").tiles == 2

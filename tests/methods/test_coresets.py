@@ -3,7 +3,7 @@ from functools import partial
 import pytest
 import torch
 
-from attar.augment.operations import Augmentation
+from attar.augment.operations import Augmentation, within_tiles
 from attar.errors import ConfigError
 from attar.methods import method
 from attar.methods.base import balanced_labels, random_members
@@ -207,3 +207,28 @@ def test_a_view_of_a_stitched_image_is_one_tile_and_all_come():
     assert torch.equal(augmentation.draw(generator(0), 9, (1, 9, 9))["tile"][:, 2:].unique(), torch.tensor([4, 5]))
     with pytest.raises(ConfigError, match="unknown augmentation"):
         Augmentation("tile0")
+
+
+@pytest.mark.parametrize("per", ["batch", "operation", "image"])
+def test_a_tile_before_dsa_is_each_images_own_and_dsa_follows(per):
+    images = torch.rand(8, 3, 12, 12, generator=generator(1))
+    both, rng = Augmentation("tile_dsa"), generator(0)
+    seen = both.apply(images, both.draw(rng, 8, (3, 12, 12), per))
+    rng = generator(0)
+    for name, how in (("tile", "image"), ("dsa", per)):
+        one = Augmentation(name)
+        images = one.apply(images, one.draw(rng, 8, (3, 12, 12), how))
+    assert torch.equal(seen, images)
+    drawn = both.draw(generator(0), 64, (3, 12, 12), per)["tile"]
+    assert len(drawn.unique(dim=0)) == 4
+
+
+def test_dsa_is_not_joined_to_others_and_the_error_says_how():
+    with pytest.raises(ConfigError, match="dsa") as refused:
+        Augmentation("flip_dsa")
+    assert "tile_dsa" in refused.value.fix
+
+
+def test_how_one_of_several_images_is_seen():
+    seen = [within_tiles(*case) for case in (("dsa", 1), ("dsa", 2), ("none", 2), ("tile_rrc", 2), ("flip", 3))]
+    assert seen == ["dsa", "tile_dsa", "tile", "tile_rrc", "tile3_flip"]

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from attar.errors import ConfigError
 from attar.methods.base import Synthetic
@@ -64,6 +65,44 @@ def test_it_vanishes_where_both_sides_hold_the_same_images_as_they_share_each_dr
         gradient, loss = step(method, images, seed)
         assert loss < 1e-10
         assert gradient.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("augment", ["none", "dsa"])
+def test_a_step_sees_the_four_images_that_each_holds_enlarged(augment):
+    tiled, whole = make(tiles=2, augment=augment), make(ipc=8, augment=augment)
+    images = torch.randn(6, *TASK.shape, generator=generator(1)).requires_grad_()
+    shown = torch.cat(
+        [
+            F.interpolate(images[:, :, top : top + 8, left : left + 8], (16, 16), mode="bilinear")
+            for top in (0, 8)
+            for left in (0, 8)
+        ]
+    )
+    assert torch.equal(whole.labels(), tiled.labels().repeat(4))
+    by_tile, loss = step(whole, shown.detach())
+    (wanted,) = torch.autograd.grad(shown, images, by_tile)
+    gradient, found = step(tiled, images.detach())
+    assert found == loss
+    assert torch.allclose(gradient, wanted, atol=1e-7)
+
+
+@pytest.mark.parametrize("start", ["real", "kmeans", "noise"])
+def test_images_begin_with_four_of_their_class_and_say_so(start):
+    method, real = make(ipc=1, tiles=2, start=start), Real()
+    state = method.init(torch.arange(3), real, None, partial(generator, 0))
+    assert state.variables["images"].shape == (3, *TASK.shape)
+    assert method.finish(state, None).tiles == 2
+    assert method.looked_at(100) == (100 if start == "kmeans" else 4)
+    if start == "noise":
+        return
+    smaller = F.interpolate(real.all, (8, 8), mode="bilinear", antialias=True)
+    for label, image in enumerate(state.variables["images"]):
+        tiles = [image[:, top : top + 8, left : left + 8] for top in (0, 8) for left in (0, 8)]
+        held = [[torch.equal(tile, one) for one in smaller].index(True) for tile in tiles]
+        assert len(set(held)) == 4
+        assert all(int(real.labels[i]) == label for i in held)
+    few = make(ipc=2, tiles=2, start=start).init(torch.arange(6), real, None, partial(generator, 0))
+    assert few.variables["images"].isfinite().all(), "eight of five images: they begin again"
 
 
 def test_each_step_has_a_network_and_real_images_of_its_own():

@@ -57,7 +57,7 @@ class Real:
 
 
 def test_the_gradient_is_that_of_the_loss_written_out_under_a_network_between_start_and_end():
-    settings = NcfmSettings(augment="none", num_real=100, num_frequencies=20, weight=10.0, calibration=0.5)
+    settings = NcfmSettings(tiles=1, augment="none", num_real=100, num_frequencies=20, weight=10.0, calibration=0.5)
     method, experts, real = Ncfm(settings, TASK, 2), MadeUpExperts(), Real()
     labels = method.labels()
     images = torch.randn(6, *TASK.shape, generator=generator(1))

@@ -167,7 +167,7 @@ def _training_images(
         real = open_source(str(source), opening, events=events) if source else None
         if real:
             real.task.require_same(distilled.task, "the source", "the distilled dataset")
-        return distilled.task, images, real, training, digest(_data_sums(distilled.path))
+        return distilled.task, images, real, training.on(distilled.tiles), digest(_data_sums(distilled.path))
     real = open_source(str(data), opening, events=events)
     if opening.zca:
         real = whitened(real, measure_whitening(real.train, real.task.shape, opening.zca_epsilon, events))

@@ -223,6 +223,12 @@ def _use(d: Description) -> Iterator[str]:
     else:
         how = "whitened" if d.task.normalization.whitening else "normalised as `attar.json` says"
         yield f"The 8-bit images in `data/` are what training sees, once {how}."
+    if d.tiles > 1:
+        yield (
+            f"\nEach image holds {d.tiles}×{d.tiles} others, to be trained on one at a time, enlarged to full size. "
+            "`distilled.loader()` gives them so, and `attar train` and `attar evaluate` look at one of each in an "
+            "epoch; whoever reads the files cuts them apart."
+        )
     yield from _labels(d)
     if d.task.normalization.whitening:
         yield (

@@ -27,11 +27,12 @@ from attar.plain import listed_problems
 
 NAME = "attar.json"
 FORMAT = "attar-distilled"
-FORMAT_VERSION = 4
-"""2 knows no whitening, 3 no views stored beside labels. A set says the least that can tell what it holds."""
+FORMAT_VERSION = 5
+"""2 knows no whitening, 3 no views stored beside labels, 4 no tiles. A set says the least that tells what it holds."""
 WHITENING: Literal["whitening.safetensors"] = "whitening.safetensors"
 """The file of the matrix that images are whitened by."""
 
+MOST_TILES = 9
 MOST_LEFT_OUT = 1000
 IMAGE_LIMIT = 1e4
 """Normalised values lie within a few units of 0; an image that reaches this has diverged."""
@@ -235,7 +236,7 @@ class Description(Provenance):
     """All of attar.json: what the dataset is, then how it was made."""
 
     format: Literal["attar-distilled"]
-    format_version: Literal[2, 3, 4]
+    format_version: Literal[2, 3, 4, 5]
     attar_version: str
     num_images: Annotated[int, Field(ge=1)]
     task: Classes
@@ -248,6 +249,8 @@ class Description(Provenance):
     labels: Labels
     learning_rate: Annotated[Finite, Field(gt=0)] | None
     """The rate learnt for training on these images."""
+    tiles: Annotated[int, Field(ge=1, le=MOST_TILES)] = 1
+    """How many others, along a side, each image holds, to be trained on one at a time; written where it is not 1."""
     sizes: Sizes
     files: Files
 
@@ -269,7 +272,7 @@ class Description(Provenance):
         whitened = bool(self.task.normalization.whitening)
         if not whitened == bool(self.files.whitening) == bool(sizes.whitening):
             raise ValueError("task, files and sizes disagree on whether images are whitened")
-        if self.format_version != (least := _version(self.labels.stored, whitened)):
+        if self.format_version != (least := _version(self.labels.stored, whitened, self.tiles)):
             raise ValueError(f"format_version is {self.format_version}, and what it holds needs {least}")
         return self
 
@@ -286,7 +289,9 @@ class Description(Provenance):
         """Plain values for attar.json, in the order in which a person reads them."""
         values = self.model_dump(mode="json")
         made = {name: value for name, value in values.items() if name not in _OWN and value is not None}
-        return {**{name: values[name] for name in _OWN}, **made}
+        if self.tiles == 1:
+            del values["tiles"]
+        return {**{name: values[name] for name in _OWN if name in values}, **made}
 
 
 def _below(name: str, roots: Sequence[str]) -> str:
@@ -302,8 +307,10 @@ def _as_text(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _version(stored: StoredLabels | None, whitened: bool) -> int:
+def _version(stored: StoredLabels | None, whitened: bool, tiles: int) -> int:
     """The least format version that can tell what a dataset holds; 1 said the same as 2."""
+    if tiles > 1:
+        return 5
     if stored and stored.views:
         return 4
     return 3 if whitened else 2
@@ -335,7 +342,7 @@ def describe(provenance: Mapping[str, Any], **values: Any) -> Description:
 
     stored = values["labels"].get("stored")
     labels = StoredLabels.model_validate(stored) if stored else None
-    version = _version(labels, bool(values["files"].get("whitening")))
+    version = _version(labels, bool(values["files"].get("whitening")), values.get("tiles", 1))
     own = {"format": FORMAT, "format_version": version, "attar_version": __version__, **values}
     whole = {**provenance, **own}
     return _checked(json.dumps(whole), NAME)

@@ -34,6 +34,7 @@ from attar.artifacts.images import ImageArrays, float_images, parts, pixel_image
 from attar.artifacts.labelling import Labelling, stored_plan
 from attar.artifacts.parquet import Bytes8, quantise, read_labels, write_shards
 from attar.artifacts.whitening import with_whitening, write_whitening
+from attar.augment import crops
 from attar.errors import ArtifactError, DivergedError
 from attar.labels.store import ForeignLabels, LabelStore
 from attar.methods.base import Distillate, Images
@@ -92,6 +93,11 @@ class Distilled:
         return kind
 
     @property
+    def tiles(self) -> int:
+        """How many others, along a side, each image holds, to be trained on one at a time; 1: it is one image."""
+        return int(self.info.get("tiles", 1))
+
+    @property
     def images(self) -> Tensor:
         """All images (n, c, h, w) float32 normalised; made anew on each access where they are stored in 8 bits."""
         return self._normalized(self.stored[:])
@@ -124,9 +130,12 @@ class Distilled:
         return stored if stored.dtype == torch.uint8 else torch.from_numpy(_shown(stored, self.task))
 
     def dataset(self) -> Dataset[tuple[Tensor, Tensor]]:
-        """A torch dataset of (image, target): normalised (c, h, w), and a label or its (classes,)."""
+        """A torch dataset of (image, target): normalised (c, h, w), and a label or its (classes,).
+
+        Of images that hold others (`tiles`) it gives each of these, enlarged to full size.
+        """
         self.stored[:0]  # what is decoded once is so before workers are started, who then share it
-        return _Examples(self.training_set())
+        return _Examples(self.training_set(), self.tiles)
 
     def loader(self, batch_size: int = 64, *, shuffle: bool = True, seed: int = 0) -> DataLoader[Any]:
         """Batches of (images, targets); a new order each epoch, the same orders for the same seed."""
@@ -162,18 +171,21 @@ class DistilledSet:
 
 
 class _Examples(Dataset[tuple[Tensor, Tensor]]):
-    def __init__(self, data: DistilledSet) -> None:
-        self._data = data
+    def __init__(self, data: DistilledSet, tiles: int) -> None:
+        self._data, self._tiles = data, tiles
 
     def __len__(self) -> int:
-        return len(self._data)
+        return len(self._data) * self._tiles**2
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return self.__getitems__([range(len(self))[index]])[0]
 
     def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, Tensor]]:
-        picked = torch.tensor(indices)
-        return list(zip(self._data.images(picked), self._data.targets(picked), strict=True))
+        picked, place = torch.tensor(indices), self._tiles**2
+        images, whole = self._data.images(picked // place), picked // place
+        if self._tiles > 1:
+            images = crops.resized(images, crops.tiles(picked % place, self._tiles, *images.shape[2:]))
+        return list(zip(images, self._data.targets(whole), strict=True))
 
 
 def write_distilled(
@@ -217,6 +229,7 @@ def write_distilled(
             soft_labels=None if soft is None else "float16",
             labels=labelling.describe(),
             learning_rate=distillate.learning_rate,
+            tiles=distillate.tiles,
             sizes=measure(building, files),
             files=files.model_dump(),
         )

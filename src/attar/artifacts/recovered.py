@@ -32,6 +32,8 @@ def write_chunk(path: Path, distillate: Distillate) -> None:
     if distillate.soft_labels is not None:
         tensors["soft_labels"] = distillate.soft_labels
     note = {"learning_rate": distillate.learning_rate, "exact_8bit": distillate.exact_8bit}
+    if distillate.tiles > 1:
+        note["tiles"] = distillate.tiles
     write_tensors(path, tensors, note)
 
 
@@ -59,4 +61,5 @@ def _joined(paths: Sequence[Path]) -> Distillate:
         torch.cat(soft) if soft else None,
         note["learning_rate"],
         note["exact_8bit"],
+        note.get("tiles", 1),
     )

@@ -38,6 +38,16 @@ def choose(uniforms: Floats, min_scale: float, height: int, width: int) -> NDArr
     return np.concatenate([corner, size], axis=1)
 
 
+def tiles(places: Tensor, grid: int, height: int, width: int) -> Tensor:
+    """Crops int64 (b, 4) of the tiles at `places` (b,), row by row, of images that hold `grid` by `grid` of them.
+
+    Where a side is not a multiple of `grid`, the first tiles have a pixel more.
+    """
+    where, sizes = torch.stack([places // grid, places % grid], 1), torch.tensor([height, width])
+    first = where * (sizes // grid) + where.minimum(sizes % grid)
+    return torch.cat([first, sizes // grid + (where < sizes % grid)], 1)
+
+
 def whole(uniforms: Floats, num: int | NDArray[np.int64]) -> NDArray[np.int64]:
     """Turn uniforms in 0..1 into whole numbers in 0..num-1."""
     return np.minimum((uniforms * num).astype(np.int64), np.asarray(num, np.int64) - 1)

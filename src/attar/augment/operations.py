@@ -192,7 +192,7 @@ class _ResizedCrop(Operation):
 class _Tile(_ResizedCrop):
     """Look at one of `grid` x `grid` tiles, enlarged to full size (bilinear); (num, 4): see `attar.augment.crops`.
 
-    For images that were stitched of others, such as those of pca.
+    For images that hold others, such as those of pca.
     """
 
     def __init__(self, grid: int = 2) -> None:
@@ -201,10 +201,8 @@ class _Tile(_ResizedCrop):
 
     def draw(self, rng: torch.Generator, num: int, shape: Shape) -> Tensor:
         """Top, left, height and width in pixels, int64; all tiles are as likely."""
-        tiles = torch.randint(self.grid, (num, 2), generator=rng)
-        sizes, grid = torch.tensor(shape[1:]), self.grid
-        first = tiles * (sizes // grid) + tiles.minimum(sizes % grid)
-        return torch.cat([first, sizes // grid + (tiles < sizes % grid)], 1)
+        down, across = torch.randint(self.grid, (num, 2), generator=rng).unbind(1)
+        return crops.tiles(down * self.grid + across, self.grid, *shape[1:])
 
 
 class _Roll(Operation):
@@ -266,12 +264,22 @@ def operation(name: str) -> Operation | None:
     return OPERATIONS.get(name)
 
 
+def within_tiles(spec: str, tiles: int) -> str:
+    """The spec of an augmentation for images that hold `tiles` by `tiles` others: of one of these at a time."""
+    if tiles == 1 or spec.startswith("tile"):
+        return spec
+    tile = "tile" if tiles == 2 else f"tile{tiles}"
+    return tile if spec in ("", "none") else f"{tile}_{spec}"
+
+
 class Augmentation:
     """A list of operations, applied all in turn or one per draw.
 
     Args:
         spec: names of operations joined by `_`, such as `flip_crop` or `rrc0.25_flip`; or `dsa`, `dsa-noflip` (for
-            digits and other images that a mirror makes wrong); or `none` or nothing at all.
+            digits and other images that a mirror makes wrong); or `none` or nothing at all. A tile may come before any
+            of these, as in `tile_dsa`: each image is then seen through a tile of its own first, whatever `mode` and
+            `per` say of what follows.
         mode: `all` applies every operation in the order given, `one` a single one per draw. None chooses
             `one` for the `dsa` names and `all` for lists.
 
@@ -282,15 +290,15 @@ class Augmentation:
         if mode is not None and mode not in get_args(Mode):
             raise unknown("augmentation mode", mode, get_args(Mode))
         self.spec = spec
-        self.mode: Mode = mode or ("one" if spec.startswith("dsa") else "all")
+        self.tile, rest = _first_tile(spec)
+        self.mode: Mode = mode or ("one" if rest.startswith("dsa") else "all")
+        self.names = tuple(dict.fromkeys(filter(None, NAMED.get(rest, rest).split("_"))))
         self.operations: dict[str, Operation] = {}
-        for name in filter(None, NAMED.get(spec, spec).split("_")):
+        for name in filter(None, (self.tile, *self.names)):
             found = operation(name)
             if found is None:
-                fix = f"join operations by '_', or use one of: {', '.join(NAMED)}"
-                raise unknown("augmentation", name, [*OPERATIONS, "rrc0.25", *NAMED], fix=fix)
+                raise unknown("augmentation", name, [*OPERATIONS, "rrc0.25", *NAMED], fix=_how_to_join(name))
             self.operations[name] = found
-        self.names = tuple(self.operations)
 
     def draw(self, rng: torch.Generator, num: int, shape: Shape, per: Per = "image") -> Draw:
         """Draw parameters for a batch of `num` images of `shape` (c, h, w), channels first, in pixels.
@@ -300,6 +308,8 @@ class Augmentation:
         experts, in matching and in training students; in the mode `all` that is image. image: each has its own.
         """
         names, drawn = self.names, Draw()
+        if self.tile:
+            drawn[self.tile] = self.operations[self.tile].draw(rng, num, shape)
         num = 1 if per == "batch" else num
         if names and self.mode == "one":
             drawn["operation"] = torch.randint(len(names), (1 if per == "operation" else num,), generator=rng)
@@ -308,6 +318,8 @@ class Augmentation:
 
     def apply(self, images: Tensor, draw: Draw) -> Tensor:
         """Augment normalised images (b, c, h, w) by what was drawn; differentiable in the images."""
+        if self.tile:
+            images = self.operations[self.tile].apply(images, draw[self.tile])
         if "operation" in draw:
             return self._apply_one(images, draw)
         for name in self.names:
@@ -386,6 +398,18 @@ def _resample(images: Tensor, matrices: Tensor, how: Literal["nearest", "bilinea
     grid = F.affine_grid(matrices.to(images), [len(matrices), *images.shape[1:]], align_corners=False)
     grid = grid.expand(len(images), -1, -1, -1)
     return F.grid_sample(images, grid, mode=how, padding_mode="zeros", align_corners=False)
+
+
+def _first_tile(spec: str) -> tuple[str, str]:
+    """The tile that a spec begins with, empty where it does not, and the rest."""
+    first, _, rest = spec.partition("_")
+    return (first, rest) if first.startswith("tile") else ("", spec)
+
+
+def _how_to_join(name: str) -> str:
+    if name in NAMED:
+        return f"{name} stands alone, but for a tile before it: tile_{name}"
+    return f"join operations by '_', or use one of: {', '.join(NAMED)}"
 
 
 def _known(spec: str) -> str:

@@ -1,7 +1,7 @@
 """What networks are trained on to judge a distilled set: its images, and real ones that they are compared with.
 
-All with the same labels, schedule and augmentation, but that views of one tile (pca) are of tiled images alone; where
-the distilled images have soft labels, the same teacher labels the real ones.
+All with the same labels, schedule and augmentation, but that of images which hold others (pca) one is seen at a time;
+where the distilled images have soft labels, the same teacher labels the real ones.
 
     distilled    the images
     random       real images at the same count of each class, drawn anew for each seed
@@ -80,9 +80,7 @@ class Subjects:
         """
         known: Sequence[Labels] = kinds if self._teacher else ["hard"]
         made = [
-            random_subject(
-                self._distilled, self._source, of_whole(self._training), self._engine, self._teacher_of(kind), subject
-            )
+            random_subject(self._distilled, self._source, self._training, self._engine, self._teacher_of(kind), subject)
             for kind, subject in _named(name, known)
         ]
         return made if name == "random" else [self._chosen_instead(name, subject) for subject in made]
@@ -90,7 +88,7 @@ class Subjects:
     def full(self, training: TrainSettings, epochs: int) -> Subject:
         """The whole training split, with this schedule over this many epochs."""
         warmup = min(training.warmup_epochs, epochs - 1)
-        longer = of_whole(training).model_copy(update={"epochs": epochs, "warmup_epochs": warmup})
+        longer = training.model_copy(update={"epochs": epochs, "warmup_epochs": warmup})
         return full_subject(self._distilled, self._source, longer)
 
     def not_augmented(self, subject: Subject) -> Subject:
@@ -98,6 +96,7 @@ class Subjects:
 
         Raises ConfigError where that needs a teacher and there is none.
         """
+        ours = subject.group == "distilled"
         views = self._distilled.label_kind in ("epochs", "online") and subject.labels == "soft"
         if views and self._teacher is None:
             raise ConfigError(
@@ -108,7 +107,7 @@ class Subjects:
             subject,
             name=f"{subject.name}, not augmented",
             augmented=False,
-            settings=subject.settings.model_copy(update=PLAIN),
+            settings=subject.settings.model_copy(update=PLAIN).on(self._distilled.tiles if ours else 1),
             make=lambda seed: self._plain(subject.make(seed)) if views else subject.make(seed),
             identity=[subject.identity, "not augmented"],
         )
@@ -171,12 +170,6 @@ class Subjects:
         if not hasattr(self._teacher, "features"):
             return "pixels"
         return [sha256(path) for path in getattr(self._teacher, "paths", ())]
-
-
-def of_whole(training: TrainSettings) -> TrainSettings:
-    """The training for real images, which are not made of tiles: without views of one, all else the same."""
-    kept = [name for name in training.augment.split("_") if not name.startswith("tile")]
-    return training.model_copy(update={"augment": "_".join(kept) or "none"})
 
 
 def coreset_named(name: str, task: Any) -> ClassByClass[Any, Any]:

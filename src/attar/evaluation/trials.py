@@ -133,7 +133,7 @@ def distilled_subject(
         group="distilled",
         labels=labels,
         make=make,
-        settings=settings,
+        settings=settings.on(distilled.tiles),
         num_images=len(distilled.labels),
         size_bytes=_bytes_with(distilled, labels),
         state=state,

@@ -16,11 +16,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from attar.artifacts.description import Classes, Finite, Part, Provenance, provenance_of
+from attar.artifacts.description import MOST_TILES, Classes, Finite, Part, Provenance, provenance_of
 from attar.artifacts.distilled import Distilled
 from attar.artifacts.whitening import with_whitening, write_whitening
 from attar.errors import ArtifactError
 from attar.interop.images import MOST_PIXELS
+from attar.interop.settings import ForeignSettings
 from attar.plain import listed_problems
 from attar.runtime.files import new_folder, write_bytes, write_json
 from attar.task import Task
@@ -48,6 +49,8 @@ class Note:
     provenance: dict[str, Any]
     exact_8bit: bool = False
     """Whether the images were whole 8-bit pixels."""
+    tiles: int = 1
+    """Images in each along a side."""
 
 
 class _Note(Part):
@@ -56,6 +59,7 @@ class _Note(Part):
     task: Classes
     learning_rate: Annotated[Finite, Field(gt=0)] | None
     pixels: Literal["uint8", "float32"] | None = None
+    tiles: Annotated[int, Field(ge=1, le=MOST_TILES)] = 1
     lost: tuple[str, ...] = ()
     provenance: Provenance
 
@@ -88,6 +92,7 @@ def exporting(
             "task": task.to_json(),
             "learning_rate": distilled.learning_rate,
             "pixels": distilled.info["pixels"],
+            **({"tiles": distilled.tiles} if distilled.tiles > 1 else {}),
             "lost": list(lost),
             "provenance": provenance_of(distilled.info),
         }
@@ -100,15 +105,18 @@ def exported(out: Path, lost: Sequence[str]) -> Export:
     return Export(out, len(sizes), sum(sizes), tuple(lost))
 
 
-def lost_labels(distilled: Distilled) -> list[str]:
-    """What a format that holds one label an image leaves out of the labels stored or made by epoch."""
-    match distilled.label_kind:
-        case "epochs":
-            return ["soft labels of each epoch: each image has its class only"]
-        case "online":
-            return ["the teacher that labels in training: each image has its class only"]
-        case _:
-            return []
+def lost_always(distilled: Distilled) -> list[str]:
+    """What each format leaves out: labels stored or made by epoch, and what an image is made of."""
+    lost, tiles = [], distilled.tiles
+    if distilled.label_kind == "epochs":
+        lost.append("soft labels of each epoch: each image has its class only")
+    if distilled.label_kind == "online":
+        lost.append("the teacher that labels in training: each image has its class only")
+    if tiles > 1:
+        lost.append(
+            f"that each image holds {tiles} by {tiles} others: other programs must cut them apart to train on them"
+        )
+    return lost
 
 
 def lost_in_8bit(distilled: Distilled) -> list[str]:
@@ -116,7 +124,7 @@ def lost_in_8bit(distilled: Distilled) -> list[str]:
     lost = [] if distilled.exact_8bit else ["float pixels: clamped and rounded to 8 bits"]
     if distilled.label_kind == "soft":
         lost.append("soft labels: each image has its class only")
-    lost += lost_labels(distilled)
+    lost += lost_always(distilled)
     if distilled.learning_rate is not None:
         lost.append(f"the learnt learning rate {distilled.learning_rate:.6g}: use it by hand")
     if distilled.task.normalization.whitening is not None:
@@ -141,7 +149,7 @@ def read_note(folder: Path) -> Note | None:
     if task.height_px * task.width_px > MOST_PIXELS:
         raise _damaged(folder, f"images of {task.width_px}x{task.height_px} px")
     provenance = read.provenance.model_dump(exclude_unset=True)
-    return Note(with_whitening(folder, task), read.learning_rate, provenance, read.pixels == "uint8")
+    return Note(with_whitening(folder, task), read.learning_rate, provenance, read.pixels == "uint8", read.tiles)
 
 
 def _damaged(folder: Path, found: str) -> ArtifactError:
@@ -160,6 +168,11 @@ def require_new(out: Path, *, overwrite: bool) -> None:
             expected="a folder that is new or empty",
             fix="choose another folder, or replace it with --overwrite",
         )
+
+
+def tiles_of(note: Note | None, settings: ForeignSettings | None) -> int:
+    """Images in each along a side: as the settings say, else as the note does."""
+    return (settings.tiles if settings else 0) or (note.tiles if note else 1)
 
 
 def imported(note: Note | None, kind: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from attar.data.raster import SUFFIXES
 from attar.data.walking import is_image, visible_folders
 from attar.errors import DataError
 from attar.interop.fkd import FIRST, FkdLabels, find_labels
-from attar.interop.folder import Export, Note, exported, exporting, imported, lost_in_8bit, read_note
+from attar.interop.folder import Export, Note, exported, exporting, imported, lost_in_8bit, read_note, tiles_of
 from attar.interop.images import decode_images
 from attar.interop.loaded import Loaded, Origin
 from attar.interop.settings import ForeignSettings
@@ -80,6 +80,7 @@ def read_imagefolder(source: Path, origin: Origin | None = None, settings: Forei
         stored=torch.from_numpy(pixels),
         labels=labels,
         provenance=imported(note, "imagefolder"),
+        tiles=tiles_of(note, settings),
         image_bytes=sum(path.stat().st_size for path, _ in found.files),
         label_bytes=len(labels) * (1 if task.num_classes <= 256 else 2),
         fkd=fkd,

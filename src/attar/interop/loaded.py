@@ -57,6 +57,8 @@ class Loaded:
     fkd: FkdLabels | None = None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """How its authors train on it, by sections."""
+    tiles: int = 1
+    """Images in each along a side."""
     read_as: str = ""
     """In words what its values were taken to be, where the files do not say it."""
 
@@ -89,7 +91,13 @@ class Loaded:
             labels=self.labels,
             soft_labels=None if self.soft_labels is None else self._half().float(),
             learning_rate=self.learning_rate,
-            info={**self.provenance, "settings": dict(self.settings), "pixels": pixels, "labels": {"kind": kind}},
+            info={
+                **self.provenance,
+                "settings": dict(self.settings),
+                "pixels": pixels,
+                "labels": {"kind": kind},
+                "tiles": self.tiles,
+            },
             sizes={**sizes, "total": sum(sizes.values())},
             label_store=self.fkd,
             views=self.fkd.views.to_json() if self.fkd else None,
@@ -103,7 +111,7 @@ class Loaded:
         require_new(out, overwrite=overwrite)
         exact = self.stored.dtype == torch.uint8
         images = NormalizedPixels(self.stored, self.task.normalization) if exact else self.stored
-        distillate = Distillate(images, self.labels, self.soft_labels, self.learning_rate, exact_8bit=exact)
+        distillate = Distillate(images, self.labels, self.soft_labels, self.learning_rate, exact, self.tiles)
         made = {**self.provenance, "settings": merge(self.provenance.get("settings", {}), self.settings)}
         if self.fkd is None:
             return write_distilled(out, distillate, self.task, made)

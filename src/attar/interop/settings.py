@@ -28,6 +28,9 @@ class ForeignSettings(Config):
     """ε of the whitening of zca tensors; published code of MTT, TESLA and DATM has 0.1."""
     soft_labels: Literal["auto", "probabilities", "logits"] = "auto"
     """Values of float labels; auto: probabilities where they sum to 1, logits where some are negative."""
+    tiles: int = Field(default=0, ge=0, le=9)
+    """Images along a side that each image holds, to be trained on one at a time: 2 for sets of IDC, DREAM or NCFM with
+    `factor: 2`. 0: as the note of an export says, else 1."""
     part: int = Field(default=0, ge=0)
     """Which one, where a file holds the sets of several experiments."""
     fkd: Path | None = None

@@ -24,7 +24,7 @@ from attar.artifacts.checks import image_problems
 from attar.artifacts.distilled import EIGHT_BIT_TOLERANCE, Distilled
 from attar.data.whitening import measure_whitening
 from attar.errors import ArtifactError
-from attar.interop.folder import Export, Note, exported, exporting, imported, lost_labels, read_note
+from attar.interop.folder import Export, Note, exported, exporting, imported, lost_always, read_note, tiles_of
 from attar.interop.loaded import Loaded, Origin
 from attar.interop.pairs import pair_in, values_of
 from attar.interop.parts import numbered
@@ -64,7 +64,7 @@ def export_tensors(distilled: Distilled, out: Path, *, overwrite: bool = False) 
 
     Raises ResourceError where `out` is not empty; `overwrite` replaces an earlier export.
     """
-    lost = lost_labels(distilled)
+    lost = lost_always(distilled)
     if distilled.soft_labels is not None:
         lost.append("readers of labels_best.pt train on hard labels; the soft ones are in soft_labels_best.pt")
     with exporting(distilled, out, lost, loader="tensors", whitened=True, overwrite=overwrite) as building:
@@ -100,6 +100,7 @@ def read_tensors(source: Path, origin: Origin | None = None, settings: ForeignSe
         labels=labels,
         soft_labels=soft,
         learning_rate=rate,
+        tiles=tiles_of(note, settings),
         provenance=imported(note, "tensors"),
         image_bytes=found.bytes,
         label_bytes=found.label_bytes,

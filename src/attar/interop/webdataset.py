@@ -29,7 +29,7 @@ from attar.artifacts.distilled import Distilled
 from attar.artifacts.parquet import encode_png
 from attar.data.readers.shards import sample_name
 from attar.errors import ArtifactError, AttarError
-from attar.interop.folder import Export, Note, exported, exporting, imported, lost_labels, read_note
+from attar.interop.folder import Export, Note, exported, exporting, imported, lost_always, read_note, tiles_of
 from attar.interop.images import decode_images
 from attar.interop.loaded import Loaded, Origin
 from attar.interop.settings import ForeignSettings
@@ -51,7 +51,7 @@ def export_webdataset(distilled: Distilled, out: Path, *, overwrite: bool = Fals
 
     Raises ResourceError where `out` is not empty; `overwrite` replaces an earlier export.
     """
-    lost = lost_labels(distilled)
+    lost = lost_always(distilled)
     if distilled.exact_8bit and distilled.task.normalization.whitening is not None:
         lost.append("the whitening, for other readers: networks take the whitened images, and these are the pixels")
     with exporting(distilled, out, lost, loader="webdataset", whitened=True, overwrite=overwrite) as building:
@@ -85,6 +85,7 @@ def read_webdataset(source: Path, origin: Origin | None = None, settings: Foreig
         labels=labels,
         soft_labels=None if probabilities is None else torch.from_numpy(probabilities).float(),
         learning_rate=note.learning_rate if note else None,
+        tiles=tiles_of(note, settings),
         provenance=imported(note, "webdataset"),
         image_bytes=sum(len(sample[_FLOATS if floats else _image(name, sample)]) for name, sample in samples),
         label_bytes=sum(len(sample[SOFT if soft else _field(sample, ("cls",))]) for _, sample in samples),

@@ -160,7 +160,8 @@ class Distillate:
 
     `images` (n, c, h, w) normalised float32, a tensor or read by index; `labels` (n,) int64; `soft_labels` (n, classes)
     probabilities or None; `learning_rate` learnt for training on them or None; `exact_8bit` says whether the images
-    are real pixels, so that 8 bits hold them without loss.
+    are real pixels, so that 8 bits hold them without loss; `tiles` how many others, along a side, an image holds: a
+    network is to be trained on one at a time, enlarged.
     """
 
     images: Images
@@ -168,6 +169,7 @@ class Distillate:
     soft_labels: Tensor | None = None
     learning_rate: float | None = None
     exact_8bit: bool = False
+    tiles: int = 1
 
 
 class Selector(ABC, Generic[SettingsT, KnowledgeT]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, TypeVar
 
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from attar.augment.operations import Augmentation, AugmentationName
 from attar.config import Config
-from attar.methods.base import Generators, KnowledgeT, Optimised, RealImages, Synthetic, random_members
-from attar.methods.clusters import central_members
+from attar.methods import mosaics
+from attar.methods.base import Distillate, Generators, KnowledgeT, Optimised, RealImages, Synthetic, random_members
+from attar.methods.clusters import central_members, nearest_to_centres
 from attar.task import Task
 
 
@@ -23,7 +25,11 @@ class BothSidesSettings(Config):
     """Real images of each class in a step, drawn anew every time; more make a step steadier and slower."""
     start: Literal["real", "kmeans", "noise"] = "real"
     """What the images begin as. real: random real images of their class; kmeans: those nearest to the centres of ipc
-    clusters of their class's pixels, so that what is learnt begins where a good coreset ends; noise: unit noise."""
+    clusters of their class's pixels (four times as many where each holds four), so that what is learnt begins where a
+    good coreset ends; noise: unit noise."""
+    tiles: Literal[1, 2] = 1
+    """Images along a side that each image holds. 2: four of half the side, which steps and students see one at a time,
+    enlarged: more variety in as many bytes, where images have pixels to spare. 1: each is one image."""
     lr_images: float = Field(1.0, gt=0)
     """Learning rate of the images."""
     augment: AugmentationName = "dsa"
@@ -50,12 +56,14 @@ class BothSides(Optimised[BothSidesSettingsT, KnowledgeT]):
 
     def looked_at(self, count: int) -> int:
         """All of them, to find clusters."""
-        return count if self.settings.start == "kmeans" else super().looked_at(count)
+        return count if self.settings.start == "kmeans" else min(count, self.ipc * self.settings.tiles**2)
 
     def init(self, picked: Tensor, real: RealImages, knowledge: KnowledgeT, rngs: Generators) -> Synthetic:
         """Begin with real images of each class, or with noise."""
         labels = self.labels()
-        if self.settings.start == "noise":
+        if self.settings.tiles > 1 and self.settings.start != "noise":
+            images = self._tiled(picked, real, rngs)
+        elif self.settings.start == "noise":
             images = torch.randn((len(picked), *self.task.shape), generator=rngs())
         elif self.settings.start == "kmeans":
             images = real.images(central_members(real, labels, picked, rngs)).clone()
@@ -63,10 +71,34 @@ class BothSides(Optimised[BothSidesSettingsT, KnowledgeT]):
             images = real.images(random_members(real.labels, labels, picked, rngs())).clone()
         return Synthetic(labels[picked], {"images": images})
 
+    def finish(self, synthetic: Synthetic, knowledge: KnowledgeT) -> Distillate:
+        """The images, and how many each holds."""
+        return replace(super().finish(synthetic, knowledge), tiles=self.settings.tiles)
+
+    def seen(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """What networks see of images (n, c, h, w) and what each shows: all of them, or the four tiles of each."""
+        if self.settings.tiles == 1:
+            return images, labels
+        return mosaics.unfold(images), labels.repeat(mosaics.TILES)
+
+    def _tiled(self, picked: Tensor, real: RealImages, rngs: Generators) -> Tensor:
+        """Images (b, c, h, w) of four each, for the places `picked` (b,); a class with too few begins again."""
+        labels, images = self.labels(), torch.empty(len(picked), *self.task.shape)
+        for label in labels[picked].unique().tolist():
+            members, ours = (real.labels == label).nonzero().squeeze(1), labels == label
+            count, rng = min(len(members), mosaics.TILES * self.ipc), rngs("class", label)
+            if self.settings.start == "kmeans":
+                kept = members[nearest_to_centres(real.images(members).flatten(1), count, rng)]
+            else:
+                kept = members[torch.randperm(len(members), generator=rng)[:count]]
+            ranks, there = (ours.cumsum(0) - 1)[picked], ours[picked]
+            images[there] = mosaics.stitched(real, kept, ranks[there], int(ours.sum()), self.task)
+        return images
+
 
 def both_sides(
     images: Tensor,
-    synthetic: Synthetic,
+    labels: Tensor,
     real: RealImages,
     num_real: int,
     augmentation: Augmentation,
@@ -76,8 +108,8 @@ def both_sides(
     """Real images (r, c, h, w) and synthetic ones (s, c, h, w) of each class, on the device of `images`.
 
     Args:
-        images: (n, c, h, w), what the state stands for; gradients flow to them.
-        synthetic: the state, for its labels (n,).
+        images: (n, c, h, w), as `BothSides.seen` gives them; gradients flow to them.
+        labels: of these, int64 (n,).
         real: what `num_real` of each class are drawn from, or all where a class has fewer.
         num_real: at least 1.
         augmentation: one draw of it is applied to both sides of a class.
@@ -90,7 +122,7 @@ def both_sides(
         members = (real.labels == label).nonzero().squeeze(1)
         sample = real.images(members[torch.randperm(len(members), generator=rng)[:num_real]])
         theirs.append(augmentation.apply(sample.to(images.device), draw))
-        ours.append(augmentation.apply(images[(synthetic.labels == label).nonzero().squeeze(1)], draw))
+        ours.append(augmentation.apply(images[(labels == label).nonzero().squeeze(1)], draw))
     return theirs, ours
 
 

@@ -82,7 +82,8 @@ class Dm(BothSides[DmSettings, None]):
         """Look at both sides through one network and one draw of DSA for each class."""
         images = synthetic.variables["images"].detach().requires_grad_()
         network, augmentation = self._network(rng).to(images.device), Augmentation(self.settings.augment)
-        theirs, ours = both_sides(images, synthetic, real, self.settings.num_real, augmentation, self.task, rng)
+        seen, labels = self.seen(images, synthetic.labels)
+        theirs, ours = both_sides(seen, labels, real, self.settings.num_real, augmentation, self.task, rng)
         with torch.no_grad():
             wanted = _means(network, theirs)
         loss = (wanted - _means(network, ours)).square().sum()

@@ -1,6 +1,6 @@
 """Images of four whole real ones, two by two: which real images an image holds, and how they are shrunk.
 
-Shared by pca, which stores such images, and cim, which optimises them.
+Shared by pca, which stores such images, and cim, dm and ncfm, which optimise them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from attar.methods.base import RealImages
 from attar.methods.patches import stitch
+from attar.task import Task
 
 TILES = 4
 """Real images in a synthetic one, two by two."""
@@ -26,6 +28,12 @@ def members(kept: Tensor, ranks: Tensor, per_class: int) -> Tensor:
     """
     places = ranks[:, None] + per_class * ranks.new_tensor(range(TILES))
     return kept[places % len(kept)]
+
+
+def stitched(real: RealImages, kept: Tensor, ranks: Tensor, per_class: int, task: Task) -> Tensor:
+    """Images (b, c, h, w) of four real ones each, `members` of `kept`, shrunk smoothly."""
+    tiles = members(kept, ranks, per_class).unbind(1)
+    return mosaic([real.images(tile) for tile in tiles], task.shape[1:])
 
 
 def mosaic(tiles: Sequence[Tensor], size: tuple[int, int], shrink: Literal["smooth", "nearest"] = "smooth") -> Tensor:

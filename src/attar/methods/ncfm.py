@@ -12,19 +12,18 @@ The first term is the difference of the amplitudes, the second that of the phase
 
 Source: Wang et al., "Dataset Distillation with Neural Characteristic Function: A Minmax Perspective", CVPR 2025,
 equations 5 to 9. Published settings for CIFAR: 20 networks of 60 epochs, 1,024 real images of each class, 4,096
-frequencies, w = 300, α = β = 1/2, v = 1, 20,000 steps of AdamW at 0.01 on pixels in 0..1.
+frequencies, w = 300, α = β = 1/2, v = 1, 20,000 steps of AdamW at 0.01 on pixels in 0..1, four small images in each.
 
 Differs from the authors' code: one step goes down the sum over all classes, where theirs takes one for each class and
-term; features are those of the experts of `trajectories`, trained as these are; pixels are those of whole images, where
-theirs stores four small ones in each (`factor: 2`); its rate falls along a cosine, theirs where the loss stands still.
-Frequencies are drawn anew in each step, as in every configuration that they publish (`sampling_net: False`); the
-network of the paper that learns to draw them is left out.
+term; features are those of the experts of `trajectories`, trained as these are; its rate falls along a cosine, theirs
+where the loss stands still. Frequencies are drawn anew in each step, as in every configuration that they publish
+(`sampling_net: False`); the network of the paper that learns to draw them is left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -51,6 +50,8 @@ class NcfmSettings(BothSidesSettings):
 
     num_real: int = Field(1024, ge=1)
     """Real images of each class in a step, drawn anew every time."""
+    tiles: Literal[1, 2] = 2
+    """Images along a side that each image holds; published: 2 (`factor`), so four of half the side. 1: each is one."""
     num_frequencies: int = Field(4096, ge=1)
     """Frequencies t at which the two functions are compared, drawn anew in each step."""
     amplitude: float = Field(0.5, ge=0, le=1)
@@ -101,7 +102,8 @@ class Ncfm(BothSides[NcfmSettings, Trajectories]):
         part = float(torch.rand((), generator=rng))
         network = experts.flat.at(part * first + (1 - part) * last)
         augmentation = Augmentation(settings.augment, "all")
-        theirs, ours = both_sides(images, synthetic, real, settings.num_real, augmentation, self.task, rng)
+        seen, labels = self.seen(images, synthetic.labels)
+        theirs, ours = both_sides(seen, labels, real, settings.num_real, augmentation, self.task, rng)
 
         looked = torch.cat(ours)
         with torch.no_grad():

@@ -3,7 +3,7 @@
     prune      score(x) = || softmax(φ(x)) - onehot(y) ||₂ by a probe φ that was trained for a few epochs;
                keep the 4 · ipc lowest of each class
     combine    shrink each to half the side, and stitch four: image j of n holds those ranked j, n + j, 2n + j, 3n + j
-    augment    a view of a student is one of the four, and a random crop within it (`train.augment: tile_rrc_flip`)
+    augment    a view of a student is one of the four, and a random crop within it (`train.augment: rrc_flip`)
 
 For hard labels. Source: Xiao, Liu, He and Wang, "Rethinking Large-scale Dataset Compression: Shifting Focus From Labels
 to Images", arXiv 2502.06434. ImageNet-1K, ResNet-18, IPC 10/50/100, hard labels: 22.8/39.1/45.5, random real images
@@ -26,7 +26,7 @@ from attar.config import Config
 from attar.methods import mosaics
 from attar.methods.base import Distillate, Generators, RealImages, Selector, Synthetic, Teacher, whole_pixels
 from attar.methods.choosing import AT_ONCE, error_norm
-from attar.methods.mosaics import TILES, mosaic
+from attar.methods.mosaics import TILES
 from attar.models.resnet import resnet18_for
 from attar.task import Task
 
@@ -79,13 +79,13 @@ class Pca(Selector[PcaSettings, Teacher]):
                 self._kept[label] = self._easiest(label, real, knowledge)
             ours = labels == label
             ranks, there = (ours.cumsum(0) - 1)[picked], ours[picked]
-            images[there] = self._combined(self._kept[label], ranks[there], int(ours.sum()), real)
+            images[there] = mosaics.stitched(real, self._kept[label], ranks[there], int(ours.sum()), self.task)
         return Synthetic(labels[picked], {"images": images})
 
     def finish(self, synthetic: Synthetic, knowledge: Teacher) -> Distillate:
         """Shrinking leaves values between the pixels: round to whole ones."""
         images = whole_pixels(synthetic.variables["images"], self.task.normalization)
-        return Distillate(images, synthetic.labels.cpu(), exact_8bit=True)
+        return Distillate(images, synthetic.labels.cpu(), exact_8bit=True, tiles=2)
 
     @torch.no_grad()
     def _easiest(self, label: int, real: RealImages, teacher: Teacher) -> Tensor:
@@ -96,8 +96,3 @@ class Pca(Selector[PcaSettings, Teacher]):
             logits = teacher.logits(real.images(part)).cpu()
             scores.append(error_norm(logits, torch.full((len(part),), label)))
         return members[torch.cat(scores).argsort(stable=True)][: TILES * self.ipc]
-
-    def _combined(self, kept: Tensor, ranks: Tensor, per_class: int, real: RealImages) -> Tensor:
-        """Images (b, c, h, w) of those ranked r, n + r, 2n + r, 3n + r; a class with too few begins again."""
-        tiles = mosaics.members(kept, ranks, per_class).unbind(1)
-        return mosaic([real.images(tile) for tile in tiles], self.task.shape[1:])

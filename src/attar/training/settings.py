@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from attar.augment.operations import AugmentationName, Mode, Per
+from attar.augment.operations import AugmentationName, Mode, Per, within_tiles
 from attar.config import ConfigT
 from attar.options import LabelNoise, Supervision
 from attar.training.optimizers import make_optimizer, problem_with
@@ -178,6 +178,11 @@ class TrainSettings(LabelNoise, Supervision):
         if self.batch_size != "auto":
             return self.batch_size
         return next((size for most, size in _BATCHES if num_images <= most), _LARGEST_BATCH)
+
+    def on(self, tiles: int) -> Self:
+        """The same for images that hold `tiles` by `tiles` others: each is seen through one of them at a time."""
+        augment = within_tiles(self.augment, tiles)
+        return self if augment == self.augment else self.model_copy(update={"augment": augment})
 
     def own(self, kind: type[ConfigT]) -> ConfigT:
         """The settings of one strategy; as they are by default where these are none of its."""
