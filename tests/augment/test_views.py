@@ -235,3 +235,31 @@ def test_settings_are_checked() -> None:
         with pytest.raises(ValueError, match="Input should be"):
             ViewSettings.model_validate(wrong)
     assert all(info.description for info in ViewSettings.model_fields.values())
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_a_view_of_an_image_that_holds_others_is_of_one_of_them(mix: str) -> None:
+    settings, shape = ViewSettings.model_validate({"mix": mix, "min_scale": 0.3}), (1, 9, 12)
+    these = Views(settings, 7, NUM, shape, tiles=2)
+    epochs, indices = keys(400)
+    crop = these.draw(epochs, indices).crop
+    top, left, height, width = crop.unbind(1)
+    places = 2 * (top >= 5) + (left >= 6)
+    assert set(places.tolist()) == {0, 1, 2, 3}, "each of them comes"
+    inside = crops.tiles(places, 2, *shape[1:])
+    assert ((inside[:, :2] <= crop[:, :2]) & (crop[:, :2] + crop[:, 2:] <= inside[:, :2] + inside[:, 2:])).all()
+    assert (height * width >= 0.2 * 4 * 6).all()
+    flat = torch.arange(4.0).view(1, 1, 2, 2).repeat_interleave(5, 2).repeat_interleave(6, 3)[:, :, :9]
+    shown = these.apply(lambda i: flat.expand(len(i), -1, -1, -1), epochs, indices)
+    if mix == "none":
+        assert torch.equal(shown, places.view(-1, 1, 1, 1).expand_as(shown).float())
+    alone = [
+        these.apply(lambda i: flat.expand(len(i), -1, -1, -1), epochs[k : k + 1], indices[k : k + 1]) for k in (0, 9)
+    ]
+    assert torch.equal(torch.cat(alone), shown[[0, 9]])
+    again = Views.from_json(these.to_json())
+    assert torch.equal(again.draw(epochs, indices).crop, crop)
+    assert "tiles" not in Views(settings, 7, NUM, shape).to_json()
+    for tiles in (0, 10, "x"):
+        with pytest.raises(ArtifactError, match="views"):
+            Views.from_json({**these.to_json(), "tiles": tiles})

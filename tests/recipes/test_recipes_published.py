@@ -290,6 +290,7 @@ NCFM = facts(
     squeeze__weight_decay=5e-4,
     method__num_real=1024,
     method__num_frequencies=4096,
+    method__tiles=2,
     method__amplitude=0.5,
     method__weight=300.0,
     method__calibration=1.0,

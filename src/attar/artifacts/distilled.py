@@ -181,10 +181,9 @@ class _Examples(Dataset[tuple[Tensor, Tensor]]):
         return self.__getitems__([range(len(self))[index]])[0]
 
     def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, Tensor]]:
-        picked, place = torch.tensor(indices), self._tiles**2
-        images, whole = self._data.images(picked // place), picked // place
-        if self._tiles > 1:
-            images = crops.resized(images, crops.tiles(picked % place, self._tiles, *images.shape[2:]))
+        picked, held = torch.tensor(indices), self._tiles**2
+        whole = picked // held
+        images = crops.cut(self._data.images(whole), picked % held, self._tiles)
         return list(zip(images, self._data.targets(whole), strict=True))
 
 

@@ -48,6 +48,11 @@ def tiles(places: Tensor, grid: int, height: int, width: int) -> Tensor:
     return torch.cat([first, sizes // grid + (where < sizes % grid)], 1)
 
 
+def cut(images: Tensor, places: Tensor, grid: int) -> Tensor:
+    """The tile at `places` (b,) of each of the images (b, c, h, w), brought to full size; see `tiles`."""
+    return resized(images, tiles(places, grid, *images.shape[2:])) if grid > 1 else images
+
+
 def whole(uniforms: Floats, num: int | NDArray[np.int64]) -> NDArray[np.int64]:
     """Turn uniforms in 0..1 into whole numbers in 0..num-1."""
     return np.minimum((uniforms * num).astype(np.int64), np.asarray(num, np.int64) - 1)

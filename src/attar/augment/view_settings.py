@@ -11,6 +11,9 @@ from attar.config import Config
 ALGORITHM = 1
 """Version of what is drawn from a seed. Whoever changes a draw, its order or its meaning counts it up."""
 
+MOST_PATCHES = 16
+"""Patches along a side that may change places."""
+
 
 class ViewSettings(Config):
     """How an image is shown in an epoch."""
@@ -24,6 +27,6 @@ class ViewSettings(Config):
     mix_alpha: float = Field(default=1.0, gt=0)
     """The share of an image that is mixed is drawn from Beta(mix_alpha, mix_alpha); published: 1 for cutmix, 0.8 for
     mixup."""
-    shuffle_patches: int = Field(default=1, ge=1, le=16)
+    shuffle_patches: int = Field(default=1, ge=1, le=MOST_PATCHES)
     """Patches along a side that change places in each view before it is cropped: columns and rows of patches come in
     an order drawn anew. 2 is published for the images of rded that are stitched from four; 1: none."""

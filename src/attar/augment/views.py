@@ -2,8 +2,8 @@
 
 A *view* is RandomResizedCrop (bilinear, back to full size), a mirror half of the time and, if asked for, CutMix or
 MixUp with the view that a partner has in the same epoch. Where it is asked for, patches of the image change places
-first. What is drawn is a pure function of (seed, epoch, image):
-whoever labels the images and whoever trains on the labels see the same pixels, whatever their batches, order, workers,
+first; of images that hold others (`tiles`) a view is of one of these. What is drawn is a pure function of (seed, epoch,
+image): whoever labels the images and whoever trains on the labels see the same pixels, whatever their batches, order, workers,
 device and version of torch, and nothing is stored but the seed.
 
     state = key of the seed; for word in (epoch, image):  state = mix(state + (word + 1) g)
@@ -34,6 +34,7 @@ from torch import Tensor
 from attar.augment import crops
 from attar.augment.crops import Floats
 from attar.augment.view_settings import ALGORITHM as ALGORITHM
+from attar.augment.view_settings import MOST_PATCHES
 from attar.augment.view_settings import ViewSettings as ViewSettings
 from attar.config import dump
 from attar.errors import ArtifactError
@@ -64,7 +65,7 @@ class ViewDraw(NamedTuple):
 
 class _Slot(IntEnum):
     """Which uniform of a view's stream decides what; a crop takes `NUM_UNIFORMS`, from `CROP` on, the shuffled patches
-    one for each row and one for each column, from `SHUFFLE` on."""
+    one for each row and one for each column, at most `MOST_PATCHES` of both, from `SHUFFLE` on."""
 
     FLIP = 0
     PARTNER = 1
@@ -73,6 +74,7 @@ class _Slot(IntEnum):
     BOX_COLUMN = 4
     CROP = 5
     SHUFFLE = CROP + crops.NUM_UNIFORMS
+    TILE = SHUFFLE + 2 * MOST_PATCHES
 
 
 class Views:
@@ -83,13 +85,16 @@ class Views:
         seed: of all draws.
         num_images: images in the set, partners are drawn from all of them.
         shape: channels, height and width of the images in pixels.
+        tiles: how many others, along a side, each image holds; a view is then a crop of one of them.
     """
 
-    def __init__(self, settings: ViewSettings, seed: int, num_images: int, shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self, settings: ViewSettings, seed: int, num_images: int, shape: tuple[int, int, int], tiles: int = 1
+    ) -> None:
         if num_images < 1:
             raise ValueError("views of no images")
         self.settings = ViewSettings(**{name: getattr(settings, name) for name in ViewSettings.model_fields})
-        self.seed, self.num_images, self.shape = seed, num_images, shape
+        self.seed, self.num_images, self.shape, self.tiles = seed, num_images, shape, tiles
         self._key = np.array([derive(seed, "views", ALGORITHM)], np.uint64)
 
     def draw(self, epochs: Tensor, indices: Tensor) -> ViewDraw:
@@ -138,6 +143,7 @@ class Views:
             "num_images": self.num_images,
             "shape": list(self.shape),
             "settings": dump(self.settings),
+            **({"tiles": self.tiles} if self.tiles > 1 else {}),
         }
 
     @classmethod
@@ -153,7 +159,10 @@ class Views:
         try:
             channels, height, width = (int(size) for size in values["shape"])
             settings = ViewSettings.model_validate(values["settings"])
-            return cls(settings, int(values["seed"]), int(values["num_images"]), (channels, height, width))
+            shape, tiles = (channels, height, width), int(values.get("tiles", 1))
+            if not 1 <= tiles <= min(height, width):
+                raise ValueError(f"tiles={tiles} of {height}x{width} px")
+            return cls(settings, int(values["seed"]), int(values["num_images"]), shape, tiles)
         except (KeyError, TypeError, ValueError, ValidationError) as error:
             raise ArtifactError(
                 f"the description of the views could not be read: {error!r}",
@@ -170,7 +179,11 @@ class Views:
     def _crops(self, streams: _Words) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Crops (b, 4) and mirrors (b,)."""
         slots = np.arange(_Slot.CROP, _Slot.CROP + crops.NUM_UNIFORMS)
-        crop = crops.choose(_uniforms(streams[:, None], slots), self.settings.min_scale, *self.shape[1:])
+        height, width = (size // self.tiles for size in self.shape[1:])
+        crop = crops.choose(_uniforms(streams[:, None], slots), self.settings.min_scale, height, width)
+        if self.tiles > 1:
+            places = torch.from_numpy(crops.whole(_uniforms(streams, _Slot.TILE), self.tiles**2))
+            crop[:, :2] += crops.tiles(places, self.tiles, *self.shape[1:]).numpy()[:, :2]
         return crop, (_uniforms(streams, _Slot.FLIP) < 0.5) & self.settings.flip
 
     def _shuffled(self, images: Tensor, epochs: Tensor, indices: Tensor) -> Tensor:

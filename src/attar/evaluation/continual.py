@@ -280,7 +280,7 @@ def part_of(subject: Subject, seen: Tensor, task: Task, teacher: Teacher | None)
         if not isinstance(whole, ReplayedSet):
             return part
         assert teacher is not None, "views of fewer images, mixed with each other, are labelled anew"
-        views = Views(whole.views.settings, whole.views.seed, len(part), task.shape)
+        views = Views(whole.views.settings, whole.views.seed, len(part), task.shape, whole.views.tiles)
         return ReplayedSet(part.images, part.labels, views, lambda shown: teacher.logits(shown)[:, seen], whole.device)
 
     share = len(seen) / task.num_classes

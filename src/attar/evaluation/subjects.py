@@ -96,7 +96,6 @@ class Subjects:
 
         Raises ConfigError where that needs a teacher and there is none.
         """
-        ours = subject.group == "distilled"
         views = self._distilled.label_kind in ("epochs", "online") and subject.labels == "soft"
         if views and self._teacher is None:
             raise ConfigError(
@@ -107,16 +106,16 @@ class Subjects:
             subject,
             name=f"{subject.name}, not augmented",
             augmented=False,
-            settings=subject.settings.model_copy(update=PLAIN).on(self._distilled.tiles if ours else 1),
-            make=lambda seed: self._plain(subject.make(seed)) if views else subject.make(seed),
+            settings=subject.settings.model_copy(update=PLAIN).on(subject.tiles),
+            make=lambda seed: self._plain(subject.make(seed), subject.tiles) if views else subject.make(seed),
             identity=[subject.identity, "not augmented"],
         )
 
-    def _plain(self, data: TrainingSet) -> TrainingSet:
+    def _plain(self, data: TrainingSet, tiles: int) -> TrainingSet:
         teacher = self._teacher
         assert teacher is not None
         whole = ViewSettings(min_scale=1.0, flip=False, mix="none")
-        views = Views(whole, 0, len(data), self._distilled.task.shape)
+        views = Views(whole, 0, len(data), self._distilled.task.shape, tiles)
         return ReplayedSet(data.images, data.labels, views, teacher.logits, self._engine.device)
 
     def _teacher_of(self, kind: Labels) -> Teacher | None:

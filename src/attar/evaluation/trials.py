@@ -92,6 +92,8 @@ class Subject:
     """False: as they are."""
     state: int | None = None
     """Step of recover after which distilled images were as they are; None: after the last."""
+    tiles: int = 1
+    """How many others, along a side, each image holds."""
     test_every: int = 0
     """Epochs from one test on the way to the next, for the best of them; 0: tested after the last epoch alone."""
 
@@ -137,6 +139,7 @@ def distilled_subject(
         num_images=len(distilled.labels),
         size_bytes=_bytes_with(distilled, labels),
         state=state,
+        tiles=distilled.tiles,
         identity=[_content(distilled.stored), _labels_of(distilled, labels)],
     )
 

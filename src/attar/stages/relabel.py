@@ -23,6 +23,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from attar.artifacts.labelling import Labelling
+from attar.augment import crops
 from attar.augment.views import Views, ViewSettings
 from attar.config import parse_bytes
 from attar.labels.codecs import CODECS
@@ -111,10 +112,9 @@ def relabel(
         return distillate, None
     assert teacher is not None, "settings are checked against what is squeezed"
     if settings.labels == "teacher":
-        images = distillate.images
-        return replace(distillate, soft_labels=one_label_each(teacher, lambda i: images[i], len(images))), None
+        return replace(distillate, soft_labels=_of_each(teacher, distillate)), None
     plain = replace(distillate, soft_labels=None)
-    views = Views(settings, derive(seed, "relabel"), len(distillate.labels), task.shape)
+    views = Views(settings, derive(seed, "relabel"), len(distillate.labels), task.shape, distillate.tiles)
     if settings.labels == "online":
         assert isinstance(teacher, CarriedTeacher)
         return plain, Labelling("online", views=views.to_json(), teacher={path.name: path for path in teacher.paths})
@@ -131,6 +131,17 @@ def label_plan(settings: RelabelSettings, num_images: int, num_classes: int, tra
     codec = "q8" if settings.codec == "auto" else settings.codec
     keep = (settings.keep or max(1, min(10, num_classes // 2))) if CODECS[codec].keeps else 0
     return LabelPlan(codec, num_classes, num_images, epochs, keep)
+
+
+def _of_each(teacher: Teacher, distillate: Distillate) -> Tensor:
+    """A soft label (n, classes) for each image; the mean of those that it holds, where it holds others."""
+    images, held = distillate.images, distillate.tiles**2
+
+    def seen(indices: Tensor) -> Tensor:
+        return crops.cut(images[indices // held], indices % held, distillate.tiles)
+
+    labels = one_label_each(teacher, seen, len(images) * held)
+    return labels.view(len(images), held, -1).mean(1) if held > 1 else labels
 
 
 def _write(

@@ -131,7 +131,7 @@ class Opening:
 
         def shown(seed: int) -> TrainingSet:
             data = subject.make(seed)
-            views = Views(settings, 0, len(data), task.shape)
+            views = Views(settings, 0, len(data), task.shape, subject.tiles)
             return ReplayedSet(data.images, data.labels, views, teacher.logits, engine.device)
 
         return replace(
