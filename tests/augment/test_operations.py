@@ -40,7 +40,10 @@ def test_a_batch_is_augmented_as_its_images_are_one_by_one(spec: str, mode: Mode
 def test_one_draw_is_shared_by_the_batch(spec: str, mode: Mode) -> None:
     augmentation, batch = Augmentation(spec, mode), images()
     draw = augmentation.draw(generator(2), len(batch), SHAPE, "batch")
-    assert all(len(drawn) == 1 for drawn in draw.values())
+    own = {augmentation.tile}  # which of the images that an image holds is each one's own
+    assert all(len(drawn) == (len(batch) if name in own else 1) for name, drawn in draw.items())
+    if augmentation.tile:
+        return
     out = augmentation.apply(batch, draw)
     single = torch.cat([augmentation.apply(batch[i : i + 1], draw) for i in range(len(batch))])
     assert out.shape == batch.shape

@@ -3,8 +3,8 @@
 A *view* is RandomResizedCrop (bilinear, back to full size), a mirror half of the time and, if asked for, CutMix or
 MixUp with the view that a partner has in the same epoch. Where it is asked for, patches of the image change places
 first; of images that hold others (`tiles`) a view is of one of these. What is drawn is a pure function of (seed, epoch,
-image): whoever labels the images and whoever trains on the labels see the same pixels, whatever their batches, order, workers,
-device and version of torch, and nothing is stored but the seed.
+image): whoever labels the images and whoever trains on the labels see the same pixels, whatever their batches, order,
+workers, device and version of torch, and nothing is stored but the seed.
 
     state = key of the seed; for word in (epoch, image):  state = mix(state + (word + 1) g)
     u_k   = top 53 bits of mix(state + (k + 1) g), over 2^53          k-th uniform of this view, see `_Slot`
