@@ -9,10 +9,10 @@ underscore. A room is a folder of the package, or a module beside them; an arrow
 
 from __future__ import annotations
 
+import argparse
 import ast
 import io
 import subprocess
-import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,7 +89,9 @@ def counts(revision: str | None) -> dict[str, int]:
 
 def main() -> None:
     """Print the table."""
-    revisions = [*sys.argv[1:]] or [None]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("revisions", nargs="*", help="as git names them; none: the working tree")
+    revisions = parser.parse_args().revisions or [None]
     columns = [counts(revision) for revision in revisions]
     print(f"{'':<30}" + "".join(f"{revision or 'now':>14}" for revision in revisions))
     for name in columns[0]:
