@@ -193,7 +193,9 @@ def test_the_recipe_for_the_most_similar_images_is_taken() -> None:
     assert all(recipe.notes.get("reached") for recipe in recipes().values() if recipe.notes.get("quick"))
 
 
-def test_grey_images_are_not_mirrored_by_a_recipe_for_photographs() -> None:
+def test_grey_images_are_not_mirrored_by_a_recipe_for_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "dm-cifar10-ipc10-cpu"
+    monkeypatch.setattr(effort, "recipes", lambda: {name: recipes()[name]})
     found = quick_recipe("dm", 10, open_source("digits").task)
     assert found is not None
     assert found.sections["method"]["augment"] == found.sections["train"]["augment"] == "dsa-noflip"
@@ -204,6 +206,10 @@ def test_large_sources_are_capped(monkeypatch: pytest.MonkeyPatch) -> None:
     assert capped(source) is None
     monkeypatch.setattr(effort, "MOST_IMAGES", 200)
     assert capped(source) == 20
+    for told, kept in ((50, 10), (100, 10), (150, 15), (900, 20)):
+        monkeypatch.setattr(effort, "LEAST_PER_CLASS", 10)
+        assert capped(source, effort.Recipe("x", {"quick": {"images": told}}, {})) == kept
+    assert capped(source, effort.Recipe("x", {"quick": {}}, {})) == 20
 
 
 def test_a_run_of_another_seed_goes_on_with_the_images_that_it_began_with(

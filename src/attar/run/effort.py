@@ -40,6 +40,8 @@ WIDE = 3
 """With a network that takes so many times what there is, a narrow one is taken."""
 MOST_IMAGES = 20_000
 """Real images that quick learns from, at most."""
+LEAST_PER_CLASS = 100
+"""Of each class, where the recipe that it takes says how many images it was measured with."""
 
 
 @dataclass(frozen=True)
@@ -149,11 +151,15 @@ def narrow_model(task: Task, *, batch_norm: bool) -> str:
     return f"{base}-w{NARROW}" + ("-batch" if batch_norm else "")
 
 
-def capped(source: Source) -> int | None:
-    """How many training images of each class quick takes, where there are more than it can learn from in its time."""
-    if len(source.train) <= MOST_IMAGES:
-        return None
-    return max(1, MOST_IMAGES // source.task.num_classes)
+def capped(source: Source, quick: Recipe | None = None) -> int | None:
+    """How many training images of each class quick takes, where there are more than it can learn from in its time.
+
+    As many as its recipe was measured with, where that says so: experts that pass over more are too few in that time.
+    """
+    classes = source.task.num_classes
+    measured = quick.notes["quick"].get("images", MOST_IMAGES) if quick else MOST_IMAGES
+    most = min(MOST_IMAGES, max(measured, LEAST_PER_CLASS * classes))
+    return None if len(source.train) <= most else max(1, most // classes)
 
 
 def fitted(

@@ -169,7 +169,7 @@ class _Fitting:
             why.append(f"settings of {quick.name}, which was measured on few cores, with a narrow network")
         else:
             settings = narrow(settings, source.task)
-        if (few := capped(source)) and settings.source.train_per_class is None:
+        if (few := capped(source, quick)) and settings.source.train_per_class is None:
             why.append(f"learns from {few:,} images of each class")
             how = settings.source.model_copy(update={"train_per_class": few})
             events = Events(quiet=self.quiet)
