@@ -209,6 +209,24 @@ def test_a_view_of_a_stitched_image_is_one_tile_and_all_come():
         Augmentation("tile0")
 
 
+@pytest.mark.parametrize(("per_class", "held"), [(12, 8), (5, 5)])
+def test_a_coreset_may_hold_four_times_as_many_and_begins_again_where_there_are_fewer(per_class, held):
+    task = Task(("a", "b"), 1, 8, 8, Normalization((0.5,), (0.25,)))
+    real = Real(per_class, 2, task.shape)
+    levels = torch.linspace(0, 255, 2 * per_class).round().view(-1, 1, 1, 1).expand(-1, 1, 8, 8)
+    real._images = task.normalization.normalize(levels.to(torch.uint8))
+    method = KMeans(KMeans.Settings(features="pixels", tiles=2), task, 2)
+    made = method.finish(method.init(torch.arange(4), real, None, partial(generator, 0)), None)
+    assert (made.tiles, made.exact_8bit) == (2, True)
+    for label in (0, 1):
+        tiles = made.images[made.labels == label].view(2, 2, 4, 2, 4).mean((2, 4)).flatten()
+        members = real._images[real.labels == label, 0, 0, 0]
+        assert (tiles[:, None] - members).abs().min(1).values.max() < 1e-5
+        assert len(tiles.mul(1000).round().unique()) == held
+    part = method.finish(method.init(torch.tensor([3, 0]), real, None, partial(generator, 0)), None)
+    assert torch.equal(part.images, made.images[[3, 0]]), "whichever are asked for together"
+
+
 @pytest.mark.parametrize("per", ["batch", "operation", "image"])
 def test_a_tile_before_dsa_is_each_images_own_and_dsa_follows(per):
     images = torch.rand(8, 3, 12, 12, generator=generator(1))

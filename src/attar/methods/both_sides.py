@@ -11,14 +11,13 @@ from pydantic import Field
 from torch import Tensor
 
 from attar.augment.operations import Augmentation, AugmentationName
-from attar.config import Config
 from attar.methods import mosaics
 from attar.methods.base import Distillate, Generators, KnowledgeT, Optimised, RealImages, Synthetic, random_members
 from attar.methods.clusters import central_members, nearest_to_centres
 from attar.task import Task
 
 
-class BothSidesSettings(Config):
+class BothSidesSettings(mosaics.TiledSettings):
     """Settings of every method that looks at real and synthetic images in each step."""
 
     num_real: int = Field(256, ge=1)
@@ -27,9 +26,6 @@ class BothSidesSettings(Config):
     """What the images begin as. real: random real images of their class; kmeans: those nearest to the centres of ipc
     clusters of their class's pixels (four times as many where each holds four), so that what is learnt begins where a
     good coreset ends; noise: unit noise."""
-    tiles: Literal[1, 2] = 1
-    """Images along a side that each image holds. 2: four of half the side, which steps and students see one at a time,
-    enlarged: more variety in as many bytes, where images have pixels to spare. 1: each is one image."""
     lr_images: float = Field(1.0, gt=0)
     """Learning rate of the images."""
     augment: AugmentationName = "dsa"

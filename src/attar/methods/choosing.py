@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import ClassVar, Literal, TypeVar
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attar.config import Config
+from attar.methods import mosaics
 from attar.methods.base import (
     Distillate,
     Generators,
@@ -25,6 +27,7 @@ from attar.methods.base import (
     Synthetic,
     Teacher,
     Trajectories,
+    whole_pixels,
 )
 from attar.task import Task
 
@@ -32,12 +35,15 @@ AT_ONCE = 256
 """Real images that a network is shown at once."""
 
 
-class CoresetSettings(Config):
+class CoresetSettings(mosaics.TiledSettings):
     """Settings of a coreset chosen by distances."""
 
     features: Literal["teacher", "pixels"] = "teacher"
     """What distances are measured between: the last features of a trained teacher, or the pixels themselves (then no
     teacher is trained)."""
+
+
+TiledSettingsT = TypeVar("TiledSettingsT", bound=mosaics.TiledSettings)
 
 
 class Coreset(Selector[SettingsT, KnowledgeT]):
@@ -53,10 +59,13 @@ class Coreset(Selector[SettingsT, KnowledgeT]):
         return Distillate(synthetic.variables["images"].cpu(), synthetic.labels.cpu(), exact_8bit=True)
 
 
-class ClassByClass(Coreset[SettingsT, KnowledgeT]):
-    """Base of those that measure the images of a class and choose by that."""
+class ClassByClass(Coreset[TiledSettingsT, KnowledgeT]):
+    """Base of those that measure the images of a class and choose by that.
 
-    def __init__(self, settings: SettingsT, task: Task, ipc: int) -> None:
+    Four times as many are chosen where an image holds four, and a class with too few begins again.
+    """
+
+    def __init__(self, settings: TiledSettingsT, task: Task, ipc: int) -> None:
         super().__init__(settings, task, ipc)
         self._chosen: dict[tuple[int, int], Tensor] = {}
 
@@ -74,22 +83,32 @@ class ClassByClass(Coreset[SettingsT, KnowledgeT]):
 
     def init(self, picked: Tensor, real: RealImages, knowledge: KnowledgeT, rngs: Generators) -> Synthetic:
         """Choose for each class when its first image is asked for: a function of (seed, class) alone."""
-        labels = self.labels()
-        members = torch.empty_like(picked)
+        labels, images = self.labels(), torch.empty(len(picked), *self.task.shape)
         for label in labels[picked].unique().tolist():
-            places = (labels == label).nonzero().squeeze(1)
+            places, ours = (labels == label).nonzero().squeeze(1), labels[picked] == label
             chosen = self._chosen_of(label, len(places), real, knowledge, rngs("class", label))
-            ours = labels[picked] == label
-            members[ours] = chosen[torch.searchsorted(places, picked[ours])]
-        return Synthetic(labels[picked], {"images": real.images(members)})
+            ranks = torch.searchsorted(places, picked[ours])
+            if self.settings.tiles == 1:
+                images[ours] = real.images(chosen[ranks])
+            else:
+                images[ours] = mosaics.stitched(real, chosen, ranks, len(places), self.task)
+        return Synthetic(labels[picked], {"images": images})
+
+    def finish(self, synthetic: Synthetic, knowledge: KnowledgeT) -> Distillate:
+        """The images as they are; shrinking leaves values between the pixels, which are rounded."""
+        made, tiles = super().finish(synthetic, knowledge), self.settings.tiles
+        if tiles == 1:
+            return made
+        return replace(made, images=whole_pixels(made.images[:], self.task.normalization), tiles=tiles)
 
     def _chosen_of(
         self, label: int, count: int, real: RealImages, knowledge: KnowledgeT, rng: torch.Generator
     ) -> Tensor:
-        """Index int64 (count,) of the real images of a class, chosen once."""
+        """Index int64 of the real images of a class that `count` images show, chosen once."""
         key = label, rng.initial_seed()
         if key not in self._chosen:
             members = (real.labels == label).nonzero().squeeze(1)
+            count = count if self.settings.tiles == 1 else min(count * self.settings.tiles**2, len(members))
             self._chosen[key] = members[self.select(self.measured(members, label, real, knowledge), count, rng)]
         return self._chosen[key]
 
@@ -112,7 +131,7 @@ class ByFeatures(ClassByClass[CoresetSettings, Teacher | None]):
         return torch.cat([knowledge.features(real.images(part)).cpu() for part in members.split(AT_ONCE)])
 
 
-class ScoreSettings(Config):
+class ScoreSettings(mosaics.TiledSettings):
     """Settings of a coreset chosen by a score of each image."""
 
     keep: Literal["easiest", "hardest"] = "easiest"

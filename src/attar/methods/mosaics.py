@@ -1,6 +1,6 @@
 """Images of four whole real ones, two by two: which real images an image holds, and how they are shrunk.
 
-Shared by pca, which stores such images, and cim, dm and ncfm, which optimise them.
+Shared by the coresets, which store such images, and cim, dm and ncfm, which optimise them.
 """
 
 from __future__ import annotations
@@ -12,12 +12,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from attar.config import Config
 from attar.methods.base import RealImages
 from attar.methods.patches import stitch
 from attar.task import Task
 
 TILES = 4
 """Real images in a synthetic one, two by two."""
+
+
+class TiledSettings(Config):
+    """Settings of methods whose images may hold others."""
+
+    tiles: Literal[1, 2] = 1
+    """Images along a side that each image holds. 1: each is one image; 2: four of half the side, which networks see one
+    at a time, enlarged: more variety in as many bytes, where images have pixels to spare."""
 
 
 def members(kept: Tensor, ranks: Tensor, per_class: int) -> Tensor:

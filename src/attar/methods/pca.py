@@ -17,25 +17,25 @@ paper takes the mean of their norms; pixels are stored rounded, as whole 8-bit v
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from attar.config import Config
-from attar.methods import mosaics
-from attar.methods.base import Distillate, Generators, RealImages, Selector, Synthetic, Teacher, whole_pixels
-from attar.methods.choosing import AT_ONCE, error_norm
-from attar.methods.mosaics import TILES
+from attar.methods.base import RealImages, Teacher
+from attar.methods.choosing import AT_ONCE, ByScore, ScoreSettings, error_norm
 from attar.models.resnet import resnet18_for
 from attar.task import Task
 
 
-class PcaSettings(Config):
-    """PCA has no settings of its own: the probe's are in squeeze, the views' in train."""
+class PcaSettings(ScoreSettings):
+    """Settings of PCA; the probe's are in squeeze, the views' in train."""
+
+    tiles: Literal[1, 2] = 2
+    """Images along a side that each image holds; published: 2, so four of half the side. 1: each is one."""
 
 
-class Pca(Selector[PcaSettings, Teacher]):
+class Pca(ByScore[PcaSettings, Teacher]):
     """Prune, combine, augment."""
 
     name = "pca"
@@ -43,18 +43,12 @@ class Pca(Selector[PcaSettings, Teacher]):
     source = "Xiao et al., arXiv 2502.06434"
     Settings = PcaSettings
     knowledge = "teacher"
-    separable = True
     makes = "combined real images"
-    hands_over_8bit = True
     defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "recover": {"iterations": 0},
         "squeeze": {"epochs": 5},
         "evaluate": {"protocol": "pca"},
     }
-
-    def __init__(self, settings: PcaSettings, task: Task, ipc: int) -> None:
-        super().__init__(settings, task, ipc)
-        self._kept: dict[int, Tensor] = {}
 
     @classmethod
     def keeps_pixels_valid(cls, settings: PcaSettings) -> bool:
@@ -66,33 +60,8 @@ class Pca(Selector[PcaSettings, Teacher]):
         """ResNet-18, its stem by the resolution."""
         return resnet18_for(task.height_px, task.width_px)
 
-    def looked_at(self, count: int) -> int:
-        """All of them, to find the easiest."""
-        return count
-
-    def init(self, picked: Tensor, real: RealImages, knowledge: Teacher, rngs: Generators) -> Synthetic:
-        """Keep the easiest of each class that is asked for, and stitch them."""
-        labels = self.labels()
-        images = torch.empty(len(picked), *self.task.shape)
-        for label in labels[picked].unique().tolist():
-            if label not in self._kept:
-                self._kept[label] = self._easiest(label, real, knowledge)
-            ours = labels == label
-            ranks, there = (ours.cumsum(0) - 1)[picked], ours[picked]
-            images[there] = mosaics.stitched(real, self._kept[label], ranks[there], int(ours.sum()), self.task)
-        return Synthetic(labels[picked], {"images": images})
-
-    def finish(self, synthetic: Synthetic, knowledge: Teacher) -> Distillate:
-        """Shrinking leaves values between the pixels: round to whole ones."""
-        images = whole_pixels(synthetic.variables["images"], self.task.normalization)
-        return Distillate(images, synthetic.labels.cpu(), exact_8bit=True, tiles=2)
-
     @torch.no_grad()
-    def _easiest(self, label: int, real: RealImages, teacher: Teacher) -> Tensor:
-        """Indices of the class's real images, the easiest first, 4 · ipc or all."""
-        members = (real.labels == label).nonzero().squeeze(1)
-        scores = []
-        for part in members.split(AT_ONCE):
-            logits = teacher.logits(real.images(part)).cpu()
-            scores.append(error_norm(logits, torch.full((len(part),), label)))
-        return members[torch.cat(scores).argsort(stable=True)][: TILES * self.ipc]
+    def measured(self, members: Tensor, label: int, real: RealImages, knowledge: Teacher) -> Tensor:
+        """The norm of the probe's error (m, 1)."""
+        logits = torch.cat([knowledge.logits(real.images(part)).cpu() for part in members.split(AT_ONCE)])
+        return error_norm(logits, torch.full((len(logits),), label))[:, None]
