@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
 from attar.methods import methods
@@ -24,9 +26,12 @@ def test_rules_name_methods_and_one_fits_all(on_cpu: bool) -> None:
 
 
 def test_every_rule_is_the_first_somewhere() -> None:
-    sizes = [(size_px, classes, ipc) for size_px in (8, 32, 64, 224) for classes in (10, 1000) for ipc in (1, 10, 50)]
-    chosen = {choose_method(task(px, num), ipc, on_cpu=cpu)[0] for px, num, ipc in sizes for cpu in (False, True)}
-    assert chosen == {rule.method for rule in RULES}
+    places = product((8, 32, 64, 224), (10, 1000), (1, 3), (1, 10, 50), (False, True), (False, True))
+    found = {
+        choose_method(task(px, num, channels), ipc, on_cpu=cpu, soft=soft)[1].partition(": ")[2]
+        for px, num, channels, ipc, cpu, soft in places
+    }
+    assert found == {rule.why for rule in RULES}
 
 
 @pytest.mark.parametrize(("size_px", "num_classes", "ipc"), [(32, 10, 1), (64, 10, 10), (224, 1000, 50), (8, 10, 10)])
@@ -40,9 +45,10 @@ def test_the_first_rule_that_fits_is_chosen_and_says_why(size_px: int, num_class
 
 def test_a_processor_optimises_fewer_images_than_a_gpu() -> None:
     assert choose_method(task(32, 200), 1, on_cpu=False)[0] == "tesla"
-    assert choose_method(task(32, 200), 1, on_cpu=True)[0] == "kmeans"
-    assert choose_method(task(64), 1, on_cpu=False)[0] == "tesla"
-    assert choose_method(task(64), 1, on_cpu=True)[0] == "kmeans"
+    assert choose_method(task(32, 200), 1, on_cpu=True)[0] == "dm"
+    assert choose_method(task(32, 1000), 1, on_cpu=True)[0] == "kmeans"
+    assert choose_method(task(64), 20, on_cpu=False)[0] == "tesla"
+    assert choose_method(task(64), 20, on_cpu=True)[0] == "kmeans"
 
 
 @pytest.mark.parametrize("on_cpu", [False, True])
@@ -53,13 +59,17 @@ def test_a_coreset_is_chosen_where_it_does_as_well(on_cpu: bool) -> None:
     assert choose_method(task(8, channels=1), 1, on_cpu=on_cpu)[0] == "tesla"
 
 
-def test_between_few_and_many_images_a_processor_matches_features_unless_labels_are_soft() -> None:
-    assert choose_method(task(32), 50, on_cpu=True)[0] == "dm"
-    assert choose_method(task(32), 50, on_cpu=True, soft=True)[0] == "kmeans"
+def test_a_processor_matches_features_unless_labels_are_soft() -> None:
+    for size_px, ipc in ((32, 1), (32, 50), (64, 10)):
+        assert choose_method(task(size_px), ipc, on_cpu=True)[0] == "dm"
+        assert choose_method(task(size_px), ipc, on_cpu=True, soft=True)[0] == ("tesla" if ipc == 1 else "kmeans")
+        assert choose_method(task(size_px), ipc, on_cpu=False)[0] == "tesla"
     assert choose_method(task(32), 51, on_cpu=True)[0] == "kmeans", "more than 500 images"
-    assert choose_method(task(32, 200), 1, on_cpu=True)[0] == "kmeans", "one image of many classes"
-    assert choose_method(task(64), 50, on_cpu=True)[0] == "kmeans", "larger images"
-    assert choose_method(task(32), 50, on_cpu=False)[0] == "tesla"
+    assert choose_method(task(64), 11, on_cpu=True)[0] == "kmeans", "more than 100 larger ones"
+    assert choose_method(task(65), 1, on_cpu=True)[0] == "kmeans", "larger still"
+    assert choose_method(task(16), 1, on_cpu=True)[0] == "tesla", "a quarter of a small one shows nothing"
+    assert choose_method(task(28, channels=1), 1, on_cpu=True)[0] == "tesla", "grey"
+    assert choose_method(task(28, channels=1), 50, on_cpu=True)[0] == "dm"
 
 
 @pytest.mark.parametrize(("assigned", "soft"), [([], False), (["relabel.labels=epochs"], True)])

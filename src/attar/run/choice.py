@@ -13,10 +13,13 @@ class Rule:
 
     method: str
     why: str
+    min_px: int = 1
     max_px: int | None = None
     min_ipc: int = 1
     hard_only: bool = False
     """Not where soft labels are asked for."""
+    colour_only: bool = False
+    """Not for grey images."""
     max_images: int | None = None
     """Synthetic images, of all classes together."""
     max_px_cpu: int | None = None
@@ -25,11 +28,12 @@ class Rule:
 
     def fits(self, task: Task, ipc: int, *, on_cpu: bool, soft: bool = False) -> bool:
         """Whether the images are within its numbers, and the labels those that it is for."""
-        if self.hard_only and soft:
+        if (self.hard_only and soft) or (self.colour_only and task.channels == 1):
             return False
         size_px, num = max(task.height_px, task.width_px), task.num_classes * ipc
         most_px, most = (self.max_px_cpu, self.max_images_cpu) if on_cpu else (self.max_px, self.max_images)
-        return ipc >= self.min_ipc and (most_px is None or size_px <= most_px) and (most is None or num <= most)
+        fits = ipc >= self.min_ipc and size_px >= self.min_px
+        return fits and (most_px is None or size_px <= most_px) and (most is None or num <= most)
 
 
 RULES = (
@@ -39,6 +43,17 @@ RULES = (
         max_px=16,
         max_px_cpu=16,
         min_ipc=10,
+    ),
+    Rule(
+        "dm",
+        "in minutes of a processor, matching mean features of random networks by images that hold four small ones was "
+        "ahead of random images, of every coreset and of trajectory matching",
+        min_px=24,
+        max_images=0,
+        max_px_cpu=32,
+        max_images_cpu=500,
+        hard_only=True,
+        colour_only=True,
     ),
     Rule(
         "tesla",
@@ -57,6 +72,16 @@ RULES = (
         max_images_cpu=500,
         min_ipc=10,
         hard_only=True,
+    ),
+    Rule(
+        "dm",
+        "in minutes of a processor, matching mean features of random networks by images that hold four small ones was "
+        "far ahead of random images and of every coreset",
+        max_images=0,
+        max_px_cpu=64,
+        max_images_cpu=100,
+        hard_only=True,
+        colour_only=True,
     ),
     Rule(
         "kmeans",
