@@ -352,10 +352,21 @@ def test_of_images_that_hold_others_one_is_seen_at_a_time_and_real_ones_whole() 
     for distilled, seen, plain in ((made, "rrc_flip", "none"), (tiled, "tile_rrc_flip", "tile")):
         subjects = Subjects(distilled, make_source(), training, Engine("cpu"), Events(quiet=True), None)
         (ours,), (real,) = subjects.distilled(["hard"]), subjects.real("random", ["hard"])
-        assert ours.settings.augment == seen
-        assert subjects.not_augmented(ours).settings.augment == plain
-        assert real.settings.augment == subjects.full(training, 1).settings.augment == "rrc_flip"
-        assert subjects.not_augmented(real).settings.augment == "none"
+        assert ours.training.augment == seen
+        assert subjects.not_augmented(ours).training.augment == plain
+        assert real.training.augment == subjects.full(training, 1).training.augment == "rrc_flip"
+        assert subjects.not_augmented(real).training.augment == "none"
+
+
+def test_records_of_images_that_hold_others_say_the_training_of_all_so_that_they_can_be_compared(
+    tmp_path: Path,
+) -> None:
+    made = make_distilled()
+    found = judge(tmp_path, replace(made, info={**made.info, "tiles": 2}), seeds=1, baselines=["random"])
+    assert {record.protocol["augment"] for record in found.records} == {TRAINING.augment}
+    finished = [json.loads(path.read_text())["made_by"] for path in tmp_path.rglob("*-seed0-*.json")]
+    seen = {one["subject"]: one["train"]["augment"] for one in finished}
+    assert seen == {"distilled": "tile", "random": TRAINING.augment}
 
 
 def test_easy_is_chosen_by_the_teacher_and_refused_without_one() -> None:

@@ -15,13 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import attar
+from attar.artifacts.distilled import write_distilled
 from attar.cli import app
 from attar.errors import ArtifactError, ConfigError, DataError, DivergedError
+from attar.methods.base import Distillate
 from attar.runtime.checkpoint import read_tensors
 from attar.runtime.events import Events, read_events
+from attar.runtime.seeding import generator
 from attar.studies.trainings import Clock, Training
 from attar.training import loop
 from attar.training.section import TrainSection
@@ -219,6 +223,17 @@ def test_a_distilled_set_is_trained_on_and_its_source_judges(study_file: Callabl
     found = attar.study(path, out=tmp_path / "out", workers=1)
     assert {record.num_images for record in found.records} == {20}
     assert {record.cell.images_seen for record in found.records if record.cell} == {40}
+
+
+def test_of_distilled_images_that_hold_others_one_is_seen_at_a_time(
+    study_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    task = attar.open("digits", quiet=True).task
+    images = torch.randn(10, *task.shape, generator=generator(0))
+    made = write_distilled(tmp_path / "set", Distillate(images, torch.arange(10), tiles=2), task)
+    attar.study(study_file(data={"source": "digits", "distilled": str(made.path)}), out=tmp_path / "out", workers=1)
+    finished = [json.loads(content)["made_by"]["train"] for _, content in trainings(tmp_path / "out").values()]
+    assert {train["augment"] for train in finished} == {"tile"}
 
 
 def test_time_is_estimated_from_images_seen() -> None:

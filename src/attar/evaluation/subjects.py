@@ -106,7 +106,7 @@ class Subjects:
             subject,
             name=f"{subject.name}, not augmented",
             augmented=False,
-            settings=subject.settings.model_copy(update=PLAIN).on(subject.tiles),
+            settings=subject.settings.model_copy(update=PLAIN),
             make=lambda seed: self._plain(subject.make(seed), subject.tiles) if views else subject.make(seed),
             identity=[subject.identity, "not augmented"],
         )

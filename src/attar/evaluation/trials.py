@@ -82,6 +82,7 @@ class Subject:
     labels: Labels
     make: Callable[[int], TrainingSet]
     settings: TrainSettings
+    """As they stand in records, whatever the images hold; `training` is what follows from both."""
     num_images: int
     size_bytes: int
     identity: Any
@@ -96,6 +97,11 @@ class Subject:
     """How many others, along a side, each image holds."""
     test_every: int = 0
     """Epochs from one test on the way to the next, for the best of them; 0: tested after the last epoch alone."""
+
+    @property
+    def training(self) -> TrainSettings:
+        """How a network is trained on it: of images that hold others, one is seen at a time."""
+        return self.settings.on(self.tiles)
 
     def student(self, network: str, seed: int, arrival: int | None = None) -> Item:
         """A network that is trained on it, at a step of continual learning where there is one."""
@@ -135,7 +141,7 @@ def distilled_subject(
         group="distilled",
         labels=labels,
         make=make,
-        settings=settings.on(distilled.tiles),
+        settings=settings,
         num_images=len(distilled.labels),
         size_bytes=_bytes_with(distilled, labels),
         state=state,
@@ -286,7 +292,7 @@ class Trials:
         fitted = fit(
             network,
             subject.make(seed),
-            subject.settings,
+            subject.training,
             seed=seed,
             engine=self.engine,
             events=events,
@@ -347,7 +353,7 @@ class Trials:
             "model": model,
             "subject": subject.name,
             "images": subject.identity,
-            "train": dump(subject.settings),
+            "train": dump(subject.training),
             "seed": seed,
             "source": self._made_from,
             "task": self.task.to_json(),
