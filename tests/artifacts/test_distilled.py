@@ -312,7 +312,14 @@ def test_images_that_hold_others_say_so_and_are_given_one_by_one(tmp_path: Path,
         assert torch.allclose(image, enlarged[0], atol=1e-5)
         assert int(label) == 1
     assert sum(len(batch) for batch, _ in made.loader(3)) == len(given)
-    damaged = json.loads((made.path / "attar.json").read_text()) | {"format_version": 4}
-    (made.path / "attar.json").write_text(json.dumps(damaged))
-    with pytest.raises(ArtifactError, match="format_version"):
-        read_description(made.path)
+    sound = json.loads((made.path / "attar.json").read_text())
+    for change, told in (
+        ({"format_version": 4}, "format_version"),
+        ({"tiles": min(height, width) + 1}, "fewer pixels"),
+        ({"tiles": 0}, "greater than or equal to 1"),
+        ({"tiles": 100}, "less than or equal to 9"),
+        ({"tiles": "2"}, "valid integer"),
+    ):
+        (made.path / "attar.json").write_text(json.dumps(sound | change))
+        with pytest.raises(ArtifactError, match=told):
+            read_description(made.path)

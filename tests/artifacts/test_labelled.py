@@ -170,6 +170,7 @@ def made_with(**settings: Any) -> Callable[[dict[str, Any]], object]:
 
 DISAGREEMENTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "views of fewer images": (set_labels(num_images=6), "views are of 6 images, there are 7"),
+    "views of tiles": (set_labels(tiles=2), "views are of images that hold 2 a side, these hold 1"),
     "views of another shape": (set_labels(shape=[3, 5, 6]), r"of the shape \[3, 5, 6\]"),
     "views of another algorithm": (set_labels(algorithm=2), "drawn by algorithm 2"),
     "views of no seed": (set_labels(seed="3"), "the seed of the views is '3'"),

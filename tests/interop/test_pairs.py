@@ -169,6 +169,8 @@ def test_images_that_hold_others_are_told_by_a_setting(tmp_path: Path) -> None:
     assert found.open().tiles == 2
     assert len(found.open().dataset()) == 4 * len(IMAGES)
     assert found.write(tmp_path / "set", overwrite=False).tiles == 2
+    with pytest.raises(ConfigError, match=r"foreign\.tiles=9 for images of"):
+        read(tmp_path / "x.pt", tiles=9)
 
 
 @pytest.mark.parametrize("kind", EXPORTERS)

@@ -71,6 +71,10 @@ def view_problems(description: Description) -> list[str]:
         return problems
     if views.get("algorithm") != ALGORITHM:
         problems.append(f"views are drawn by algorithm {views.get('algorithm')!r}, this attar knows {ALGORITHM}")
+    if views.get("tiles", 1) != description.tiles:
+        problems.append(
+            f"views are of images that hold {views.get('tiles', 1)!r} a side, these hold {description.tiles}"
+        )
     if views.get("num_images") != description.num_images:
         problems.append(f"views are of {views.get('num_images')} images, there are {description.num_images}")
     if not isinstance(views.get("seed"), int):

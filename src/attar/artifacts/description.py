@@ -272,6 +272,8 @@ class Description(Provenance):
         whitened = bool(self.task.normalization.whitening)
         if not whitened == bool(self.files.whitening) == bool(sizes.whitening):
             raise ValueError("task, files and sizes disagree on whether images are whitened")
+        if self.tiles > min(self.task.height_px, self.task.width_px):
+            raise ValueError(f"tiles is {self.tiles}, and a side of the images has fewer pixels")
         if self.format_version != (least := _version(self.labels.stored, whitened, self.tiles)):
             raise ValueError(f"format_version is {self.format_version}, and what it holds needs {least}")
         return self

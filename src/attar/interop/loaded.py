@@ -16,7 +16,7 @@ from attar.artifacts.distilled import Distilled, write_distilled
 from attar.artifacts.images import NormalizedPixels
 from attar.config import merge
 from attar.data.loading import Split
-from attar.errors import ArtifactError
+from attar.errors import ArtifactError, ConfigError
 from attar.interop.fkd import FkdLabels
 from attar.interop.folder import require_new
 from attar.methods.base import Distillate
@@ -73,6 +73,12 @@ class Loaded:
             soft = "soft labels" in "".join(problems)
             raise ArtifactError(
                 f"{self.path}: {'; '.join(problems)}", fix=f"fetch or save them again{logits if soft else ''}"
+            )
+        if self.tiles > min(self.task.height_px, self.task.width_px):
+            raise ConfigError(
+                f"{self.path}: foreign.tiles={self.tiles} for images of {self.task.width_px}x{self.task.height_px} px",
+                expected="as many images along a side as each holds: 1, or 2 with `factor: 2`",
+                fix="leave foreign.tiles out, or lower it",
             )
 
     def open(self) -> Distilled:
