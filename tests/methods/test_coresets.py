@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -239,6 +240,20 @@ def test_a_tile_before_dsa_is_each_images_own_and_dsa_follows(per):
     assert torch.equal(seen, images)
     drawn = both.draw(generator(0), 64, (3, 12, 12), per)["tile"]
     assert len(drawn.unique(dim=0)) == 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [("pca", {}), ("cim", {}), ("ncfm", {}), ("kmeans", {"tiles": 2}), ("dm", {"tiles": 2}), ("pca", {"tiles": 1})],
+)
+def test_images_of_one_row_hold_no_four(kind, settings):
+    flat, made = replace(TASK, height_px=1), method(kind)
+    if settings == {"tiles": 1}:
+        made(made.Settings(**settings), flat, 1)
+        return
+    with pytest.raises(ConfigError, match="can't hold four") as refused:
+        made(made.Settings(**settings), flat, 1)
+    assert "method.tiles=1" in refused.value.fix
 
 
 def test_dsa_is_not_joined_to_others_and_the_error_says_how():

@@ -41,6 +41,11 @@ class BothSides(Optimised[BothSidesSettingsT, KnowledgeT]):
     separable = False
     mixed_precision = True
 
+    def __init__(self, settings: BothSidesSettingsT, task: Task, ipc: int) -> None:
+        super().__init__(settings, task, ipc)
+        if settings.tiles > 1:
+            mosaics.require_room(task)
+
     @classmethod
     def starts_from_real(cls, settings: BothSidesSettingsT) -> bool:
         """Unless the start is noise."""

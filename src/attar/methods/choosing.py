@@ -67,6 +67,8 @@ class ClassByClass(Coreset[TiledSettingsT, KnowledgeT]):
 
     def __init__(self, settings: TiledSettingsT, task: Task, ipc: int) -> None:
         super().__init__(settings, task, ipc)
+        if settings.tiles > 1:
+            mosaics.require_room(task)
         self._chosen: dict[tuple[int, int], Tensor] = {}
 
     @abstractmethod

@@ -89,6 +89,7 @@ class Cim(Optimised[CimSettings, Teacher]):
 
     def __init__(self, settings: CimSettings, task: Task, ipc: int) -> None:
         super().__init__(settings, task, ipc)
+        mosaics.require_room(task)
         self._kept: dict[tuple[int, int], Tensor] = {}
 
     @classmethod

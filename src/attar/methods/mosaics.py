@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attar.config import Config
+from attar.errors import ConfigError
 from attar.methods.base import RealImages
 from attar.methods.patches import stitch
 from attar.task import Task
@@ -27,6 +28,16 @@ class TiledSettings(Config):
     tiles: Literal[1, 2] = 1
     """Images along a side that each image holds. 1: each is one image; 2: four of half the side, which networks see one
     at a time, enlarged: more variety in as many bytes, where images have pixels to spare."""
+
+
+def require_room(task: Task) -> None:
+    """Raise ConfigError where an image has no four quarters."""
+    if min(task.height_px, task.width_px) < 2:
+        raise ConfigError(
+            f"images of {task.width_px}x{task.height_px} px can't hold four others",
+            expected="two pixels or more a side",
+            fix="a method that keeps images whole, such as easy; dm, ncfm and pca do with --set method.tiles=1",
+        )
 
 
 def members(kept: Tensor, ranks: Tensor, per_class: int) -> Tensor:

@@ -262,6 +262,7 @@ def _choose_recipe(name: str, source: str, method: str, ipc: int | None) -> Reci
 def check_models(settings: Settings, source: Source) -> Settings:
     """Fail now, not after hours: every network can be built, every class has enough images, the machine has it all."""
     settings.method.require_machine(settings.sections["method"])
+    settings.method(settings.sections["method"], source.task, settings.run.ipc)  # refuses images that are too small
     kind, section = settings.knowledge, settings.sections["squeeze"]
     squeezed, guides = kind.networks(section), kind.guides(section)
     for name in dict.fromkeys([*squeezed, *settings.evaluate.models]):
