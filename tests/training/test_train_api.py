@@ -10,11 +10,14 @@ from typer.testing import CliRunner
 
 import attar
 from attar import catalogue
+from attar.artifacts.distilled import write_distilled
 from attar.artifacts.run import RunFolder
 from attar.cli import app
 from attar.errors import ArtifactError, ConfigError
+from attar.methods.base import Distillate
 from attar.runtime.checkpoint import read_tensors
 from attar.runtime.events import read_events
+from attar.runtime.seeding import generator
 from attar.training.strategies import STRATEGIES
 
 SMALL: dict[str, Any] = {"epochs": 1, "source.train_per_class": 5, "batch_size": 16}
@@ -94,6 +97,16 @@ def test_what_is_trained_is_kept_under_runs_and_not_trained_twice(
     other = attar.train("digits", MODEL, seed=1, settings=SMALL)
     assert other.path not in (None, first.path)
     assert len(list(Path("runs").iterdir())) == 2
+
+
+def test_of_images_that_hold_others_accuracy_is_on_those(tmp_path: Path) -> None:
+    task = attar.open("digits", quiet=True).task
+    images = torch.randn(10, *task.shape, generator=generator(0))
+    made = write_distilled(tmp_path / "set", Distillate(images, torch.arange(10), tiles=2), task)
+    found = attar.train(made.path, MODEL, settings={"epochs": 30}, keep=False)
+    seen, classes = zip(*made.dataset(), strict=True)
+    right = found.model(torch.stack(seen)).argmax(1) == torch.stack(classes)
+    assert found.accuracies["train"] == pytest.approx(100 * float(right.float().mean()))
 
 
 def test_a_finished_training_is_read_again_in_a_folder_of_its_own_alone(tmp_path: Path) -> None:

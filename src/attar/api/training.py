@@ -16,7 +16,7 @@ from attar.api.options import TrainOptions
 from attar.api.sharing import is_distilled
 from attar.artifacts.card import README
 from attar.artifacts.checksums import read_sums
-from attar.artifacts.distilled import load_distilled
+from attar.artifacts.distilled import Apart, load_distilled
 from attar.artifacts.run import CONFIG
 from attar.config import Config, differences, dump
 from attar.data.loading import RealSet, TrainingSet
@@ -105,7 +105,7 @@ def _train(
     from attar.training.loop import accuracy, fit
 
     together = team(engine.processes, engine.processes.num, engine.device)
-    task, images, real, training, fingerprint = _training_images(
+    task, images, tiles, real, training, fingerprint = _training_images(
         asked.data, asked.source, training, opening, engine, events
     )
     name = default_model(task) if asked.model == "auto" else asked.model
@@ -134,7 +134,8 @@ def _train(
         teacher=TrainedTeacher([taught_by], task, engine) if taught_by else None,
         team=together,
     )
-    accuracies = {"train": accuracy(network, images, engine, team=together)}
+    seen = Apart(images, tiles) if tiles > 1 else images
+    accuracies = {"train": accuracy(network, seen, engine, team=together)}
     if real and len(real.validation):
         judge = RealSet(real.validation, task.normalization)
         accuracies["validation"] = accuracy(network, judge, engine, team=together)
@@ -154,10 +155,11 @@ def _training_images(
     opening: SourceSettings,
     engine: Engine,
     events: Events,
-) -> tuple[Task, TrainingSet, Source | None, TrainSettings, str]:
-    """What is trained on, the source whose validation split judges, where there is one, how it is trained, and a hash.
+) -> tuple[Task, TrainingSet, int, Source | None, TrainSettings, str]:
+    """What is trained on, how many others a side each image holds, who judges, how it is trained, and a hash.
 
-    A distilled dataset that carries a learnt rate is trained on at it, unless another was given.
+    The source, where there is one, judges by its validation split. A distilled dataset that carries a learnt rate is
+    trained on at it, unless another was given.
     """
     if is_distilled(data):
         distilled = load_distilled(Path(data))
@@ -167,11 +169,12 @@ def _training_images(
         real = open_source(str(source), opening, events=events) if source else None
         if real:
             real.task.require_same(distilled.task, "the source", "the distilled dataset")
-        return distilled.task, images, real, training.on(distilled.tiles), digest(_data_sums(distilled.path))
+        tiles, sums = distilled.tiles, digest(_data_sums(distilled.path))
+        return distilled.task, images, tiles, real, training.on(tiles), sums
     real = open_source(str(data), opening, events=events)
     if opening.zca:
         real = whitened(real, measure_whitening(real.train, real.task.shape, opening.zca_epsilon, events))
-    return real.task, RealSet(real.train, real.task.normalization), real, training, real.fingerprint
+    return real.task, RealSet(real.train, real.task.normalization), 1, real, training, real.fingerprint
 
 
 def _data_sums(folder: Path) -> dict[str, str]:

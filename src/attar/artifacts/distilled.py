@@ -35,6 +35,7 @@ from attar.artifacts.labelling import Labelling, stored_plan
 from attar.artifacts.parquet import Bytes8, quantise, read_labels, write_shards
 from attar.artifacts.whitening import with_whitening, write_whitening
 from attar.augment import crops
+from attar.data.loading import TrainingSet
 from attar.errors import ArtifactError, DivergedError
 from attar.labels.store import ForeignLabels, LabelStore
 from attar.methods.base import Distillate, Images
@@ -135,7 +136,7 @@ class Distilled:
         Of images that hold others (`tiles`) it gives each of these, enlarged to full size.
         """
         self.stored[:0]  # what is decoded once is so before workers are started, who then share it
-        return _Examples(self.training_set(), self.tiles)
+        return _Examples(Apart(self.training_set(), self.tiles))
 
     def loader(self, batch_size: int = 64, *, shuffle: bool = True, seed: int = 0) -> DataLoader[Any]:
         """Batches of (images, targets); a new order each epoch, the same orders for the same seed."""
@@ -170,21 +171,44 @@ class DistilledSet:
         return self._targets[indices]
 
 
-class _Examples(Dataset[tuple[Tensor, Tensor]]):
-    def __init__(self, data: DistilledSet, tiles: int) -> None:
+class Apart:
+    """Each of the images that those of a training set hold, enlarged to full size, with what the whole is labelled.
+
+    Args:
+        data: the images and targets.
+        tiles: how many others, along a side, each image holds; 1: they are as they were.
+    """
+
+    def __init__(self, data: TrainingSet, tiles: int) -> None:
+        self.labels = data.labels.repeat_interleave(tiles**2)
         self._data, self._tiles = data, tiles
 
     def __len__(self) -> int:
-        return len(self._data) * self._tiles**2
+        return len(self.labels)
+
+    def images(self, indices: Tensor) -> Tensor:
+        """Normalised images (b, c, h, w), float32, of these indices (b,)."""
+        held = self._tiles**2
+        return crops.cut(self._data.images(indices // held), indices % held, self._tiles)
+
+    def targets(self, indices: Tensor) -> Tensor:
+        """Targets of these indices (b,): classes int64 (b,), or probabilities (b, classes)."""
+        return self._data.targets(indices // self._tiles**2)
+
+
+class _Examples(Dataset[tuple[Tensor, Tensor]]):
+    def __init__(self, data: Apart) -> None:
+        self._data = data
+
+    def __len__(self) -> int:
+        return len(self._data)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return self.__getitems__([range(len(self))[index]])[0]
 
     def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, Tensor]]:
-        picked, held = torch.tensor(indices), self._tiles**2
-        whole = picked // held
-        images = crops.cut(self._data.images(whole), picked % held, self._tiles)
-        return list(zip(images, self._data.targets(whole), strict=True))
+        picked = torch.tensor(indices)
+        return list(zip(self._data.images(picked), self._data.targets(picked), strict=True))
 
 
 def write_distilled(
