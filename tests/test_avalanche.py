@@ -71,6 +71,17 @@ def test_images_come_with_their_classes(distilled: Distilled) -> None:
     assert torch.equal(buffer.buffer[0][0], distilled.images[0])
 
 
+def test_images_that_hold_others_are_rehearsed_one_by_one(tmp_path: Path) -> None:
+    pixels = torch.arange(16, dtype=torch.uint8).view(4, 1, 2, 2).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    images = TASK.normalization.normalize(20 * pixels)
+    made = write_distilled(tmp_path / "tiled", Distillate(images, torch.arange(4), exact_8bit=True, tiles=2), TASK)
+    for transform in (None, TASK.normalization.normalize):
+        buffer = DistilledBuffer(made, transform=transform)
+        buffer.post_adapt(None, Experience([1, 2]))
+        assert held(buffer) == [(number, number // 4, 0) for number in range(4, 12)]
+        assert buffer.buffer[0][0].shape == TASK.shape
+
+
 def test_a_smaller_memory_is_shared_evenly(distilled: Distilled) -> None:
     buffer = DistilledBuffer(distilled, max_size=5)
     buffer.post_adapt(None, Experience([0, 1]))

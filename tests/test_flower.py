@@ -91,6 +91,20 @@ def test_sets_are_gathered_by_the_names_of_their_classes(tmp_path: Path) -> None
         gather(sets, ("ant", "bee"))
 
 
+def test_images_that_hold_others_are_gathered_apart(tmp_path: Path) -> None:
+    task = Task(("ant", "bee"), 3, 4, 4, Normalization((0.5,) * 3, (0.25,) * 3))
+    pixels = torch.arange(24, dtype=torch.uint8).view(2, 3, 2, 2).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    images = task.normalization.normalize(pixels)
+    sets = [
+        write_distilled(tmp_path / str(tiles), Distillate(images, torch.arange(2), exact_8bit=True, tiles=tiles), task)
+        for tiles in (1, 2)
+    ]
+    found, labels = gather(sets, ("bee", "ant"))
+    assert labels.tolist() == [1, 0, 1, 1, 1, 1, 0, 0, 0, 0]
+    assert found[:, ::3, ::3, 0].reshape(10, 4)[2:6].tolist() == [[value] * 4 for value in range(4)]
+    assert found[6, 0, 0].tolist() == [12, 16, 20]
+
+
 @pytest.mark.slow
 def test_the_example_learns_from_three_clients(tmp_path: Path) -> None:
     main = runpy.run_path(str(EXAMPLE))["main"]

@@ -6,8 +6,8 @@
     strategy = Naive(model=model, optimizer=optimizer, plugins=[replay("runs/mine")])
 
 After each experience the memory gains the distilled images of the classes that came with it, so a learner rehearses
-them instead of stored real images. Labels are classes: Avalanche's losses compare with those, so soft labels are left
-out.
+them instead of stored real images; where an image holds others (`tiles`), each of these is an example. Labels are
+classes: Avalanche's losses compare with those, so soft labels are left out.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from attar.artifacts.distilled import Distilled, load_distilled
+from attar.augment import crops
 from attar.errors import DataError
 from attar.options import HasPath, PathLike, path_of
 
@@ -109,12 +110,12 @@ class DistilledBuffer(ExemplarsBuffer):  # type: ignore[misc]
     def _part(self, label: int, share: int) -> AvalancheDataset:
         places = self._places(label)[:share]
         images = _Images(self._set, places, label, self._transform)
-        tasks = DataAttribute([self._task_of[label]] * len(places), "targets_task_labels", use_in_getitem=True)
-        return AvalancheDataset([images], data_attributes=[DataAttribute([label] * len(places), "targets"), tasks])
+        tasks = DataAttribute([self._task_of[label]] * len(images), "targets_task_labels", use_in_getitem=True)
+        return AvalancheDataset([images], data_attributes=[DataAttribute([label] * len(images), "targets"), tasks])
 
 
 class _Images(Dataset[tuple[Tensor, int]]):
-    """Some images of one class."""
+    """Some images of one class, or all those that they hold."""
 
     def __init__(
         self, distilled: Distilled, places: Tensor, label: int, transform: Callable[[Tensor], Tensor] | None
@@ -122,13 +123,15 @@ class _Images(Dataset[tuple[Tensor, int]]):
         self._set, self._places, self._label, self._transform = distilled, places, label, transform
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._places) * self._set.tiles**2
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        at = self._places[range(len(self))[index]].reshape(1)
+        place, tile = divmod(range(len(self))[index], self._set.tiles**2)
+        at, tiles = self._places[place].reshape(1), torch.tensor([tile])
         if self._transform is None:
-            return self._set.images_at(at)[0], self._label
-        return self._transform(self._set.pixels(at)[0].clamp(0, 1)), self._label
+            return crops.cut(self._set.images_at(at), tiles, self._set.tiles)[0], self._label
+        pixels = self._set.pixels(at).clamp(0, 1)
+        return self._transform(crops.cut(pixels, tiles, self._set.tiles)[0]), self._label
 
 
 def replay(distilled: Distilled | PathLike | HasPath, **options: Any) -> ReplayPlugin:

@@ -26,6 +26,7 @@ from torch.utils.data import Dataset
 
 from attar.api.opening import open as open_images
 from attar.artifacts.distilled import Distilled, load_distilled
+from attar.augment import crops
 from attar.data.loading import Split
 from attar.data.sources import Source
 from attar.errors import DataError
@@ -109,8 +110,9 @@ def gather(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Put the clients' distilled sets together: images uint8 (n, h, w, c) and labels (n,) by `class_names`.
 
-    Classes are matched by name, as each client numbers its own. Float images are clamped and rounded to 8 bits, and
-    soft labels are left out. Raises DataError where a class isn't one of these, or the images differ in size.
+    Classes are matched by name, as each client numbers its own. Float images are clamped and rounded to 8 bits, soft
+    labels are left out, and of images that hold others (`tiles`) there is each of those, enlarged to full size. Raises
+    DataError where a class isn't one of these, or the images differ in size.
     """
     found = [one if isinstance(one, Distilled) else load_distilled(Path(path_of(one))) for one in sets]
     place = {name: number for number, name in enumerate(class_names)}
@@ -119,6 +121,16 @@ def gather(
     if odd or len(shapes) != 1:
         what = f"a client has the class {odd[0]!r}" if odd else f"{len(found)} sets of {len(shapes)} image shapes"
         raise DataError(what, expected="sets of the same classes and image size, one or more")
-    pixels = torch.cat([one.pixels_8bit() for one in found]).permute(0, 2, 3, 1)
-    labels = [place[one.task.class_names[label]] for one in found for label in one.labels.tolist()]
+    pixels = torch.cat([_apart(one) for one in found]).permute(0, 2, 3, 1)
+    labels = [
+        place[one.task.class_names[label]]
+        for one in found
+        for label in one.labels.repeat_interleave(one.tiles**2).tolist()
+    ]
     return pixels.contiguous().numpy(), np.array(labels, np.int64)
+
+
+def _apart(one: Distilled) -> Tensor:
+    """Pixels uint8 (n, c, h, w) of a set's images, or of those that they hold."""
+    pixels = one.pixels_8bit()
+    return pixels if one.tiles == 1 else crops.apart(pixels.float(), one.tiles).round().to(torch.uint8)

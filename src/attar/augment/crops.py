@@ -53,6 +53,12 @@ def cut(images: Tensor, places: Tensor, grid: int) -> Tensor:
     return resized(images, tiles(places, grid, *images.shape[2:])) if grid > 1 else images
 
 
+def apart(images: Tensor, grid: int) -> Tensor:
+    """All tiles of images (n, c, h, w), those of an image one after another: (n grid², c, h, w); see `cut`."""
+    places, held = torch.arange(len(images) * grid**2), grid**2
+    return cut(images[places // held], places % held, grid)
+
+
 def whole(uniforms: Floats, num: int | NDArray[np.int64]) -> NDArray[np.int64]:
     """Turn uniforms in 0..1 into whole numbers in 0..num-1."""
     return np.minimum((uniforms * num).astype(np.int64), np.asarray(num, np.int64) - 1)
