@@ -242,6 +242,12 @@ def test_a_tile_before_dsa_is_each_images_own_and_dsa_follows(per):
     assert len(drawn.unique(dim=0)) == 4
 
 
+@pytest.mark.parametrize(("kind", "tiles", "valid"), [("kmeans", 1, False), ("kmeans", 2, True), ("pca", 2, True)])
+def test_shrunk_images_are_rounded_to_pixels_which_whitened_ones_cannot_be(kind, tiles, valid):
+    made = method(kind)
+    assert made.keeps_pixels_valid(made.Settings(tiles=tiles)) == valid
+
+
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [("pca", {}), ("cim", {}), ("ncfm", {}), ("kmeans", {"tiles": 2}), ("dm", {"tiles": 2}), ("pca", {"tiles": 1})],

@@ -71,6 +71,11 @@ class ClassByClass(Coreset[TiledSettingsT, KnowledgeT]):
             mosaics.require_room(task)
         self._chosen: dict[tuple[int, int], Tensor] = {}
 
+    @classmethod
+    def keeps_pixels_valid(cls, settings: TiledSettingsT) -> bool:
+        """Of images that hold four, which end as whole 8-bit pixels."""
+        return settings.tiles > 1
+
     @abstractmethod
     def measured(self, members: Tensor, label: int, real: RealImages, knowledge: KnowledgeT) -> Tensor:
         """What the real images `members` (m,) of a class are chosen by: (m, d), on the CPU."""

@@ -51,11 +51,6 @@ class Pca(ByScore[PcaSettings, Teacher]):
     }
 
     @classmethod
-    def keeps_pixels_valid(cls, settings: PcaSettings) -> bool:
-        """Images end as whole 8-bit pixels."""
-        return True
-
-    @classmethod
     def default_model(cls, task: Task) -> str:
         """ResNet-18, its stem by the resolution."""
         return resnet18_for(task.height_px, task.width_px)
