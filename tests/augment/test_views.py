@@ -261,3 +261,12 @@ def test_a_view_of_an_image_that_holds_others_is_of_one_of_them(mix: str) -> Non
     for tiles in (0, 10, "x"):
         with pytest.raises(ArtifactError, match="views"):
             Views.from_json({**these.to_json(), "tiles": tiles})
+
+
+def test_patches_of_images_that_hold_others_stay_so_that_a_view_is_of_one() -> None:
+    flat = torch.arange(4.0).view(1, 1, 2, 2).repeat_interleave(5, 2).repeat_interleave(6, 3)[:, :, :9]
+    for num in (2, 3):
+        these = Views(ViewSettings(mix="none", shuffle_patches=num), 7, NUM, (1, 9, 12), tiles=2)
+        shown = these.apply(lambda i: flat.expand(len(i), -1, -1, -1), *keys(100))
+        assert (shown.amax((1, 2, 3)) - shown.amin((1, 2, 3)) < 1e-6).all()
+        assert len(shown[:, 0, 0, 0].round().unique()) == 4

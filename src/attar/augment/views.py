@@ -2,9 +2,9 @@
 
 A *view* is RandomResizedCrop (bilinear, back to full size), a mirror half of the time and, if asked for, CutMix or
 MixUp with the view that a partner has in the same epoch. Where it is asked for, patches of the image change places
-first; of images that hold others (`tiles`) a view is of one of these. What is drawn is a pure function of (seed, epoch,
-image): whoever labels the images and whoever trains on the labels see the same pixels, whatever their batches, order,
-workers, device and version of torch, and nothing is stored but the seed.
+first; of images that hold others (`tiles`) a view is of one of these, and no patches move. What is drawn is a pure
+function of (seed, epoch, image): whoever labels the images and whoever trains on the labels see the same pixels,
+whatever their batches, order, workers, device and version of torch, and nothing is stored but the seed.
 
     state = key of the seed; for word in (epoch, image):  state = mix(state + (word + 1) g)
     u_k   = top 53 bits of mix(state + (k + 1) g), over 2^53          k-th uniform of this view, see `_Slot`
@@ -189,7 +189,7 @@ class Views:
     def _shuffled(self, images: Tensor, epochs: Tensor, indices: Tensor) -> Tensor:
         """Images (b, c, h, w) with their patches where they are in these epochs (b,)."""
         num = self.settings.shuffle_patches
-        if num == 1:
+        if num == 1 or self.tiles > 1:  # patches are no tiles, and a view is of one of those alone
             return images
         epoch, index = (words.detach().cpu().numpy().astype(np.uint64) for words in (epochs, indices))
         slots = np.arange(_Slot.SHUFFLE, _Slot.SHUFFLE + 2 * num)
