@@ -84,6 +84,15 @@ RULES = (
         colour_only=True,
     ),
     Rule(
+        "pca",
+        "images so large or so many take hours to optimise on a processor; real ones that a short training finds easy, "
+        "four to an image, were ahead there of all that are stored whole",
+        min_px=33,
+        max_images=0,
+        hard_only=True,
+        colour_only=True,
+    ),
+    Rule(
         "kmeans",
         "images so large or so many take hours to optimise on a processor, and in minutes nothing was ahead of well "
         "chosen real images: this is a coreset",
