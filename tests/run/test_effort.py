@@ -193,6 +193,13 @@ def test_the_recipe_for_the_most_similar_images_is_taken() -> None:
     assert all(recipe.notes.get("reached") for recipe in recipes().values() if recipe.notes.get("quick"))
 
 
+def test_students_of_a_recipe_for_another_size_suit_this_one() -> None:
+    half = (0.5,) * 3
+    found = quick_recipe("dm", 10, Task(("a", "b"), 3, 64, 64, Normalization(half, half)))
+    assert found is not None
+    assert found.sections["evaluate"]["models"] == [found.sections["method"]["network"]] == ["convnet-d4-w32"]
+
+
 def test_grey_images_are_not_mirrored_by_a_recipe_for_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "dm-cifar10-ipc10-cpu"
     monkeypatch.setattr(effort, "recipes", lambda: {name: recipes()[name]})

@@ -127,6 +127,9 @@ def quick_recipe(method: str, ipc: int, task: Task) -> Recipe | None:
     for section, key in NETWORKS:
         if model := sections.get(section, {}).get(key):
             sections[section][key] = narrow_model(task, batch_norm=str(model).endswith("-batch"))
+    if students := sections.get("evaluate", {}).get("models"):
+        made = (narrow_model(task, batch_norm=str(model).endswith("-batch")) for model in students)
+        sections["evaluate"]["models"] = list(dict.fromkeys(made))
     if task.channels == 1:  # grey images often are of signs, which are not to be mirrored
         for values in sections.values():
             values.update({"augment": "dsa-noflip"} if values.get("augment") == "dsa" else {})
