@@ -93,6 +93,13 @@ RULES = (
         colour_only=True,
     ),
     Rule(
+        "easy",
+        "in minutes of a processor nothing was ahead here of the real images that a teacher is surest of: this is a "
+        "coreset",
+        max_images=0,
+        colour_only=True,
+    ),
+    Rule(
         "kmeans",
         "images so large or so many take hours to optimise on a processor, and in minutes nothing was ahead of well "
         "chosen real images: this is a coreset",
