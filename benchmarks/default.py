@@ -43,7 +43,7 @@ CASES = {
     "imagenette": Case("imagenette", {"source.resolution": 64}),
     "tiny-imagenet": Case("tiny-imagenet-32", {"source.train_per_class": 100}),
 }
-METHODS = ["tesla", "dm"]
+METHODS = ["tesla", "dm", "pca"]
 CORESETS = ["kmeans", "herding", "easy"]
 
 

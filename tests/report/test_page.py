@@ -247,6 +247,18 @@ def test_the_recorded_command_is_shown(make_run: MakeRun) -> None:
     assert "attar distill 'my photos' --ipc 1" in Page(render(collect(run))).shown
 
 
+@pytest.mark.parametrize(
+    ("tiles", "told"), [(2, "Each holds 4 smaller ones"), (1, ""), (None, ""), ("<b>", ""), (-1, "")]
+)
+def test_images_that_hold_others_are_said_to(tiles: object, told: str, make_run: MakeRun) -> None:
+    run = make_run()
+    path = run / "distilled" / "attar.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"tiles": tiles}), "utf-8")
+    shown = Page(render(collect(run))).shown
+    assert "smaller ones, and training sees one of them at a time" in shown if told else "smaller ones" not in shown
+    assert told in shown
+
+
 def test_a_run_without_evaluation_says_how_to_get_one(make_run: MakeRun) -> None:
     shown = Page(render(collect(make_run(evaluated=False)))).shown
     assert "Not evaluated yet" in shown

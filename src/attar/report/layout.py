@@ -101,7 +101,14 @@ def real_note(data: ReportData) -> str:
 
 
 def _note(data: ReportData, gallery: Gallery) -> str:
-    return _which(data, gallery) + (" Small, below them: real training images of the class." if data.strips else "")
+    told = data.description.get("tiles")
+    held = told if isinstance(told, int) and told > 0 else 1
+    parts = (
+        _which(data, gallery),
+        f"Each holds {count(held**2)} smaller ones, and training sees one of them at a time." if held != 1 else "",
+        "Small, below them: real training images of the class." if data.strips else "",
+    )
+    return " ".join(part for part in parts if part)
 
 
 def _which(data: ReportData, gallery: Gallery) -> str:
