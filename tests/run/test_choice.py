@@ -7,8 +7,10 @@ from itertools import product
 import pytest
 
 from attar.methods import methods
+from attar.options import Effort
 from attar.run import preparing
 from attar.run.choice import RULES, choose_method
+from attar.run.effort import in_minutes
 from attar.task import Normalization, Task
 
 
@@ -75,13 +77,20 @@ def test_a_processor_matches_features_unless_labels_are_soft() -> None:
     assert choose_method(task(28, channels=1), 50, on_cpu=True)[0] == "dm"
 
 
+def test_with_hours_a_processor_matches_trajectories() -> None:
+    assert choose_method(task(32), 1, on_cpu=True, minutes=False)[0] == "tesla"
+    assert choose_method(task(64), 1, on_cpu=True, minutes=False)[0] == "pca"
+    asked = (Effort(), Effort(quick=True), Effort(time="1h"), Effort(time="2h"), Effort(thorough=True), None)
+    assert [in_minutes(one) for one in asked] == [True, True, True, False, False, False]
+
+
 @pytest.mark.parametrize(("assigned", "soft"), [([], False), (["relabel.labels=epochs"], True)])
 def test_whether_soft_labels_are_asked_for_reaches_the_choice(
     assigned: list[str], soft: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[bool] = []
 
-    def choose(task: Task, ipc: int, *, on_cpu: bool, soft: bool) -> tuple[str, str]:
+    def choose(task: Task, ipc: int, *, on_cpu: bool, soft: bool, minutes: bool) -> tuple[str, str]:
         heard.append(soft)
         return "kmeans", ""
 

@@ -20,14 +20,18 @@ class Rule:
     """Not where soft labels are asked for."""
     colour_only: bool = False
     """Not for grey images."""
+    minutes_only: bool = False
+    """Not where a run may take hours."""
     max_images: int | None = None
     """Synthetic images, of all classes together."""
     max_px_cpu: int | None = None
     max_images_cpu: int | None = None
     """The same on a processor, where less can be optimised in a reasonable time."""
 
-    def fits(self, task: Task, ipc: int, *, on_cpu: bool, soft: bool = False) -> bool:
-        """Whether the images are within its numbers, and the labels those that it is for."""
+    def fits(self, task: Task, ipc: int, *, on_cpu: bool, soft: bool = False, minutes: bool = True) -> bool:
+        """Whether the images are within its numbers, and the labels and the time those that it is for."""
+        if self.minutes_only and not minutes:
+            return False
         if (self.hard_only and soft) or (self.colour_only and task.channels == 1):
             return False
         size_px, num = max(task.height_px, task.width_px), task.num_classes * ipc
@@ -54,6 +58,7 @@ RULES = (
         max_images_cpu=500,
         hard_only=True,
         colour_only=True,
+        minutes_only=True,
     ),
     Rule(
         "tesla",
@@ -82,6 +87,7 @@ RULES = (
         max_images_cpu=100,
         hard_only=True,
         colour_only=True,
+        minutes_only=True,
     ),
     Rule(
         "pca",
@@ -113,12 +119,12 @@ RULES = (
 )
 
 
-def choose_method(task: Task, ipc: int, *, on_cpu: bool, soft: bool = False) -> tuple[str, str]:
-    """Choose a method by resolution, classes, images per class, device and whether soft labels are asked for.
+def choose_method(task: Task, ipc: int, *, on_cpu: bool, soft: bool = False, minutes: bool = True) -> tuple[str, str]:
+    """Choose a method by the images, their number, the device, whether labels are soft and whether time is short.
 
     Returns its name and why.
     """
-    rule = next(rule for rule in RULES if rule.fits(task, ipc, on_cpu=on_cpu, soft=soft))
+    rule = next(rule for rule in RULES if rule.fits(task, ipc, on_cpu=on_cpu, soft=soft, minutes=minutes))
     size_px = max(task.height_px, task.width_px)
     facts = f"{size_px} px, {task.num_classes} classes, {ipc} image{'s' * (ipc > 1)} per class"
     return rule.method, f"{rule.method} for {facts}: {rule.why}"

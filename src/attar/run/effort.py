@@ -32,6 +32,8 @@ from attar.task import Task
 
 QUICK_S = 600.0
 """What quick means."""
+MINUTES_S = 3600.0
+"""Up to this time a processor does best with methods that were measured in minutes."""
 NARROW = 32
 """Width of the networks that quick takes."""
 NETWORKS = (("squeeze", "model"), ("method", "network"))
@@ -105,6 +107,13 @@ def goal(asked: Effort, *, left_open: bool, on_cpu: bool) -> Goal | None:
     if left_open and on_cpu and launched().num == 1:
         return Goal(QUICK_S, True, "quick, as this runs on a processor (--thorough for the method's own settings)")
     return None
+
+
+def in_minutes(asked: Effort | None) -> bool:
+    """Whether a run on a processor whose method is left to `auto` is to end within `MINUTES_S`."""
+    if asked is None or asked.thorough or launched().num > 1:
+        return False
+    return asked.time is None or parse_duration(asked.time) <= MINUTES_S
 
 
 def quick_recipe(method: str, ipc: int, task: Task) -> Recipe | None:

@@ -17,7 +17,18 @@ from attar.models.factory import build as build_model
 from attar.options import Effort, Until
 from attar.recipes import Recipe, fitting_recipe, load_recipe
 from attar.run.choice import RULES, choose_method
-from attar.run.effort import WIDE, Goal, capped, fitted, goal, narrow, quick_recipe, require_agreeing, restored
+from attar.run.effort import (
+    WIDE,
+    Goal,
+    capped,
+    fitted,
+    goal,
+    in_minutes,
+    narrow,
+    quick_recipe,
+    require_agreeing,
+    restored,
+)
 from attar.run.planning import Plan
 from attar.run.settings import (
     Settings,
@@ -81,7 +92,7 @@ def prepare(
     chosen = _choose_recipe(recipe, run["source"], method, run.get("ipc"))
     named = {"method": method} if method != "auto" else {}
     sections = {**given, "run": {key: value for key, value in run.items() if key != "method"} | named}
-    settings, opened, why = _resolve(sections, assignments, chosen, Events(quiet=quiet))
+    settings, opened, why = _resolve(sections, assignments, chosen, in_minutes(asked), Events(quiet=quiet))
     if chosen and recipe == "auto":
         why = [f"recipe {chosen.name}: made for this source, method and number of images", *why]
     if meant:
@@ -203,6 +214,7 @@ def _resolve(
     sections: Mapping[str, Mapping[str, Any]],
     assignments: Sequence[str],
     recipe: Recipe | None,
+    minutes: bool,
     events: Events,
 ) -> tuple[Settings, Source, list[str]]:
     """Settings and source; where the method is left to auto, the source is looked at to choose it."""
@@ -224,7 +236,7 @@ def _resolve(
     if named == "auto":
         on_cpu = device_named(some.run.device).type == "cpu"
         soft = any(_asks_for_soft_labels(settings) for settings in resolved.values())
-        named, reason = choose_method(source.task, some.run.ipc, on_cpu=on_cpu, soft=soft)
+        named, reason = choose_method(source.task, some.run.ipc, on_cpu=on_cpu, soft=soft, minutes=minutes)
         why.append(reason)
         if named not in resolved:
             raise errors[0]
