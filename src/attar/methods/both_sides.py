@@ -62,10 +62,10 @@ class BothSides(Optimised[BothSidesSettingsT, KnowledgeT]):
     def init(self, picked: Tensor, real: RealImages, knowledge: KnowledgeT, rngs: Generators) -> Synthetic:
         """Begin with real images of each class, or with noise."""
         labels = self.labels()
-        if self.settings.tiles > 1 and self.settings.start != "noise":
-            images = self._tiled(picked, real, rngs)
-        elif self.settings.start == "noise":
+        if self.settings.start == "noise":
             images = torch.randn((len(picked), *self.task.shape), generator=rngs())
+        elif self.settings.tiles > 1:
+            images = self._tiled(picked, real, rngs)
         elif self.settings.start == "kmeans":
             images = real.images(central_members(real, labels, picked, rngs)).clone()
         else:
