@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from attar.artifacts.description import MOST_TILES
 from attar.config import Config
 from attar.normalizations import parse_normalization
 
@@ -28,7 +29,7 @@ class ForeignSettings(Config):
     """ε of the whitening of zca tensors; published code of MTT, TESLA and DATM has 0.1."""
     soft_labels: Literal["auto", "probabilities", "logits"] = "auto"
     """Values of float labels; auto: probabilities where they sum to 1, logits where some are negative."""
-    tiles: int = Field(default=0, ge=0, le=9)
+    tiles: int = Field(default=0, ge=0, le=MOST_TILES)
     """Images along a side that each image holds, to be trained on one at a time: 2 for sets of IDC, DREAM or NCFM with
     `factor: 2`. 0: as the note of an export says, else 1."""
     part: int = Field(default=0, ge=0)
