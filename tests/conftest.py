@@ -46,6 +46,14 @@ def no_starts() -> None:
     planning.measured_start = lambda: starting.Start(0.0, 0)
 
 
+@pytest.fixture(autouse=True)
+def one_draw() -> None:
+    """What a test draws from torch's own generator, such as the weights of a network, is drawn alike in every run."""
+    import torch
+
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def own_names() -> Iterator[None]:
     """What the tests of a module hand over by name is known to no other."""
