@@ -2,10 +2,10 @@
 
     python benchmarks/teachers.py --work WORK --json benchmarks/results/teachers.json
     python benchmarks/teachers.py --work WORK --teacher resnet56-cifar --weights WEIGHTS
-    python benchmarks/teachers.py --work WORK --source $ATTAR_DATA/tiny-imagenet-32 --per-class 100
+    python benchmarks/teachers.py --work WORK --source $ATTAR_DATA/tiny-imagenet-32 --per-class 100 --ipc 1 --epochs 300
 
 500 CIFAR-10 images a class ($ATTAR_DATA/cifar10, or torchvision's) unless another source is given, and a teacher that
-is trained on these unless weights are. Each method with the values of its papers that don't depend on the size of the
+is trained on these, once for all methods, unless weights are. Each method with the values of its papers that don't depend on the size of the
 network, a few hundred steps, and a ConvNet-3 of width 32 as student. Judged under hard and stored soft labels on the
 validation split, beside random real images with the same labels, which are the same ones whatever the method. Runs are
 kept in --work.
@@ -60,18 +60,25 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--sets", type=int, default=2, help="distilled sets of each method, by root seeds from 0")
     parser.add_argument("--students", type=int, default=3, help="students of each set")
+    parser.add_argument("--epochs", type=int, default=SHARED["train.epochs"], help="of a student, and of its labels")
 
 
 def main() -> None:
     options = arguments(__doc__.splitlines()[0], add)
     root = os.environ.get("ATTAR_DATA")
     source = options.source or (str(Path(root) / "cifar10") if root else "cifar10")
-    teacher = {"source.train_per_class": options.per_class, "squeeze.model": options.teacher}
+    shared = SHARED | {
+        "source.train_per_class": options.per_class,
+        "squeeze.model": options.teacher,
+        "train.epochs": options.epochs,
+    }
     if options.weights:
-        teacher |= {"squeeze.weights": options.weights, "squeeze.weights_normalization": "imagenet"}
+        shared |= {"squeeze.weights": options.weights, "squeeze.weights_normalization": "imagenet"}
     scores: dict[tuple[str, str], list[float]] = {}
     for seed in range(options.sets):
+        trained: dict[str, Any] = {}
         for name in options.methods:
+            out = options.work / f"{name.replace(', ', '-')}-{seed}"
             result = attar.distill(
                 source,
                 method=name.partition(",")[0],
@@ -79,15 +86,17 @@ def main() -> None:
                 recipe="none",
                 thorough=True,
                 seed=seed,
-                out=options.work / f"{name.replace(', ', '-')}-{seed}",
-                settings=SHARED
-                | teacher
+                out=out,
+                settings=shared
+                | trained
                 | METHODS[name]
                 | {
                     "evaluate.seeds": options.students,
                     "evaluate.baselines": ["random"] if name == options.methods[0] else [],
                 },
             )
+            if not options.weights and not trained:
+                trained = {"squeeze.weights": str(out / "squeeze" / "teacher.safetensors")}
             for record in result.records:
                 if record.is_accuracy and record.labels:
                     of = name if record.group == "distilled" else record.group

@@ -225,3 +225,8 @@ def test_a_look_keeps_the_memory_format_and_lets_gradients_through(memory_format
         assert torch.count_nonzero(gradient) == torch.count_nonzero(
             gradient[:, :, top : top + height, left : left + width]
         )
+
+
+def test_images_too_small_for_so_many_tiles_are_refused() -> None:
+    with pytest.raises(ConfigError, match="images of 8x10 px into 9 by 9 tiles"):
+        Augmentation("tile9_flip").draw(generator(0, "draw"), 2, SHAPE, per="image")

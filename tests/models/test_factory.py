@@ -118,3 +118,9 @@ def test_num_parameters() -> None:
 def test_groups_of_channels_divide_any_width(width: int, groups: int) -> None:
     network = factory.build(f"convnet-d1-w{width}-group", Task(("a", "b"), 1, 8, 8, Normalization((0.5,), (0.5,))))
     assert {module.num_groups for module in network.modules() if isinstance(module, nn.GroupNorm)} == {groups}
+
+
+def test_an_image_of_one_pixel_asks_for_a_higher_resolution() -> None:
+    with pytest.raises(ConfigError) as found:
+        ConvNet(10, 3, 1, 1)
+    assert "convnet" not in str(found.value.fix) and "--resolution" in str(found.value.fix)

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attar.augment import crops
-from attar.errors import unknown
+from attar.errors import ConfigError, unknown
 
 Draw = dict[str, Tensor]
 """Parameters by operation, each with a first dimension of 1 (for the whole batch) or b (one per image).
@@ -201,6 +201,12 @@ class _Tile(_ResizedCrop):
 
     def draw(self, rng: torch.Generator, num: int, shape: Shape) -> Tensor:
         """Top, left, height and width in pixels, int64; all tiles are as likely."""
+        if min(shape[1:]) < self.grid:
+            raise ConfigError(
+                f"an augmentation cuts images of {shape[1]}x{shape[2]} px into {self.grid} by {self.grid} tiles",
+                expected="tiles of a pixel or more",
+                fix="use tile, which is of two by two, or a higher --resolution",
+            )
         down, across = torch.randint(self.grid, (num, 2), generator=rng).unbind(1)
         return crops.tiles(down * self.grid + across, self.grid, *shape[1:])
 
@@ -283,7 +289,7 @@ class Augmentation:
         mode: `all` applies every operation in the order given, `one` a single one per draw. None chooses
             `one` for the `dsa` names and `all` for lists.
 
-    Raises ConfigError for a name that isn't known.
+    Raises ConfigError for a name that isn't known, and `draw` for images too small for its tiles.
     """
 
     def __init__(self, spec: str, mode: Mode | None = None) -> None:

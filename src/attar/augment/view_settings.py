@@ -29,4 +29,5 @@ class ViewSettings(Config):
     mixup."""
     shuffle_patches: int = Field(default=1, ge=1, le=MOST_PATCHES)
     """Patches along a side that change places in each view before it is cropped: columns and rows of patches come in
-    an order drawn anew. 2 is published for the images of rded that are stitched from four; 1: none."""
+    an order drawn anew. 2 is published for the images of rded that are stitched from four; 1: none, as in a set whose
+    images are seen one tile at a time."""

@@ -38,8 +38,8 @@ class ConvNet(nn.Module):
             fits = min(height_px, width_px).bit_length() - 1
             raise ConfigError(
                 f"a ConvNet of depth {depth} halves a {height_px}x{width_px} px image away",
-                expected=f"depth at most {fits}",
-                fix=f"use convnet-d{fits}-w{width} or a higher --resolution",
+                expected=f"depth at most {fits}" if fits else "images of 2 px or more along each side",
+                fix=f"use convnet-d{fits}-w{width} or a higher --resolution" if fits else "use a higher --resolution",
             )
         blocks: list[nn.Module] = []
         for i in range(depth):
