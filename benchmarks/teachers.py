@@ -5,10 +5,10 @@
     python benchmarks/teachers.py --work WORK --source $ATTAR_DATA/tiny-imagenet-32 --per-class 100 --ipc 1 --epochs 300
 
 500 CIFAR-10 images a class ($ATTAR_DATA/cifar10, or torchvision's) unless another source is given, and a teacher that
-is trained on these, once for all methods, unless weights are. Each method with the values of its papers that don't depend on the size of the
-network, a few hundred steps, and a ConvNet-3 of width 32 as student. Judged under hard and stored soft labels on the
-validation split, beside random real images with the same labels, which are the same ones whatever the method. Runs are
-kept in --work.
+is trained on these, once for all methods, unless weights are. Each method with the values of its papers that don't
+depend on the size of the network, a few hundred steps, and a ConvNet-3 of width 32 as student. Judged under hard and
+stored soft labels on the validation split, beside random real images with the same labels, which are the same ones
+whatever the method. Runs are kept in --work.
 """
 
 from __future__ import annotations
