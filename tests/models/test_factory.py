@@ -123,4 +123,5 @@ def test_groups_of_channels_divide_any_width(width: int, groups: int) -> None:
 def test_an_image_of_one_pixel_asks_for_a_higher_resolution() -> None:
     with pytest.raises(ConfigError) as found:
         ConvNet(10, 3, 1, 1)
-    assert "convnet" not in str(found.value.fix) and "--resolution" in str(found.value.fix)
+    assert "convnet" not in str(found.value.fix)
+    assert "--resolution" in str(found.value.fix)

@@ -6,6 +6,7 @@ import attar
 from attar.artifacts import parquet
 from attar.augment.replayed import ReplayedSet
 from attar.data import loading
+from attar.evaluation import side_by_side
 from attar.labels.plan import LabelPlan
 from attar.methods import clusters, coreset
 from attar.methods.sre2l import Sre2l
@@ -218,3 +219,15 @@ def test_a_unit_is_measured_anew_each_time_it_is_done():
     assert found["recover"].unit_s > 1e-3, "a gradient of two steps, not a look at a finished file"
     assert done.total_s == sum(estimate.total_s for estimate in done.estimates)
     assert done.memory_bytes > 0
+
+
+def test_processes_that_may_help_are_told(twice, monkeypatch):
+    monkeypatch.setattr(side_by_side, "available_cores", lambda: 3)
+
+    shared = {**TOY, "recover.iterations": 1, "recover.chunk_size": 10}
+
+    def helpers(**settings):
+        return attar.plan("digits", "sre2l", 1, recipe="none", workers=1, settings=shared | settings).helpers
+
+    assert helpers() == 2
+    assert helpers(**{"evaluate.processes": 1}) == 0

@@ -33,7 +33,7 @@ def plan(given: dict[str, Any], as_json: bool) -> None:
     found = api.plan(**given)
     if as_json:
         stages = [_of_stage(estimate) for estimate in found.estimates]
-        names = ("total_s", "memory_bytes", "main_memory_bytes", "disk_bytes")
+        names = ("total_s", "memory_bytes", "main_memory_bytes", "helpers", "disk_bytes")
         totals = {name: getattr(found, name) for name in names}
         hosts = {"hosts": _of_hosts(found.hosts)} if found.hosts else {}
         print_json({"why": found.why, "stages": stages, **totals, **hosts})
@@ -49,6 +49,9 @@ def plan(given: dict[str, Any], as_json: bool) -> None:
     if found.memory_bytes != found.main_memory_bytes:
         memory = f"GPU memory about {binary_size(found.memory_bytes)}, main {memory}"
     typer.echo(f"{memory}, disk about {binary_size(found.disk_bytes)}")
+    if found.helpers:
+        who = "a process" if found.helpers == 1 else f"each of {found.helpers} processes"
+        typer.echo(f"up to as much memory again, if it is free, for {who} beside this one (evaluate.processes=1: none)")
     if found.hosts:
         _tell_hosts(found.hosts)
 

@@ -30,7 +30,7 @@ from attar.data.centred import CentredSplit
 from attar.data.loading import RealSet, SubsetSplit, TensorSet, TrainingSet, limit_indices
 from attar.data.sources import Source
 from attar.evaluation.evaluate import held_bytes
-from attar.evaluation.side_by_side import side_by_side
+from attar.evaluation.side_by_side import SideBySide, side_by_side
 from attar.evaluation.students import WATCHED
 from attar.labels.plan import LabelPlan
 from attar.methods.base import Distillate, Method, Optimised
@@ -69,6 +69,9 @@ class Plan:
     """Of a GPU what the rehearsal took; without one, main memory."""
     main_memory_bytes: int
     """What the rehearsal took, and what takes more with more images: sets to train on, files that are being written."""
+    helpers: int = 0
+    """Processes beside this one that may train students where cores are idle, each with as much memory at most; they
+    are started as far as memory is free."""
     why: tuple[str, ...] = ()
     """What was chosen for the user, and why."""
     hosts: Hosts | None = None
@@ -106,8 +109,10 @@ def plan(settings: Settings, source: Source, engine: Engine, *, until: Until = "
             pages = page_bytes(settings, source, stages.method(), estimates)
             estimates.append(Estimate("report", "pages", 1, 0.0, pages))
         main_bytes = _peak_main_bytes() + stages.more_bytes() + start.ending_bytes
+        helpers = stages.side_by_side().processes - 1 if until == "evaluate" else 0
     cuda = engine.device.type == "cuda"
-    return Plan(tuple(estimates), torch.cuda.max_memory_allocated(engine.device) if cuda else main_bytes, main_bytes)
+    gpu_bytes = torch.cuda.max_memory_allocated(engine.device) if cuda else main_bytes
+    return Plan(tuple(estimates), gpu_bytes, main_bytes, helpers)
 
 
 def _beginning_of(source: Source, start: Start) -> list[Estimate]:
@@ -232,17 +237,22 @@ class _Stages:
         began_s = time.perf_counter()
         judge = self._judge()
         reading_s = time.perf_counter() - began_s
-        costs = [self._cost(how) for how in subjects for _ in range(judging.seeds)] * len(judging.models)
-        how_shared = side_by_side(costs, self._engine, judging.processes)
+        how_shared = self.side_by_side()
         with computing_with(how_shared.threads):
             found = [one for k in range(len(judging.models)) for one in self._students(k, subjects, judge)]
-        each_s = dict.fromkeys(range(len(costs)), 0.0)
+        each_s = dict.fromkeys(range(len(subjects) * judging.seeds * len(judging.models)), 0.0)
         for one in found:
             for place in one.places:
                 each_s[place] += one.total_s / len(one.places)
         part = how_shared.seconds(each_s.values()) / (sum(each_s.values()) or 1.0)
         read = Estimate("evaluate: source", "splits", 1, reading_s, 0, EVERYWHERE, (0,), True)
         return [read, *(replace(one, unit_s=part * one.unit_s) for one in found)]
+
+    def side_by_side(self) -> SideBySide:
+        """How students share this machine."""
+        judging = self.settings.evaluate.complete()
+        costs = [self._cost(how) for how in self._subjects() for _ in range(judging.seeds)] * len(judging.models)
+        return side_by_side(costs, self._engine, judging.processes)
 
     def _students(self, k: int, subjects: list[str], judge: RealSet) -> list[Estimate]:
         """Those of a network, and their tests."""
