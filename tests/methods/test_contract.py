@@ -63,8 +63,9 @@ def test_learnt_labels_get_the_gradient_through_the_softmax():
     assert torch.allclose(_through_softmax(logits.detach().softmax(1), weights), wanted)
 
 
-def test_lossless_keeps_pixels_valid():
-    case = MethodCase(methods()["tesla"], {"lossless": True})
+@pytest.mark.parametrize("name", ["tesla", "dm"])
+def test_lossless_keeps_pixels_valid(name):
+    case = MethodCase(methods()[name], {"lossless": True})
     method, knowledge = case.make()
     synthetic = case.begin(method, knowledge)
     synthetic.variables["images"].mul_(50)

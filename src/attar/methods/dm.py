@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from attar.augment.operations import Augmentation
 from attar.config import Config
-from attar.methods.base import Metrics, RealImages, Synthetic
+from attar.methods.base import Metrics, RealImages, Synthetic, clamp_pixels
 from attar.methods.both_sides import BothSides, BothSidesSettings, both_sides, of_classes
 from attar.models.convnet import convnet_for
 from attar.models.factory import build, penultimate
@@ -46,6 +46,9 @@ class DmSettings(BothSidesSettings):
     ConvNet of width 128 for the resolution."""
     lr_images: float = Field(1.0, gt=0)
     """Learning rate of the images; published: 1 for up to 50 images per class, 10 from 100 on."""
+    lossless: bool = False
+    """Keep the pixels within 0..1, so that 8-bit images hold the result up to rounding and a teacher that labels them
+    knows such images; else they may leave that range, as published."""
 
 
 class Dm(BothSides[DmSettings, None]):
@@ -70,6 +73,11 @@ class Dm(BothSides[DmSettings, None]):
             f"method.network={settings.network} has BatchNorm, and is random: name one without, such as convnet-d3-w128"
         ]
 
+    @classmethod
+    def keeps_pixels_valid(cls, settings: DmSettings) -> bool:
+        """Where lossless."""
+        return settings.lossless
+
     def gradient(
         self,
         synthetic: Synthetic,
@@ -89,6 +97,11 @@ class Dm(BothSides[DmSettings, None]):
         loss = (wanted - _means(network, ours)).square().sum()
         (gradient,) = torch.autograd.grad(loss, images)
         return {"images": gradient}, {"loss": loss.detach()}
+
+    def project(self, synthetic: Synthetic) -> None:
+        """Clamp to valid pixels, where lossless."""
+        if self.settings.lossless:
+            clamp_pixels(synthetic.variables["images"], self.task.normalization)
 
     def _network(self, rng: torch.Generator) -> nn.Module:
         name = self.settings.network
