@@ -186,9 +186,9 @@ class Weights(Config):
     weights: Annotated[PathLike | None, Flag(default="trained here")] = None
     """Weights of that network, in place of training it: `released` takes torchvision's or timm's default ones, a name
     such as IMAGENET1K_V1 those of that name, downloaded by the library; a path takes your own checkpoint (.safetensors,
-    .pt, ...), or experts that the code of MTT, TESLA or DATM trained (replay_buffer_0.pt, or the folder of several). Of
-    experts the first num_experts are taken; `learning_rate` and `momentum` say how they were trained,
-    source.normalization or source.zca on which images."""
+    .pt, ...), or experts: a run folder that has some, trained by the same settings, or what the code of MTT, TESLA or
+    DATM trained (replay_buffer_0.pt, or the folder of several). The first num_experts are taken; of those of others
+    `learning_rate` and `momentum` say how they were trained, source.normalization or source.zca on which images."""
 
 
 class PoolKind(Config):

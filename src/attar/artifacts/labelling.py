@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +12,7 @@ from attar.artifacts.description import BELOW_TEACHER, NAME, Description, LabelK
 from attar.errors import ArtifactError
 from attar.labels.plan import LabelPlan
 from attar.labels.shards import QuantizationError, open_shard
-from attar.runtime.files import writing
+from attar.runtime.files import linked
 
 
 @dataclass(frozen=True)
@@ -79,15 +77,10 @@ def stored_plan(description: Description) -> LabelPlan | None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Give a file a second name; copy it where the file system cannot. Files are replaced, never changed."""
+    """Give a file a second name, if it is there."""
     if not source.is_file():
         raise ArtifactError(f"{source} is missing", fix="make the labels again")
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(source.resolve(), target)
-        except OSError:
-            shutil.copyfile(source, target)
+    linked(source, target)
 
 
 def _odd(kind: str, what: str, when: str) -> ArtifactError:

@@ -58,6 +58,17 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         _sync_folder(path.parent)
 
 
+def linked(source: Path, target: Path) -> None:
+    """Give a file a second name; copy it where the file system cannot. Files are replaced, never changed."""
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source.resolve(), target)
+        except OSError:
+            with source.open("rb") as old, new_file(target) as new:
+                shutil.copyfileobj(old, new)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically."""
     write_bytes(path, text.encode())

@@ -26,6 +26,7 @@ from attar.runtime.events import Events
 from attar.squeeze.expert_files import PARAMETERS, ExpertSettings, Making, expert_path, read_expert
 from attar.squeeze.experts import make_experts
 from attar.squeeze.knowledge import Knowledge, Members
+from attar.squeeze.own_experts import adopt_experts, is_own
 from attar.squeeze.rehearsal import Estimate, Rehearsal
 from attar.squeeze.replay_buffers import buffer_files, import_experts, is_buffers
 from attar.task import Task
@@ -114,7 +115,9 @@ class TrajectoryKnowledge(Knowledge[ExpertSettings, Experts]):
     def make(
         self, source: Source, settings: ExpertSettings, *, seed: int, folder: Path, engine: Engine, events: Events
     ) -> list[str]:
-        """Train experts, or read them; see `make_experts` and `import_experts`."""
+        """Train experts, or take them; see `make_experts`, `adopt_experts` and `import_experts`."""
+        if settings.weights is not None and is_own(Path(settings.weights)):
+            return adopt_experts(source.task, settings, folder=folder, engine=engine, events=events)
         if settings.weights is not None:
             validation = RealSet(source.validation, source.task.normalization)
             return import_experts(validation, source.task, settings, folder=folder, engine=engine, events=events)
@@ -127,7 +130,7 @@ class TrajectoryKnowledge(Knowledge[ExpertSettings, Experts]):
 
     def stand_in(self, settings: ExpertSettings, labels: Tensor, num_classes: int) -> tuple[ExpertSettings, Tensor]:
         """One expert of an image a class, of as many epochs."""
-        if settings.weights is not None:
+        if settings.weights is not None and not is_own(Path(settings.weights)):
             buffer_files(Path(settings.weights))
         few = torch.cat([(labels == label).nonzero()[:1, 0] for label in range(num_classes)])
         return settings.model_copy(update={"num_experts": 1, "experts_at_once": 1, "weights": None}), few
@@ -160,6 +163,6 @@ class TrajectoryKnowledge(Knowledge[ExpertSettings, Experts]):
         weights = given.get("weights")
         return (
             "the weights that were given for squeeze are experts"
-            if weights and is_buffers(Path(str(weights)))
+            if weights and (is_buffers(Path(str(weights))) or is_own(Path(str(weights))))
             else None
         )
