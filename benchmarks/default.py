@@ -8,18 +8,23 @@ there, and the best of all. The checks ask whether what auto chooses is ahead of
     python benchmarks/default.py --work WORK --data digits --ipc 1 --split test
 
 A set may take four minutes (--time). Finished ones are kept in --work; data sets but the digits are read from
-$ATTAR_DATA. On validation splits, from which the rules are chosen, unless --split test asks for the last word.
+$ATTAR_DATA (cifar10-grey: some of CIFAR-10, grey and of 28 px). On validation splits, from which the rules are chosen,
+unless --split test asks for the last word.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
+from pyarrow.parquet import read_table
 from table import Checks, Rows, arguments, finish
 
 import attar
@@ -40,9 +45,12 @@ CASES = {
     "digits": Case("digits", {}),
     "cifar10": Case("cifar10", {"source.train_per_class": 500}),
     "cifar10-whole": Case("cifar10", {}),
+    "cifar10-grey": Case("cifar10-grey", {}),
     "imagenette": Case("imagenette", {"source.resolution": 64}),
     "tiny-imagenet": Case("tiny-imagenet-32", {"source.train_per_class": 100}),
 }
+GREY_PX, GREY_IMAGES = 28, {"train": 625, "test": 200}
+"""Of the case cifar10-grey: its images' side, and how many of each class there are."""
 METHODS = ["tesla", "dm", "pca"]
 CORESETS = ["kmeans", "herding", "easy"]
 
@@ -60,10 +68,30 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="validation", choices=["validation", "test"])
 
 
+def grey(source: Path, folder: Path) -> Path:
+    """The first images of each class of CIFAR-10, from parquet shards, as a folder of grey PNGs."""
+    for split, most in GREY_IMAGES.items():
+        taken: Counter[int] = Counter()
+        for shard in sorted(source.glob(f"{split}-*.parquet")):
+            for row in read_table(shard).to_pylist():
+                label = row["label"]
+                path = folder / split / f"class-{label}" / f"{taken[label]:05d}.png"
+                if taken[label] < most and not path.exists():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    image = Image.open(io.BytesIO(row["image"]["bytes"])).convert("L")
+                    image.resize((GREY_PX, GREY_PX), Image.Resampling.BOX).save(path)
+                taken[label] += 1
+    return folder
+
+
 def bench(name: str, ipc: int, options: argparse.Namespace) -> tuple[dict[str, str], BenchResult]:
     """What auto chooses for a case by kind of labels, and the bench of all methods there."""
     case, root = CASES[name], os.environ.get("ATTAR_DATA")
     source = case.source if name == "digits" or not root else str(Path(root) / case.source)
+    if name == "cifar10-grey":
+        if not root:
+            raise SystemExit("cifar10-grey is made from $ATTAR_DATA/cifar10")
+        source = str(grey(Path(root) / "cifar10", options.work / name))
     task = attar.open(source, settings=case.settings, quiet=True).task
     on_cpu = not torch.cuda.is_available()
     chosen = {labels: choose_method(task, ipc, on_cpu=on_cpu, soft=labels == "soft")[0] for labels in options.labels}
