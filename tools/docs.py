@@ -42,6 +42,7 @@ SOURCES = {
     "tiny-imagenet": "Tiny-ImageNet, 64 px",
     "imagenet-1k": "ImageNet-1K",
     "imagenette": "A folder of your own: ten classes of ImageNet at 64 px",
+    "grey": "A folder of your own: grey images of 28 px",
 }
 """Headings of the page of recipes, in this order."""
 RECIPES_HEAD = """# Recipes
