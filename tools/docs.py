@@ -180,7 +180,8 @@ def cli_page() -> str:
     for name, command in commands.items():
         context = command.make_context(name, [], resilient_parsing=True)
         usage = " ".join([f"attar {name}", *command.collect_usage_pieces(context)]).translate({123: None, 125: None})
-        parts.append(f"\n## attar {name}\n\n{command.help}\n\n```text\n{usage}\n```\n\n| | |\n|---|---|\n")
+        about = command.help.replace("\\[", "[")
+        parts.append(f"\n## attar {name}\n\n{about}\n\n```text\n{usage}\n```\n\n| | |\n|---|---|\n")
         told = (param.get_help_record(context) for param in command.get_params(context) if param.name != "help")
         parts += [f"| `{_cell_text(names)}` | {_cell_text(meaning)} |\n" for names, meaning in filter(None, told)]
     return "".join(parts)
