@@ -97,12 +97,12 @@ class _Accelerated(Config):
     """Where the work runs: auto (a GPU where there is one), cpu, cuda, cuda:1 for one of several GPUs, or mps."""
     precision: Annotated[Precision, DecidedFor("squeeze")] = "auto"
     """Arithmetic of the networks' forward passes: 32-true, bf16-mixed or 16-mixed; parameters, losses and sums stay
-    float32. auto: bf16-mixed on a GPU that has it, and on a processor that has it for what gains (sre2l and teddy from
-    64 px on); else 32-true. A run keeps what it began with."""
+    float32. auto: bf16-mixed on a GPU that has it, and on a CPU that has it for what gains (sre2l and teddy from 64 px
+    on); else 32-true. A run keeps what it began with."""
 
 
 class Threads(Config):
-    """How much of the processor is used."""
+    """How much of the CPU is used."""
 
     section: ClassVar[str] = "run"
 
@@ -120,8 +120,8 @@ class AtATime(Config):
     processes: Annotated[int | None, Mark.HOW, Flag(default="what cores and memory bear")] = Field(
         default=None, ge=1, le=1024
     )
-    """Students that are trained at a time, each in a process with its own threads (see workers); none: on a processor
-    as many as its cores and the free memory bear, on a GPU one. The results are the same bytes. One where callbacks or
+    """Students that are trained at a time, each in a process with its own threads (see workers); none: on a CPU as
+    many as its cores and the free memory bear, on a GPU one. The results are the same bytes. One where callbacks or
     loggers follow the events, where images are decoded as they are asked for, and for networks and strategies that a
     program handed over."""
 
@@ -226,8 +226,8 @@ class Effort(Config):
     """How long it may take."""
 
     quick: bool = False
-    """A narrow network, and fewer steps, so that it ends within about ten minutes on two cores. On a processor that is
-    what auto does where neither recipe nor method is named."""
+    """A narrow network, and fewer steps, so that it ends within about ten minutes on two cores. On a CPU this is the
+    default where neither recipe nor method is named."""
     thorough: bool = False
     """Use the method's full settings, however long they take."""
     time: str | None = None

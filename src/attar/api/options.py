@@ -99,7 +99,7 @@ class Queued(Config):
     """How long a task may run, such as 90m or 12h; one that needs longer, or is preempted, is queued again and goes on
     from its checkpoint."""
     cpus: int = Field(default=1, ge=1)
-    """Processor cores of a task, which are its `workers` where those are not given."""
+    """CPU cores of a task; they are its `workers` unless those are given."""
     gpus: int = Field(default=0, ge=0, le=1)
     """GPUs of a task, of which a shard uses one."""
     memory: Annotated[str | None, Flag(default="the cluster's")] = None

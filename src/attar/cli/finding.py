@@ -159,7 +159,7 @@ def doctor(
     data_dir: Annotated[str, typer.Option("--data-dir", help="A folder of data sets to look into.")] = "",
     json_: Json = False,
 ) -> None:
-    """Say what this machine has: devices, processor, threads, memory, disk, versions, data sets."""
+    """Say what this machine has: devices, CPU, threads, memory, disk, versions, data sets."""
     from attar.api.checkup import checkup
 
     found = checkup(data_dir)
