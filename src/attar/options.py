@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # what callers may give is wider than what validation makes o
     MethodLike: TypeAlias = Any
     ModelLike: TypeAlias = Any
     StrategyLike: TypeAlias = Any
-    # images in memory, a data set, or what attar.open gave; the name under which they are known is what is kept
+    # images in memory, a dataset, or what attar.open gave; the name under which they are known is what is kept
     SourceLike: TypeAlias = Any
     MaybeSource: TypeAlias = Any
     SetLike: TypeAlias = Any
@@ -152,15 +152,15 @@ class Reading(Config):
     section: ClassVar[str] = "source"
 
     data_dir: Annotated[PathLike | None, Mark.HOW] = None
-    """Folder of a data set that goes by its name, such as cifar10, food101 or imagenet-1k."""
+    """Folder of a dataset that goes by its name, such as cifar10, food101 or imagenet-1k."""
     download: Annotated[bool, Mark.HOW] = False
-    """Let torchvision, or the package medmnist, fetch a data set by name into the data directory where it isn't there
+    """Let torchvision, or the package medmnist, fetch a dataset by name into the data directory where it isn't there
     yet."""
     resolution: int | None = Field(default=None, ge=4, le=4096)
     """Height and width in pixels that images are brought to: the central square, scaled. Without it they stay as they
     are, and must all have one size; photographs by name (imagenet-1k) are brought to 224, its subsets to 128."""
     label_column: str | None = None
-    """The column of classes, such as coarse_label, in parquet, a CSV or a data set of the hub; in WebDataset shards, a
+    """The column of classes, such as coarse_label, in parquet, a CSV or a dataset of the hub; in WebDataset shards, a
     file of each sample or a key in its .json. Without it: label, labels or fine_label, or the only one there is."""
     skip_corrupt: Annotated[bool, Mark.HOW] = False
     """Leave out images that can't be read, and list them, instead of stopping at the first."""

@@ -156,10 +156,10 @@ def show(
 
 @command(PANEL)
 def doctor(
-    data_dir: Annotated[str, typer.Option("--data-dir", help="A folder of data sets to look into.")] = "",
+    data_dir: Annotated[str, typer.Option("--data-dir", help="A folder of datasets to look into.")] = "",
     json_: Json = False,
 ) -> None:
-    """Say what this machine has: devices, CPU, threads, memory, disk, versions, data sets."""
+    """Say what this machine has: devices, CPU, threads, memory, disk, versions, datasets."""
     from attar.api.checkup import checkup
 
     found = checkup(data_dir)
