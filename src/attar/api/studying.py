@@ -55,7 +55,7 @@ def _opened_study(asked: PlanStudyOptions) -> tuple[StudySettings, Path]:
 
 @takes(BenchOptions)
 def bench(asked: BenchOptions) -> BenchResult:
-    """Compare methods under one protocol: the same network, schedule, augmentation and maker of soft labels for all.
+    """Compare methods under one protocol: the same network, schedule, augmentation and labelling teacher for all.
 
     Each method makes a set for each number of images per class, by its own settings, in the time that is given to it;
     on a CPU, unless told otherwise, that is quick. The same call again goes on where it was interrupted;

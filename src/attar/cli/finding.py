@@ -89,7 +89,7 @@ def list_(
         typer.Argument(help="What to list."),
     ],
     match: Annotated[
-        str, typer.Argument(help="Only names that hold this text, or fit it, such as 'resnet*-small'.")
+        str, typer.Argument(help="Only names that contain this text, or match it, such as 'resnet*-small'.")
     ] = "",
     json_: Json = False,
 ) -> None:
