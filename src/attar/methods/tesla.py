@@ -34,7 +34,7 @@ from attar.task import Task
 
 
 class TeslaSettings(TrajectorySettings):
-    """Settings of trajectory matching at constant memory."""
+    """Settings of trajectory matching in bounded memory."""
 
     gradient: Literal["exact", "published"] = "exact"
     """How the images' gradient is computed. exact: the true one, by going back through the N steps one at a time;
@@ -60,11 +60,11 @@ class TeslaSettings(TrajectorySettings):
 
 
 class Tesla(TrajectoryMatching[TeslaSettings]):
-    """Trajectory matching at constant memory."""
+    """Trajectory matching in bounded memory."""
 
     name = "tesla"
     typical = True
-    summary = "trajectory matching at constant memory, with the exact gradient (or as published)"
+    summary = "trajectory matching in bounded memory, with the exact gradient (or as published)"
     source = "Cui et al., ICML 2023, section 3.2; adjoint recursion"
     Settings = TeslaSettings
 
