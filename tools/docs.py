@@ -56,9 +56,9 @@ the published number, the one reached here and the cost in its header. This page
     attar show tesla-cifar10-ipc10
     attar plan cifar10 --data-dir DIR --recipe tesla-cifar10-ipc10
 
-A recipe fits any source: `attar distill FOLDER --recipe tesla-cifar10-ipc1-cpu`. Any setting can be given beside it
-with `--set`. A file of your own serves as well: `--recipe my.yaml`. Where source, method and images per class are those
-of a bundled recipe, it is taken unasked; `--recipe none` leaves it.
+A recipe fits any source: `attar distill FOLDER --recipe tesla-cifar10-ipc1-cpu`. Beside it, `--set` changes
+any setting. A file of your own serves as well: `--recipe my.yaml`. Where source, method and images per class are those
+of a bundled recipe, attar takes it unasked; `--recipe none` prevents that.
 
 "published" is the paper's accuracy in percent, under the paper's protocol, often the best of all epochs. "reached" is
 ours, at the last epoch. Costs of what was not run yet are estimates for one GPU.
@@ -78,8 +78,8 @@ FUNCTIONS = (
 PYTHON_HEAD = """# Python
 
 The same commands as the [command line](cli.md), with typed results. All are functions of `attar`; torch is imported at
-the first call. Options that are no argument here go into `settings`, as on the command line into `--set`; where an
-argument is a setting too, what a recipe or the method has is the default.
+the first call. Options that are no argument here go into `settings`, as on the command line into `--set`. Where an
+argument is a setting too, its default is what the recipe or the method says.
 
 ```python
 import attar
@@ -89,7 +89,7 @@ judged = attar.evaluate(made.distilled, "digits", seeds=5)
 print(judged.verdict)
 ```
 
-What stands for real images may be in memory, too: arrays, tensors, a torch `Dataset`, a `Dataset` or `DatasetDict` of
+Real images may also be in memory: arrays, tensors, a torch `Dataset`, a `Dataset` or `DatasetDict` of
 Hugging Face's library, by split or without. Networks are names, an `nn.Module`, or a function that makes one of a task;
 methods and strategies are names or classes. A run from images in memory goes on when the same are handed over again: it
 is their content that counts.
@@ -181,7 +181,8 @@ def cli_page() -> str:
     for name, command in commands.items():
         context = command.make_context(name, [], resilient_parsing=True)
         usage = " ".join([f"attar {name}", *command.collect_usage_pieces(context)]).translate({123: None, 125: None})
-        parts.append(f"\n## attar {name}\n\n{command.help}\n\n```text\n{usage}\n```\n\n| | |\n|---|---|\n")
+        about = command.help.replace("\\[", "[")
+        parts.append(f"\n## attar {name}\n\n{about}\n\n```text\n{usage}\n```\n\n| | |\n|---|---|\n")
         told = (param.get_help_record(context) for param in command.get_params(context) if param.name != "help")
         parts += [f"| `{_cell_text(names)}` | {_cell_text(meaning)} |\n" for names, meaning in filter(None, told)]
     return "".join(parts)

@@ -126,7 +126,7 @@ def describe(name: str) -> dict[str, Any]:
     if begun or ("did you mean" not in nearest(name, known) and "did you mean" in nearest(name, models)):
         known = begun or models
     fix = "`attar list methods`, or strategies, protocols, recipes or models"
-    raise unknown("method, strategy, section, recipe, protocol, study, data set or model", name, known, fix=fix)
+    raise unknown("method, strategy, section, recipe, protocol, study, dataset or model", name, known, fix=fix)
 
 
 def network_about(

@@ -68,7 +68,7 @@ def partition(source: Any, partitioner: Partitioner, *, label: str = "label", le
 
     Args:
         source: as `attar.open` takes it, or what that gave.
-        partitioner: of flwr_datasets, without a data set yet; it sees a table of `label` (the class) and `index`.
+        partitioner: of flwr_datasets, without a dataset yet; it sees a table of `label` (the class) and `index`.
         label: the column of classes, as the partitioner's `partition_by` names it.
         least: a client leaves out the classes of which it has fewer images, as most methods need `ipc` of each.
 

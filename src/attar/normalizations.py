@@ -21,7 +21,7 @@ PUBLISHED: Mapping[str, Normalization] = {
     "mnist": Normalization((0.1307,), (0.3081,)),
     "fashion-mnist": Normalization((0.2861,), (0.3530,)),
 }
-"""Constants of DC and DSA, MTT, TESLA and DATM, and of most training code for these data sets."""
+"""Constants of DC and DSA, MTT, TESLA and DATM, and of most training code for these datasets."""
 _OF_ANY_WIDTH = {"half": (0.5, 0.5), "unit": (0.0, 1.0)}
 NAMES = (*PUBLISHED, *_OF_ANY_WIDTH)
 EXAMPLE = "0.5,0.5,0.5/0.25,0.25,0.25"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # what callers may give is wider than what validation makes o
     MethodLike: TypeAlias = Any
     ModelLike: TypeAlias = Any
     StrategyLike: TypeAlias = Any
-    # images in memory, a data set, or what attar.open gave; the name under which they are known is what is kept
+    # images in memory, a dataset, or what attar.open gave; the name under which they are known is what is kept
     SourceLike: TypeAlias = Any
     MaybeSource: TypeAlias = Any
     SetLike: TypeAlias = Any
@@ -97,19 +97,19 @@ class _Accelerated(Config):
     """Where the work runs: auto (a GPU where there is one), cpu, cuda, cuda:1 for one of several GPUs, or mps."""
     precision: Annotated[Precision, DecidedFor("squeeze")] = "auto"
     """Arithmetic of the networks' forward passes: 32-true, bf16-mixed or 16-mixed; parameters, losses and sums stay
-    float32. auto: bf16-mixed on a GPU that has it, and on a processor that has it for what gains (sre2l and teddy from
+    float32. auto: bf16-mixed on a GPU that has it, and on a CPU that has it for methods that gain (sre2l and teddy from
     64 px on); else 32-true. A run keeps what it began with."""
 
 
 class Threads(Config):
-    """How much of the processor is used."""
+    """How much of the CPU is used."""
 
     section: ClassVar[str] = "run"
 
     workers: Annotated[int | None, Mark.HOW, Flag(default="all")] = Field(default=None, ge=1)
     """CPU threads of each process. The last bits of a result depend on their number. One is fastest for tiny networks
-    on tiny images, and by far where the machine is busy. Where none is given, students that judge share all of them
-    out, each in a process of its own (evaluate.processes)."""
+    on tiny images, and by far where the machine is busy. Where none is given, the students of an evaluation share all
+    threads, each student in a process of its own (evaluate.processes)."""
 
 
 class AtATime(Config):
@@ -120,8 +120,8 @@ class AtATime(Config):
     processes: Annotated[int | None, Mark.HOW, Flag(default="what cores and memory bear")] = Field(
         default=None, ge=1, le=1024
     )
-    """Students that are trained at a time, each in a process with its own threads (see workers); none: on a processor
-    as many as its cores and the free memory bear, on a GPU one. The results are the same bytes. One where callbacks or
+    """Students that train at a time, each in a process with its own threads (see workers); none: on a CPU as many as
+    its cores and the free memory allow, on a GPU one. The results are the same bytes. One where callbacks or
     loggers follow the events, where images are decoded as they are asked for, and for networks and strategies that a
     program handed over."""
 
@@ -132,8 +132,8 @@ class Peers(Config):
     section: ClassVar[str] = "run"
 
     peer_timeout: Annotated[str, Mark.HOW] = "10m"
-    """How long another process that shares the work may be silent, such as 90s or 10m, before this one ends and says
-    which: it was stopped, or its machine is cut off. One that is busy is not silent."""
+    """How long another process that shares the work may be silent, such as 90s or 10m, before this one takes it
+    for stopped or cut off, names it and ends. One that is busy is not silent."""
 
     @field_validator("peer_timeout")
     @classmethod
@@ -152,15 +152,15 @@ class Reading(Config):
     section: ClassVar[str] = "source"
 
     data_dir: Annotated[PathLike | None, Mark.HOW] = None
-    """Folder of a data set that goes by its name, such as cifar10, food101 or imagenet-1k."""
+    """Folder with the files of a dataset that goes by a name, such as cifar10, food101 or imagenet-1k."""
     download: Annotated[bool, Mark.HOW] = False
-    """Let torchvision, or the package medmnist, fetch a data set by name into the data directory where it isn't there
+    """Let torchvision, or the package medmnist, download a dataset by name into the data directory where it isn't there
     yet."""
     resolution: int | None = Field(default=None, ge=4, le=4096)
-    """Height and width in pixels that images are brought to: the central square, scaled. Without it they stay as they
+    """Height and width in pixels to which the central square of each image is scaled. Without it images stay as they
     are, and must all have one size; photographs by name (imagenet-1k) are brought to 224, its subsets to 128."""
     label_column: str | None = None
-    """The column of classes, such as coarse_label, in parquet, a CSV or a data set of the hub; in WebDataset shards, a
+    """The column of classes, such as coarse_label, in parquet, a CSV or a dataset of the hub; in WebDataset shards, a
     file of each sample or a key in its .json. Without it: label, labels or fine_label, or the only one there is."""
     skip_corrupt: Annotated[bool, Mark.HOW] = False
     """Leave out images that can't be read, and list them, instead of stopping at the first."""
@@ -184,11 +184,12 @@ class Weights(Config):
     section: ClassVar[str] = "squeeze"
 
     weights: Annotated[PathLike | None, Flag(default="trained here")] = None
-    """Weights of that network, in place of training it: `released` takes torchvision's or timm's default ones, a name
-    such as IMAGENET1K_V1 those of that name, downloaded by the library; a path takes your own checkpoint (.safetensors,
-    .pt, ...), or experts: a run folder that has some, trained by the same settings, or what the code of MTT, TESLA or
-    DATM trained (replay_buffer_0.pt, or the folder of several). The first num_experts are taken; of those of others
-    `learning_rate` and `momentum` say how they were trained, source.normalization or source.zca on which images."""
+    """Weights for the network that learns the real images, instead of training it: `released` takes the default ones of
+    torchvision or timm, a name such as IMAGENET1K_V1 those of that name, downloaded by the library; a path takes your
+    own checkpoint (.safetensors, .pt, ...), or experts: a run folder that has some, trained by the same settings, or
+    what the code of MTT, TESLA or DATM trained (replay_buffer_0.pt, or the folder of several). The first num_experts
+    are taken; `learning_rate` and `momentum` say how those of others were trained, source.normalization or source.zca
+    on which images."""
 
 
 class PoolKind(Config):
@@ -197,8 +198,8 @@ class PoolKind(Config):
     section: ClassVar[str] = "squeeze"
 
     pool: Literal["prior", "post"] = "prior"
-    """Where the members of teddy's pool come from. prior: what the training of the network was after some of its
-    epochs; post: the trained network, and copies of it with fewer channels, each trained for tune_epochs more (needs
+    """Where the members of teddy's pool come from. prior: states of the network's training after some of its epochs;
+    post: the trained network, and copies of it with fewer channels, each trained for tune_epochs more (needs
     `pip install 'attar[prune]'`)."""
 
 
@@ -208,8 +209,8 @@ class Budget(Config):
     section: ClassVar[str] = "relabel"
 
     label_budget: str | None = None
-    """Size that the soft labels of all epochs may have together, such as 50MB; it chooses codec and keep in place of
-    those that are set, and how many epochs are stored."""
+    """Most bytes that the soft labels of all epochs may take together, such as 50MB; it decides codec and keep, in
+    place of those that are set, and how many epochs are stored."""
 
 
 class Supervision(Config):
@@ -226,8 +227,8 @@ class Effort(Config):
     """How long it may take."""
 
     quick: bool = False
-    """A narrow network, and fewer steps, so that it ends within about ten minutes on two cores. On a processor that is
-    what auto does where neither recipe nor method is named."""
+    """Use a narrow network and fewer steps, to end within about ten minutes on two cores. On a CPU this is the default
+    where neither recipe nor method is named."""
     thorough: bool = False
     """Use the method's full settings, however long they take."""
     time: str | None = None
@@ -285,9 +286,9 @@ class Judging(Following):
     seeds: int = Field(default=3, ge=1)
     """Number of trainings of each network on each set, from different initial weights."""
     baselines: Several[Baseline] = ("random", "full")
-    """What it is compared with, or none: real images at the same count per class, random or chosen (herding, kcenter,
-    kmeans, by the features of the teacher that labels them, or by pixels; easy, by that teacher's loss), and full, the
-    whole training split."""
+    """What the set is compared with, or none: real images at the same count per class, random or chosen (herding,
+    kcenter, kmeans, by the features of the teacher that labels them, or by pixels; easy, by that teacher's loss), and
+    full, the whole training split."""
     scores: bool = False
     """Run all that the scores of DD-Ranking (HLR, IOR, LRS, ARS) are made of: both kinds of labels, random images and
     the whole set, and distilled and random images without augmentation too."""
@@ -303,8 +304,8 @@ class Compared(Config):
     ipc: Several[int] = Field(default=(1,), min_length=1)
     """Synthetic images per class, one number or several."""
     labels: Several[Literal["hard", "soft"]] = Field(default=("hard", "soft"), min_length=1)
-    """Kinds of labels to train with: hard, the classes; soft, what one teacher says of each view,
-    of real images too."""
+    """Kinds of labels to train with: hard, the classes; soft, one teacher's labels of each view, of random real images
+    too."""
     seeds: int = Field(default=3, ge=1)
     """Number of trainings on each set, from different initial weights."""
     model: Annotated[ModelLike, Flag(completes="models")] = "auto"
@@ -353,7 +354,7 @@ class Followed(Config):
     """Who follows what happens."""
 
     loggers: Annotated[Several[Literal["tensorboard", "wandb"]], Flag("--logger", repeated=True)] = ()
-    """tensorboard or wandb, which need packages of their own; they write into the output folder."""
+    """Also log to tensorboard or wandb, each of which needs its package; they write into the output folder."""
     callbacks: Annotated[Any, Flag(program=True)] = ()
     """Functions that are called with each `attar.Event`: stage, name, item, step and values such as the loss. An error
     that one raises ends the work, which can be gone on with."""
@@ -372,10 +373,10 @@ class Sharded(Config):
 
     shard: Annotated[str | None, Flag(metavar="K/N", default="all of it")] = None
     """Make only every N-th item, from the K-th on, such as 3/64, in a run folder that N such commands share, at once or
-    one after another; auto: by the numbers of a Slurm job array. Whoever finds all items of a stage there puts them
-    together, to the bytes of a run without shards. Where others' items are missing it ends and says so."""
+    one after another; auto: by the numbers of a Slurm job array. The shard that finds all items of a stage there puts
+    them together, to the bytes of a run without shards. Where others' items are missing, a shard ends and says so."""
     shard_wait: Annotated[str | None, Flag(default="not at all")] = None
-    """How long a shard waits for items of others, such as 30m, from the last that came, before it ends."""
+    """How long a shard waits for items of others after the last one came, such as 30m, before it ends."""
 
     @field_validator("shard")
     @classmethod

@@ -39,7 +39,7 @@ def labels() -> np.ndarray[Any, Any]:
 
 
 class Pairs(Dataset[tuple[Any, Any]]):
-    """A torch data set of what a function makes of an index."""
+    """A torch dataset of what a function makes of an index."""
 
     def __init__(self, num: int, example: Callable[[int], tuple[Any, Any]]) -> None:
         self._num, self._example = num, example

@@ -82,6 +82,12 @@ def run(tmp_path_factory) -> Path:
     return out
 
 
+def test_help_names_an_extra_in_its_brackets(typed):
+    code, out, _ = typed("submit", "--help")
+    assert code == 0
+    assert "pip install 'attar[submit]'" in out
+
+
 def test_help_does_not_import_torch():
     code = """
 import sys

@@ -18,7 +18,7 @@ WriteCifar = Callable[..., Path]
 
 @pytest.fixture
 def write_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteCifar:
-    """Write a small data set in the layout of CIFAR, and have its checksums published."""
+    """Write a small dataset in the layout of CIFAR, and have its checksums published."""
 
     def write(kind: Any, per_class: int = 4, classes: int = 2, label_key: str = "labels") -> Path:
         folder = tmp_path / kind.base_folder

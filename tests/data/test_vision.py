@@ -1,4 +1,4 @@
-"""Data sets in torchvision's layout: small files as its classes read them, their checksums replaced."""
+"""Datasets in torchvision's layout: small files as its classes read them, their checksums replaced."""
 
 import hashlib
 import json

@@ -147,6 +147,6 @@ def test_errors_of_attar_itself_are_not_blamed_on_the_machine(error):
 @pytest.mark.parametrize("flag", ["--workers", "--jobs"])
 def test_more_threads_than_are_of_use_are_told(flag):
     require_threads(os.cpu_count() or 1, flag)
-    with pytest.raises(ConfigError, match=rf"{flag} is 1,000,000, and this machine has \d+ processor") as caught:
+    with pytest.raises(ConfigError, match=rf"{flag} is 1,000,000, and this machine has \d+ CPU core") as caught:
         require_threads(1_000_000, flag)
     assert caught.value.fix

@@ -28,7 +28,7 @@ def checkup(data_dir: str = "") -> dict[str, Any]:
         "attar": ", ".join(f"{name} {number}" for name, number in versions().items()),
         "python": f"{platform.python_version()}, {platform.system()} {platform.release()} {platform.machine()}",
         "devices": [*_gpus(), f"cpu: {hardware(cpu)['processor']}"],
-        "bfloat16": "in the processor, which photographs gain from" if _has_bf16() else "not in the processor",
+        "bfloat16": "in the CPU; photographs gain from it" if _has_bf16() else "not in the CPU",
         "flags": ", ".join(flags) or "not told by the system",
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores (--workers chooses)",
         "memory": _memory(),

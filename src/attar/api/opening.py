@@ -63,7 +63,7 @@ def list_recipes() -> tuple[str, ...]:
 
 
 def list_datasets() -> tuple[str, ...]:
-    """Names of the data sets that go by one."""
+    """Names of the datasets that go by one."""
     return _names("datasets", "")
 
 

@@ -61,8 +61,8 @@ class Hosted(Config):
     """How many work together."""
 
     hosts: Annotated[int | None, Flag(default="one")] = Field(default=None, ge=1, le=100_000)
-    """Also say what so many processes would bring, each on a machine or a GPU like this one: seconds of every stage
-    that they share, where more of them bring nothing, and the hours of all together."""
+    """Also say what this many processes would gain, each on a machine or a GPU like this one: the seconds of every
+    stage that they share, the number beyond which nothing is gained, and the hours of all together."""
 
 
 class PlanOptions(Hosted, MadeOptions):
@@ -74,7 +74,7 @@ class RunOptions(Followed, MadeOptions):
 
     out: Annotated[PathLike | None, Flag(default="one under runs/")] = None
     """Folder to write to: config.yaml, events.jsonl, a folder for each stage, distilled/, evaluation.json and
-    report.html; an interrupted run in it goes on, and what is complete is skipped."""
+    report.html; an interrupted run in it resumes, and what is complete is skipped."""
     until: Until = "evaluate"
     """The last stage to run."""
 
@@ -94,12 +94,12 @@ class Queued(Config):
     shards: int = Field(default=8, ge=1, le=10_000)
     """Tasks that share the items of a stage, each in a process of its own."""
     cluster: Literal["slurm", "local"] = "slurm"
-    """slurm, or local: all tasks at once on this machine, to try it, which waits for them."""
+    """slurm; or local, to try it: all tasks at once on this machine, and the command waits for them."""
     job_time: str = "4h"
     """How long a task may run, such as 90m or 12h; one that needs longer, or is preempted, is queued again and goes on
     from its checkpoint."""
     cpus: int = Field(default=1, ge=1)
-    """Processor cores of a task, which are its `workers` where those are not given."""
+    """CPU cores of a task; they are its `workers` unless those are given."""
     gpus: int = Field(default=0, ge=0, le=1)
     """GPUs of a task, of which a shard uses one."""
     memory: Annotated[str | None, Flag(default="the cluster's")] = None
@@ -168,8 +168,8 @@ class TrainOptions(Followed, Quiet, Machine, Reading, Seeded, Assigned, LabelNoi
     source: Annotated[MaybeSource, Flag(completes="datasets")] = None
     """For distilled data, the real images whose validation split judges the network."""
     out: Annotated[PathLike | None, Flag(default="one under runs/")] = None
-    """Folder to write to: model.safetensors and events.jsonl; a training that was interrupted in it goes on, and one
-    that has ended is not done again."""
+    """Folder to write to: model.safetensors and events.jsonl; an interrupted training in it resumes, and one that
+    has ended is not done again."""
     keep: bool = True
     """Write what is trained to a folder."""
 
@@ -182,7 +182,7 @@ class JudgedOptions(Quiet, Machine, Reading, Seeded, Assigned):
     program left: a folder of images, .pt tensors, shards (`attar show foreign`). From Python also what `distill`
     returned, or (images, labels) as arrays or tensors, which are kept in a file under `runs/`."""
     source: Annotated[SourceLike, Flag("--source", completes="datasets")] = Field(kw_only=False)
-    """The real images that it was made from; their test split judges."""
+    """The real images that the set was made from; their test split judges it."""
     out: Annotated[PathLike | None, Flag(default=HOME)] = None
     """Folder to write to: records, and report.html."""
 
@@ -260,7 +260,7 @@ class ExportOptions(Config):
     distilled: PathLike = Field(kw_only=False)
     """A distilled dataset, or a run folder that holds one."""
     out: Annotated[PathLike, Flag("--out")] = Field(kw_only=False)
-    """Folder to write to: images and a loader; it must be new or empty, unless an export in it is to be replaced."""
+    """Folder to write to: images and a loader; it must be new or empty, unless `overwrite` replaces an export in it."""
     to: str = Field(default="imagefolder", kw_only=False)
     """The format: imagefolder, tensors, medmnist or webdataset."""
     overwrite: bool = False
@@ -288,11 +288,11 @@ class ImportOptions(Quiet, Reading, Assigned):
     path: PathLike = Field(kw_only=False)
     """A folder of images, .pt tensors or shards; or one such file."""
     out: Annotated[PathLike, Flag("--out")] = Field(kw_only=False)
-    """Folder to write to: the distilled dataset; it must be new or empty, unless one in it is to be replaced."""
+    """Folder to write to: the distilled dataset; it must be new or empty, unless `overwrite` replaces one in it."""
     kind: Annotated[str, Flag("--from")] = Field(default="auto", kw_only=False)
-    """The format that it has: auto, imagefolder, tensors or webdataset."""
+    """The format of these files: auto, imagefolder, tensors or webdataset."""
     source: Annotated[MaybeSource, Flag(completes="datasets")] = None
-    """The real images that it was made from: they give class names, and normalisation where need be."""
+    """The real images that the set was made from: they give class names, and normalisation where need be."""
     overwrite: bool = False
     """Replace a distilled dataset that is there."""
 
@@ -303,8 +303,8 @@ class PushOptions(Config):
     distilled: PathLike = Field(kw_only=False)
     """A distilled dataset, or a run folder that holds one."""
     repository: Annotated[str, Flag(metavar="OWNER/NAME")] = Field(kw_only=False)
-    """Repository of the Hugging Face hub, which is made where there is none."""
+    """Repository on the Hugging Face hub; it is created if it does not exist."""
     private: bool = False
-    """Let only the owner see a repository that is made."""
+    """Create the repository as private: only its owner sees it."""
     dry_run: bool = False
-    """List what would be uploaded, and ask nothing of the hub."""
+    """List what would be uploaded, without contacting the hub."""

@@ -55,10 +55,10 @@ def _opened_study(asked: PlanStudyOptions) -> tuple[StudySettings, Path]:
 
 @takes(BenchOptions)
 def bench(asked: BenchOptions) -> BenchResult:
-    """Compare methods under one protocol: the same network, schedule, augmentation and maker of soft labels for all.
+    """Compare methods under one protocol: the same network, schedule, augmentation and labelling teacher for all.
 
     Each method makes a set for each number of images per class, by its own settings, in the time that is given to it;
-    on a processor, where nothing else is said, that is quick. The same call again goes on where it was interrupted;
+    on a CPU, unless told otherwise, that is quick. The same call again goes on where it was interrupted;
     more methods, numbers, labels and seeds are made beside what is there. Settings are those of the section `train`,
     which change the protocol for all, and of `source`.
 

@@ -27,7 +27,7 @@ def distill(given: dict[str, Any], as_json: bool) -> None:
 def squeeze(given: dict[str, Any], as_json: bool) -> None:
     """Begin a run folder: train the networks that hold the knowledge of SOURCE, or take them with --weights.
 
-    Trajectories: raise num_experts and run again, and the experts that are there are kept.
+    For trajectories, raise num_experts and run it again: it keeps the experts that are there.
     """
     from attar import api
 
@@ -39,13 +39,13 @@ def squeeze(given: dict[str, Any], as_json: bool) -> None:
 
 @command_of("ResumeOptions", panel=STAGE, without=("until", "redo", "label_budget"))
 def recover(given: dict[str, Any], as_json: bool) -> None:
-    """Go on with RUN: optimise the synthetic images. With --set the stage is done again."""
+    """Continue RUN: optimise the synthetic images. With --set, do the stage again."""
     _resume("recover", given, as_json)
 
 
 @command_of("ResumeOptions", panel=STAGE, without=("until", "redo"))
 def relabel(given: dict[str, Any], as_json: bool) -> None:
-    """Go on with RUN: label the images and write the distilled dataset. With a setting the stage is done again."""
+    """Continue RUN: label the images and write the distilled dataset. With a setting, do the stage again."""
     _resume("relabel", given, as_json)
 
 

@@ -12,7 +12,7 @@ class Listing(Config):
     """Of `attar squeeze`."""
 
     listing: Annotated[bool, Flag("--list")] = False
-    """Make nothing: list the experts in --out, and whether SOURCE can use them; or in SOURCE, a run."""
+    """Make nothing: list the experts in --out and whether SOURCE can use them; or those in SOURCE, a run."""
 
 
 class Counting(Config):

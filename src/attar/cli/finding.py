@@ -89,7 +89,7 @@ def list_(
         typer.Argument(help="What to list."),
     ],
     match: Annotated[
-        str, typer.Argument(help="Only names that hold this text, or fit it, such as 'resnet*-small'.")
+        str, typer.Argument(help="Only names that contain this text, or match it, such as 'resnet*-small'.")
     ] = "",
     json_: Json = False,
 ) -> None:
@@ -156,10 +156,10 @@ def show(
 
 @command(PANEL)
 def doctor(
-    data_dir: Annotated[str, typer.Option("--data-dir", help="A folder of data sets to look into.")] = "",
+    data_dir: Annotated[str, typer.Option("--data-dir", help="A folder of datasets to look into.")] = "",
     json_: Json = False,
 ) -> None:
-    """Say what this machine has: devices, processor, threads, memory, disk, versions, data sets."""
+    """Say what this machine has: devices, CPU, threads, memory, disk, versions, datasets."""
     from attar.api.checkup import checkup
 
     found = checkup(data_dir)

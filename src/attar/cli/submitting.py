@@ -10,9 +10,9 @@ from attar.cli.texts import echo, print_json
 
 @command_of("SubmitOptions", panel="Distill")
 def submit(given: dict[str, Any], as_json: bool) -> None:
-    """Queue a run of `attar distill SOURCE` on a cluster: for each stage an array of shards, and a last job.
+    r"""Queue a run of `attar distill SOURCE` on a cluster: for each stage an array of shards, and a last job.
 
-    It needs submitit: pip install 'attar[submit]'.
+    It needs submitit: pip install 'attar\[submit]'.
     """
     from attar import api
 

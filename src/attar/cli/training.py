@@ -37,7 +37,7 @@ def train(given: dict[str, Any], as_json: bool) -> None:
 def study(given: dict[str, Any], as_json: bool) -> None:
     """Compare training strategies: a grid of strategies, networks, variants, wrong labels and seeds, from FILE.
 
-    The same command again goes on where it stopped; a grid that has grown trains only what is new.
+    The same command again resumes; a grid that has grown trains only what is new.
     """
     from attar import api
 
@@ -53,9 +53,9 @@ def study(given: dict[str, Any], as_json: bool) -> None:
 
 @command_of("BenchOptions", panel=PANEL)
 def bench(given: dict[str, Any], as_json: bool) -> None:
-    """Compare methods on SOURCE under one protocol: the same network, schedule and maker of labels for all.
+    """Compare methods on SOURCE under one protocol: the same network, schedule and labelling teacher for all.
 
-    The same command again goes on where it stopped; more methods, images, labels and seeds train only what is new.
+    The same command again resumes; with more methods, images, labels or seeds it trains only what is new.
     """
     from attar import api
 

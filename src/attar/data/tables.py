@@ -1,4 +1,4 @@
-"""Tables with an image column and a label column: what parquet shards and data sets of the hub have in common."""
+"""Tables with an image column and a label column: what parquet shards and datasets of the hub have in common."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from attar.text import parse_json
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "fine_label", "labels")
 HASHED = 100_000
-"""Images of a data set handed over that its content is told by."""
+"""Images of a dataset handed over that its content is told by."""
 _CLASSES = (
     *(pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null),
     *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
@@ -31,7 +31,7 @@ _CLASSES = (
 
 @dataclass(frozen=True)
 class Table:
-    """One split of a data set as a table.
+    """One split of a dataset as a table.
 
     Attributes:
         name: what to call it in a message.
@@ -73,7 +73,7 @@ class Table:
 
 
 def read_datasets(splits: Mapping[str, Any], where: str) -> Found:
-    """Read data sets of Hugging Face's library that a program hands over, by the names of `SPLITS`.
+    """Read datasets of Hugging Face's library that a program hands over, by the names of `SPLITS`.
 
     Raises DataError where columns or labels aren't as expected.
     """
@@ -110,7 +110,7 @@ def found_in(tables: Mapping[str, Table], where: str, licence: str | None, how: 
 
 
 def mapped(where: str, *args: str, **options: Any) -> dict[str, Table]:
-    """Open a data set through Hugging Face's library, memory-mapped, by the splits that we know."""
+    """Open a dataset through Hugging Face's library, memory-mapped, by the splits that we know."""
     import datasets
 
     try:
@@ -118,7 +118,7 @@ def mapped(where: str, *args: str, **options: Any) -> dict[str, Table]:
     except Exception as error:  # the library's own, its network client's, and those of every format it reads
         raise DataError(
             f"{where} can't be opened: {error}",
-            expected="a data set with an image and a label column, hf:owner/name or hf:owner/name:config",
+            expected="a dataset with an image and a label column, hf:owner/name or hf:owner/name:config",
             fix="check the name, the connection, and that you are logged in if it is gated",
         ) from error
     splits = {split_named(name): split for name, split in loaded.items()}

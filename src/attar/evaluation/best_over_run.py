@@ -34,7 +34,7 @@ def states_of(distilled: Distilled, labels: Labels) -> dict[int, Distilled]:
     if not states:
         raise ConfigError(
             "recover kept no images on the way, so that there is no best over the run",
-            expected="a distilled dataset in its run folder, of a method whose images are made together (tesla, mtt)",
+            expected="a distilled dataset in its run folder, of a method whose images are made together (as by tesla)",
             fix="distill with --set recover.num_states=5",
         )
     if labels == "soft" and any(state.soft_labels is None for state in states.values()):

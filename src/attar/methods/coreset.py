@@ -1,6 +1,6 @@
 """Coresets: real images, chosen well. The honest baselines, and methods like any other.
 
-    random    ipc images of each class, drawn without return
+    random    ipc images of each class, drawn without replacement
     kcenter   greedily the image farthest from all chosen so far, from the one nearest the class mean on
     herding   greedily the image that brings the mean of the chosen nearest to the class mean
     kmeans    the real image nearest to each of ipc cluster centres

@@ -34,7 +34,7 @@ from attar.task import Task
 
 
 class TeslaSettings(TrajectorySettings):
-    """Settings of trajectory matching at constant memory."""
+    """Settings of trajectory matching in bounded memory."""
 
     gradient: Literal["exact", "published"] = "exact"
     """How the images' gradient is computed. exact: the true one, by going back through the N steps one at a time;
@@ -43,9 +43,9 @@ class TeslaSettings(TrajectorySettings):
     """Of the parameters after each of the N steps keep every k-th, and compute those between again: less memory for
     large networks and many steps, for the time of one more gradient a step. 1 keeps all."""
     graph_memory: str = "1GB"
-    """Memory, such as 500MB, for what going back through the N steps needs of the last ones; of the others it is
-    computed again. Where all fit it takes mtt's time, where few do up to a fifth more; and never more memory than this,
-    however many the steps, but for one step's where that alone is more. Results differ by rounding alone."""
+    """Memory, such as 500MB, for the graphs of the last of the N steps; the graphs of the others are computed again.
+    Where all fit it takes mtt's time, where few do up to a fifth more. However many the steps, it takes no more memory
+    than this, unless one step alone needs more. Results differ by rounding alone."""
 
     compile: bool = False
     """Compile a step of training and its second-order products at the first iteration, which takes minutes. Each is
@@ -60,11 +60,11 @@ class TeslaSettings(TrajectorySettings):
 
 
 class Tesla(TrajectoryMatching[TeslaSettings]):
-    """Trajectory matching at constant memory."""
+    """Trajectory matching in bounded memory."""
 
     name = "tesla"
     typical = True
-    summary = "trajectory matching at constant memory, with the exact gradient (or as published)"
+    summary = "trajectory matching in bounded memory, with the exact gradient (or as published)"
     source = "Cui et al., ICML 2023, section 3.2; adjoint recursion"
     Settings = TeslaSettings
 

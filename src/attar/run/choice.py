@@ -26,7 +26,7 @@ class Rule:
     """Synthetic images, of all classes together."""
     max_px_cpu: int | None = None
     max_images_cpu: int | None = None
-    """The same on a processor, where less can be optimised in a reasonable time."""
+    """The same on a CPU, where less can be optimised in a reasonable time."""
 
     def fits(self, task: Task, ipc: int, *, on_cpu: bool, soft: bool = False, minutes: bool = True) -> bool:
         """Whether the images are within its numbers, and the labels and the time those that it is for."""
@@ -43,14 +43,14 @@ class Rule:
 RULES = (
     Rule(
         "kmeans",
-        "on images so small nothing was ahead of well chosen real ones at ten a class: this is a coreset",
+        "on images so small nothing was ahead of well-chosen real ones at ten a class: this is a coreset",
         max_px=16,
         max_px_cpu=16,
         min_ipc=10,
     ),
     Rule(
         "dm",
-        "in minutes of a processor, matching mean features of random networks by images that hold four small ones was "
+        "within minutes on a CPU, matching mean features of random networks by images that hold four small ones was "
         "ahead of random images, of every coreset and of trajectory matching",
         min_px=24,
         max_images=0,
@@ -70,7 +70,7 @@ RULES = (
     ),
     Rule(
         "dm",
-        "for so many images minutes of a processor are too short for trajectories; matching mean features of random "
+        "for so many images, minutes on a CPU are too short for trajectories; matching mean features of random "
         "networks was level there with the best coreset and ahead of the others",
         max_images=0,
         max_px_cpu=32,
@@ -80,7 +80,7 @@ RULES = (
     ),
     Rule(
         "dm",
-        "in minutes of a processor, matching mean features of random networks by images that hold four small ones was "
+        "within minutes on a CPU, matching mean features of random networks by images that hold four small ones was "
         "far ahead of random images and of every coreset",
         max_images=0,
         max_px_cpu=64,
@@ -91,8 +91,8 @@ RULES = (
     ),
     Rule(
         "pca",
-        "images so large or so many take hours to optimise on a processor; real ones that a short training finds easy, "
-        "four to an image, were ahead there of all that are stored whole",
+        "images so large or so many take hours to optimise on a CPU; real ones that a short training finds easy, "
+        "four to an image, were ahead there of all that were stored whole",
         min_px=33,
         max_images=0,
         hard_only=True,
@@ -100,15 +100,14 @@ RULES = (
     ),
     Rule(
         "easy",
-        "in minutes of a processor nothing was ahead here of the real images that a teacher is surest of: this is a "
-        "coreset",
+        "within minutes on a CPU nothing was ahead of the real images that a teacher is surest of: this is a coreset",
         max_images=0,
         colour_only=True,
     ),
     Rule(
         "kmeans",
-        "images so large or so many take hours to optimise on a processor, and in minutes nothing was ahead of well "
-        "chosen real images: this is a coreset",
+        "images so large or so many take hours to optimise on a CPU, and within minutes nothing was ahead of "
+        "well-chosen real images: this is a coreset",
         max_images=0,
     ),
     Rule(

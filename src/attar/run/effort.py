@@ -33,7 +33,7 @@ from attar.task import Task
 QUICK_S = 600.0
 """What quick means."""
 MINUTES_S = 3600.0
-"""Up to this time a processor does best with methods that were measured in minutes."""
+"""Up to this time a CPU does best with methods that were measured in minutes."""
 NARROW = 32
 """Width of the networks that quick takes."""
 NETWORKS = (("squeeze", "model"), ("method", "network"))
@@ -88,7 +88,7 @@ def require_agreeing(asked: Effort) -> None:
 
 
 def goal(asked: Effort, *, left_open: bool, on_cpu: bool) -> Goal | None:
-    """What was asked for; where nothing was and all is left open, on a processor, quick. None: as long as it takes.
+    """What was asked for; where nothing was and all is left open, on a CPU, quick. None: as long as it takes.
 
     Raises ConfigError where several processes would each find another answer.
     """
@@ -105,12 +105,12 @@ def goal(asked: Effort, *, left_open: bool, on_cpu: bool) -> Goal | None:
     if asked.quick:
         return Goal(QUICK_S, True, "--quick")
     if left_open and on_cpu and launched().num == 1:
-        return Goal(QUICK_S, True, "quick, as this runs on a processor (--thorough for the method's own settings)")
+        return Goal(QUICK_S, True, "quick, as this runs on a CPU (--thorough for the method's own settings)")
     return None
 
 
 def in_minutes(asked: Effort | None) -> bool:
-    """Whether a run on a processor whose method is left to `auto` is to end within `MINUTES_S`."""
+    """Whether a run on a CPU whose method is left to `auto` is to end within `MINUTES_S`."""
     if asked is None or asked.thorough or launched().num > 1:
         return False
     return asked.time is None or parse_duration(asked.time) <= MINUTES_S

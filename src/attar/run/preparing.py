@@ -199,7 +199,7 @@ def require_judged(prepared: Prepared) -> None:
 def with_precision(settings: Settings, task: Task, folder: RunFolder | None = None) -> Settings:
     """What `precision: auto` means: that of the run in the folder, where it has begun, else what suits the machine.
 
-    On a processor with bfloat16 that is bf16-mixed for methods that gain from it, from images of 64 px on.
+    On a CPU with bfloat16 that is bf16-mixed for methods that gain from it, from images of 64 px on.
     """
     if settings.run.precision != "auto":
         return settings

@@ -44,7 +44,7 @@ def require_threads(num: int, what: str) -> None:
     most = max(64, 4 * cores)
     if num > most:
         raise ConfigError(
-            f"{what} is {num:,}, and this machine has {cores} processor{'s' * (cores > 1)}",
+            f"{what} is {num:,}, and this machine has {cores} CPU core{'s' * (cores > 1)}",
             expected=f"at most {most} here",
             fix=f"give {cores} or fewer",
         )

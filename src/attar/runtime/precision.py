@@ -57,7 +57,7 @@ def advice(device: torch.device, precision: str) -> str:
     if device.type != "cpu" or precision != "bf16-mixed" or _has_bf16(device):
         return ""
     return (
-        f"{precision} takes about {slowdown():.0f} times as long as 32-true on this processor, which has no "
+        f"{precision} takes about {slowdown():.0f} times as long as 32-true on this CPU, which has no "
         "instructions for bfloat16 (AVX512-BF16 or AMX): --precision 32-true, or auto, is quicker"
     )
 

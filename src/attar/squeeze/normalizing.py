@@ -39,7 +39,7 @@ from attar.task import Normalization, Task
 NUM_IMAGES = 200
 BATCH = 50
 SMALL_PX = 64
-"""Up to this size the constants of small data sets are tried, and shifted images. Larger ones are mostly trained on as
+"""Up to this size the constants of small datasets are tried, and shifted images. Larger ones are mostly trained on as
 crops of any size, under which R was no smaller than on whole ones."""
 _SHIFTED_WITHIN = 2.5
 """Normalisations further away than the nearest times this are not tried on shifted images."""

@@ -67,17 +67,17 @@ class RecoverSettings(Config):
     """How learning rates change over the iterations: not at all, or down to 0 along a cosine."""
     chunk_size: int = Field(100, ge=1)
     """How many images, of as many different classes as fit, are optimised together by methods that work chunk by chunk
-    (sre2l, rded). A larger chunk takes more memory and has steadier statistics. Other methods take all images at
-    once."""
+    (sre2l, teddy, fadrm, rded, cim). A larger chunk takes more memory and has steadier statistics. tesla, mtt, dm and
+    ncfm take all images at once."""
     num_snapshots: int = Field(30, ge=0)
     """How many intermediate states of the first images are kept, evenly spaced, for the animation in the report."""
     num_states: int = Field(0, ge=0)
     """How many intermediate states of all images are kept, evenly spaced and in their final form, so that
-    evaluate.best_over_run can judge them; for methods that optimise all images together (tesla, mtt)."""
+    evaluate.best_over_run can judge them; for methods that optimise all images together (tesla, mtt, dm, ncfm)."""
     draws_per_step: int = Field(1, ge=1)
     """Gradients averaged in each step, every one with its own random choices: a stretch of an expert's training (tesla,
-    mtt), an augmentation of the images (sre2l). More make a step steadier and proportionally slower; tesla and mtt
-    share them among processes, and the images don't depend on how many processes there are."""
+    mtt), an augmentation of the images (sre2l). More make a step steadier and proportionally slower; tesla, mtt, dm and
+    ncfm share them among processes, and the images don't depend on how many processes there are."""
     ema: float = Field(0.0, ge=0, lt=1)
     """Decay per step of a moving average of the images and of anything else that is learnt (step size, label logits),
     which becomes the result; 0: no average, the last step is the result. 0.99 to 0.999 smooths a noisy end."""

@@ -24,7 +24,7 @@ def quiet() -> Iterator[None]:
 
 @pytest.fixture
 def make(make_image: Callable[..., bytes]) -> Callable[..., Any]:
-    """A data set of the library with the labels given."""
+    """A dataset of the library with the labels given."""
     import datasets
 
     def dataset(labels: list[int | None], names: list[str] | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""Data sets that go by a name: bundled, as torchvision keeps them, or as their authors publish them.
+"""Datasets that go by a name: bundled, as torchvision keeps them, or as their authors publish them.
 
 A new one is a file here that lists it in `SOURCES`, or in another package that names it as an entry point.
 """
@@ -39,4 +39,4 @@ def _accepted(thing: Any, name: str) -> NamedSource:
 
 
 NAMED: Registry[NamedSource] = Registry("attar.sources", "source", _own, _accepted)
-"""Every such data set by its name."""
+"""Every such dataset by its name."""

@@ -1,4 +1,4 @@
-"""What a data set that goes by a name is."""
+"""What a dataset that goes by a name is."""
 
 from __future__ import annotations
 

@@ -65,9 +65,9 @@ _TABLES = Path("data", "_info")
 
 
 def read_imagenet(name: str, data_dir: Path | None, download: bool = False) -> Found:
-    """List a data set of `IMAGENETS`; no image is opened, and none is fetched.
+    """List a dataset of `IMAGENETS`; no image is opened, and none is fetched.
 
-    Raises DataError where the folder, a split or a class is missing, or the folders aren't this data set's.
+    Raises DataError where the folder, a split or a class is missing, or the folders aren't this dataset's.
     """
     expected = f"--data-dir, the folder that holds {TINY_FOLDER + '/' if name == IMAGENETS[0] else 'train/ and val/'}"
     if data_dir is None:

@@ -1,4 +1,4 @@
-"""Real images that a program hands over: arrays, torch data sets, data sets of Hugging Face's library.
+"""Real images that a program hands over: arrays, torch datasets, datasets of Hugging Face's library.
 
     (images, labels)                   NumPy or torch; uint8 or float in 0..1; NCHW, NHWC or NHW
     {"train": ..., "test": ...}        any of these kinds by split; splits that are missing are cut from train
@@ -33,7 +33,7 @@ PREFIX = "memory-"
 """Names that are made of content begin so."""
 Layout = Literal["auto", "NCHW", "NHWC", "NHW"]
 SAMPLED = 256
-"""Images of a torch data set that its name is made of, beside all labels."""
+"""Images of a torch dataset that its name is made of, beside all labels."""
 _BLOCK = 1024
 
 
@@ -69,7 +69,7 @@ def in_memory(
     """
     splits = _splits(data)
     if all(map(_is_table, splits.values())):
-        found = read_datasets(splits, name or "the data set")
+        found = read_datasets(splits, name or "the dataset")
         if class_names is not None:
             found = replace(found, class_names=tuple(class_names))
     else:
@@ -119,7 +119,7 @@ def _given(data: Any, layout: Layout, split: str) -> _Given:
     if isinstance(data, IterableDataset) or not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
         raise DataError(
             f"{type(data).__name__} of {split} can't be read by index",
-            expected="a data set with a length that gives (image, label) of an index",
+            expected="a dataset with a length that gives (image, label) of an index",
             fix="hand over arrays: (images, labels), or write WebDataset shards and give wds:PATTERN",
         )
     return _of_dataset(data, split)
@@ -139,9 +139,9 @@ def _of_arrays(images: Any, labels: Any, layout: Layout, split: str) -> _Given:
 
 
 def _of_dataset(data: Any, split: str) -> _Given:
-    """A torch data set; its labels are taken from `targets` or `labels` where it has them, else from every example."""
+    """A torch dataset; its labels are taken from `targets` or `labels` where it has them, else from every example."""
     if not len(data):
-        raise DataError(f"the {split} data set is empty", expected="(image, label) by index")
+        raise DataError(f"the {split} dataset is empty", expected="(image, label) by index")
 
     def read(index: int) -> Encoded:
         return _image(_example(data, index, split)[0], f"{split} image {index}")
@@ -150,7 +150,7 @@ def _of_dataset(data: Any, split: str) -> _Given:
     known = _labels(labels if labels is not None else [_example(data, i, split)[1] for i in range(len(data))], split)
     if digest_of(read(0)) != digest_of(read(0)):
         raise DataError(
-            f"the {split} data set gives another image each time that it is asked for the same one",
+            f"the {split} dataset gives another image each time that it is asked for the same one",
             expected="images as they are: attar augments them itself, in a way that can be replayed",
             fix="hand it over without random transforms",
         )
@@ -166,7 +166,7 @@ def _example(data: Any, index: int, split: str) -> tuple[Any, Any]:
     found = data[index]
     if not isinstance(found, tuple | list) or len(found) < 2:
         raise DataError(
-            f"the {split} data set gives {type(found).__name__} for an index",
+            f"the {split} dataset gives {type(found).__name__} for an index",
             expected="(image, label)",
             fix="wrap it in a torch Dataset that gives pairs",
         )
@@ -174,7 +174,7 @@ def _example(data: Any, index: int, split: str) -> tuple[Any, Any]:
 
 
 def _targets(data: Any) -> Any:
-    """Every label of a torch data set, where they can be had without its images."""
+    """Every label of a torch dataset, where they can be had without its images."""
     if isinstance(data, Subset):
         inner = _targets(data.dataset)
         return None if inner is None else [inner[index] for index in data.indices]
@@ -209,7 +209,7 @@ def _labels(labels: Any, split: str) -> list[Any]:
 
 
 def _image(image: Any, where: str) -> Pixels:
-    """One image of a data set as uint8 (h, w) or (h, w, 3)."""
+    """One image of a dataset as uint8 (h, w) or (h, w, 3)."""
     if isinstance(image, Image.Image):
         return np.asarray(plain(image.copy()))
     if not isinstance(image, Tensor | np.ndarray):
@@ -302,7 +302,7 @@ def _is_pair(thing: Any) -> bool:
 
 
 def _is_table(thing: Any) -> bool:
-    """Whether it is a data set of Hugging Face's library, told without importing it."""
+    """Whether it is a dataset of Hugging Face's library, told without importing it."""
     return any(
         base.__module__.partition(".")[0] == "datasets" and base.__name__ == "Dataset"
         for base in itertools.chain(type(thing).__mro__)

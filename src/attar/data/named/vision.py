@@ -1,4 +1,4 @@
-"""Data sets that torchvision knows, in its layout: it fetches and checks their files, and reads those of arrays."""
+"""Datasets that torchvision knows, in its layout: it fetches and checks their files, and reads those of arrays."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SPLIT: Mapping[str, Mapping[str, Any]] = {"train": {"split": "train"}, "test": 
 
 @dataclass(frozen=True)
 class _Set:
-    """How torchvision has a data set.
+    """How torchvision has a dataset.
 
     Attributes:
         kind: its class.
@@ -73,7 +73,7 @@ SETS = (
 
 
 def read_set(one: _Set, data_dir: Path | None, download: bool) -> Found:
-    """Read a data set of `SETS`.
+    """Read a dataset of `SETS`.
 
     Raises DataError where files are missing, or damaged, or can't be fetched.
     """
@@ -99,7 +99,7 @@ def read_set(one: _Set, data_dir: Path | None, download: bool) -> Found:
 
 
 def opened(kind: str, root: Path, folder: str, *, download: bool, **which: Any) -> Any:
-    """Open a data set of torchvision's, by the name of its class; it compares checksums where it has some.
+    """Open a dataset of torchvision's, by the name of its class; it compares checksums where it has some.
 
     Raises DataError where files are missing, or aren't the ones that were published, or can't be fetched.
     """

@@ -1,6 +1,6 @@
 """Class names and no images: all that a released network has to be told to be distilled from.
 
-    classes:imagenet-1k            the classes of a data set that goes by a name
+    classes:imagenet-1k            the classes of a dataset that goes by a name
     classes:names.txt              a text file, a class on each line
     classes:tench,golf ball        the names themselves, separated by commas
 
@@ -27,9 +27,9 @@ _EXPECTED = "two or more names, all different: a line each in a text file, or se
 
 
 def read_classes(text: str) -> Found:
-    """List the classes that `text` stands for: a data set's name, a file, or names separated by commas.
+    """List the classes that `text` stands for: a dataset's name, a file, or names separated by commas.
 
-    Raises DataError where names are missing, double or no text, ConfigError where there is neither such a data set
+    Raises DataError where names are missing, double or no text, ConfigError where there is neither such a dataset
     nor such a file.
     """
     if text in NAMED and (known := NAMED[text].without_images):

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, through its own library; none of their code runs."""
+"""Datasets of the Hugging Face hub, through its own library; none of their code runs."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _read(name: str, how: Reading, events: Events) -> Found:
 READER = Reader(
     "hub",
     "hf:OWNER/NAME",
-    "a data set of the Hugging Face hub; hf:OWNER/NAME:CONFIG for one of its configurations",
+    "a dataset of the Hugging Face hub; hf:OWNER/NAME:CONFIG for one of its configurations",
     _read,
     prefix="hf:",
     columns=True,

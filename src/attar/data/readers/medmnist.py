@@ -18,7 +18,7 @@ HOME = Path("~/.medmnist")
 
 
 def read_medmnist(name: str, how: Reading | None = None) -> Found:
-    """Read a data set of MedMNIST by the name that its package has for it.
+    """Read a dataset of MedMNIST by the name that its package has for it.
 
     Raises DataError where the package isn't installed, the file is missing, or images have several labels or
     dimensions; ConfigError for an unknown name.
@@ -34,7 +34,7 @@ def read_medmnist(name: str, how: Reading | None = None) -> Found:
         ) from error
     flag, _, size = name.lower().partition(":")
     if flag not in medmnist.INFO:
-        raise unknown("data set of MedMNIST", flag, list(medmnist.INFO))
+        raise unknown("dataset of MedMNIST", flag, list(medmnist.INFO))
     about = medmnist.INFO[flag]
     kind = getattr(medmnist, about["python_class"])
     sizes = [str(one) for one in kind.available_sizes]
@@ -42,7 +42,7 @@ def read_medmnist(name: str, how: Reading | None = None) -> Found:
         raise unknown("size", size, sizes)
     if "multi-label" in about["task"] or flag.endswith("3d"):
         what = "several labels for each image" if "multi-label" in about["task"] else "volumes, not images"
-        raise DataError(f"{flag} holds {what}", expected="a data set of images with one class each")
+        raise DataError(f"{flag} holds {what}", expected="a dataset of images with one class each")
     root = Path(how.data_dir or HOME).expanduser()
     file = root / f"{flag}{'' if size in ('', '28') else f'_{size}'}.npz"
     if how.download and not file.is_file():
@@ -75,7 +75,7 @@ def _read(name: str, how: Reading, events: Events) -> Found:
 READER = Reader(
     "medmnist",
     "medmnist:NAME",
-    "a data set of MedMNIST, such as medmnist:pathmnist or medmnist:pathmnist:64 (needs its package)",
+    "a dataset of MedMNIST, such as medmnist:pathmnist or medmnist:pathmnist:64 (needs its package)",
     _read,
     prefix=PREFIX,
     columns=True,

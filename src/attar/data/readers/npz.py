@@ -1,7 +1,7 @@
 """Images and labels in one `.npz` file.
 
     train_images, train_labels, val_images, ..., test_labels    a file of MedMNIST
-    x_train, y_train, x_test, y_test                            as Keras keeps its data sets
+    x_train, y_train, x_test, y_test                            as Keras keeps its datasets
     images, labels                                              one split; x and y, data and target(s) too
     class_names, classes                                        names of the classes in label order; may be missing
 

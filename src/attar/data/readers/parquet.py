@@ -1,7 +1,7 @@
 """Parquet shards in the Hugging Face image layout: a file, or a folder of them.
 
 The split is named in a shard's name (`train-00000-of-00002.parquet`) or is that of its folder, as in the hub's branch
-of converted data sets (`CONFIG/train/0000.parquet`); where no shard names one, all are training data, and so is a file
+of converted datasets (`CONFIG/train/0000.parquet`); where no shard names one, all are training data, and so is a file
 given by itself.
 """
 
@@ -71,7 +71,7 @@ def _shards(path: Path) -> dict[str, list[Path]]:
     if len(homes) > 1:
         raise DataError(
             f"{path} holds parquet files in several folders: {', '.join(homes)}",
-            expected="one data set; several configurations aren't mixed",
+            expected="one dataset; several configurations aren't mixed",
             fix="give one of these folders",
         )
     splits: dict[str | None, list[Path]] = {}

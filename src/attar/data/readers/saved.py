@@ -71,7 +71,7 @@ def _files(path: Path) -> list[Path]:
         raise DataError(
             f"{path}, a folder written by save_to_disk, lacks {quoted(missing) if missing else 'its .arrow files'}",
             expected="the files that its state.json names",
-            fix="copy the whole folder, or save the data set again",
+            fix="copy the whole folder, or save the dataset again",
         )
     return files
 
@@ -133,7 +133,7 @@ def _unreadable(files: Sequence[Path], error: Exception) -> DataError:
     return DataError(
         f"{quoted(file.name for file in files)} in {files[0].parent} can't be read as a table of Arrow's: {error}",
         expected="files that save_to_disk wrote, whole, with the same columns",
-        fix="copy the whole folder, or save the data set again",
+        fix="copy the whole folder, or save the dataset again",
     )
 
 
