@@ -265,7 +265,8 @@ def _misled(name: str, text: str | None, expected: str) -> ConfigError:
     return ConfigError(
         f"{name} is {'not set' if text is None else repr(shortened(text))} in the environment",
         expected=f"{expected}, as torchrun and Slurm set it in each process",
-        fix=f"start with `torchrun --nproc-per-node N -m attar ...`; for one process `unset {name}`",
+        fix="start with `torchrun --nproc-per-node N -m attar ...`; "
+        "for one process `unset RANK WORLD_SIZE SLURM_NTASKS`",
     )
 
 
