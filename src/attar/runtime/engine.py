@@ -77,6 +77,13 @@ class Engine:
         if self.leads and (sentence := advice(self.device, self.precision)):
             say(sentence)
 
+    def wait(self) -> None:
+        """Wait until the device has done all that it was given: a GPU works on while the processor goes ahead."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Context in which a forward pass runs in the chosen precision; weights and losses stay float32."""
         dtype = _AUTOCAST.get(self.precision)
