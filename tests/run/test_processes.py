@@ -1,6 +1,7 @@
 """The same bits from one process, from two, and from one that was stopped."""
 
 import re
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -351,3 +352,15 @@ def test_of_several_processes_none_tells_what_one_would_take(monkeypatch: pytest
     )
     distilling._tell_cost(run, "recover", None)
     assert said == []
+
+
+def test_what_others_have_made_is_seen_behind_a_barrier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shared disk may show it a while after it was made."""
+    made = tmp_path / "synthetic-00001.safetensors"
+    monkeypatch.setattr(torch.distributed, "barrier", lambda **_: SimpleNamespace(wait=lambda: None))
+    shown = threading.Timer(0.3, made.touch)
+    shown.start()
+    Processes(0, 2).barrier([made])
+    there = made.exists()
+    shown.join()
+    assert there
