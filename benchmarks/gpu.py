@@ -9,6 +9,8 @@
                    speed and a 11.6th and a 6.4th of the memory, on ConvNet-4 and ResNet-18
     methods        every method once: squeezed on the processor, recovered there and on the device, images compared
 
+A case that fails, such as for want of memory or of a compiler, is a row that says so, and the others go on.
+
 Times are medians of steps after a warm-up, of finished work. Images of methods are compared in normalised values, after
 three steps at most, without TF32: the mean difference is checked, and the largest is shown, as Adam's first step goes
 by the sign of a gradient, which rounding may turn where it is next to zero.
@@ -17,15 +19,17 @@ by the sign of a gradient, which rounding may turn where it is next to zero.
 from __future__ import annotations
 
 import argparse
+import gc
 import shutil
 import statistics
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import recover
 import torch
@@ -43,7 +47,10 @@ from attar.models.factory import build
 from attar.runtime.engine import Engine
 from attar.runtime.seeding import generator
 from attar.task import Normalization, Task
+from attar.text import one_line, shortened
 
+T = TypeVar("T")
+FAILED = "failed"
 MOST_MINUTES, RECOVER_TARGET, APART_TARGET = 25.0, 0.33, 1e-3
 PAPER = {"ConvNet-4": (52.0, 11.6), "ResNet-18": (16.0, 6.4)}
 """How many times the time and the memory of SRe2L's step MTT's takes, by SRe2L's paper."""
@@ -111,6 +118,20 @@ def row(
     }
 
 
+def tried(rows: Rows, part: str, case: str, work: Callable[[], T]) -> T | None:
+    """What the work finds; None where it fails, which a row then says."""
+    try:
+        return work()
+    except Exception as error:  # of a kernel, a compiler or a memory; what it holds is let go behind this block
+        told = shortened(f"{type(error).__name__}: {one_line(error)}", 200)
+    print(f"{part}, {case} failed: {told}", flush=True)
+    rows.append(row(part, f"{case}: {FAILED}, {told}"))
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None
+
+
 def measured(step: Callable[[], Any], device: torch.device, repeats: int) -> tuple[float, float]:
     """Median seconds of a step after three, and the peak of allocated memory in bytes (0 on a processor)."""
     on_gpu = device.type == "cuda"
@@ -156,9 +177,10 @@ def training(size: Namespace) -> tuple[Rows, Checks]:
     def timed(
         precision: str, layout: torch.memory_format, wrap: Callable[[nn.Module], nn.Module]
     ) -> tuple[float, float]:
-        network = wrap(build(size.network, task, seed=0).to(device, memory_format=layout))
-        step = training_step(network, images.contiguous(memory_format=layout), labels, Engine("auto", precision))
-        return measured(step, device, size.repeats)
+        with group_of_one(device) if wrap is DistributedDataParallel else nullcontext():
+            network = wrap(build(size.network, task, seed=0).to(device, memory_format=layout))
+            step = training_step(network, images.contiguous(memory_format=layout), labels, Engine("auto", precision))
+            return measured(step, device, size.repeats)
 
     kept, last = torch.contiguous_format, torch.channels_last
     cases = {
@@ -169,23 +191,31 @@ def training(size: Namespace) -> tuple[Rows, Checks]:
     for precision in precisions[:2]:
         compiled = lambda network: torch.compile(network, backend=size.compiler)  # noqa: E731
         cases[f"{precision}, channels_last, compiled"] = (precision, last, compiled)
+    cases["32-true, channels_last, DDP of one"] = ("32-true", last, DistributedDataParallel)
+    part = f"training {size.network}, {size.batch} of {size.size_px} px"
+    rows: Rows = []
+    found: dict[str, tuple[float, float]] = {}
+    for name, case in cases.items():
+        if (one := tried(rows, part, name, partial(timed, *case))) is not None:
+            found[name] = one
+            first = next(iter(found.values()))[0]
+            rows.append(row(part, name, one[0], one[0] / first, one[1]))
+    checks: Checks = {}
+    if {plain := "32-true, channels_last", shared := "32-true, channels_last, DDP of one"} <= set(found):
+        checks["ddp_time_over_plain"] = {"value": found[shared][0] / found[plain][0], "target": 1.1}
+    return rows, checks
+
+
+@contextmanager
+def group_of_one(device: torch.device) -> Iterator[None]:
+    """A process group of this process alone."""
     with tempfile.TemporaryDirectory() as folder:
         backend = "nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, init_method=f"file://{folder}/meet", rank=0, world_size=1)
         try:
-            cases["32-true, channels_last, DDP of one"] = ("32-true", last, DistributedDataParallel)
-            found = {name: timed(*case) for name, case in cases.items()}
+            yield
         finally:
             distributed.destroy_process_group()
-    first = next(iter(found.values()))[0]
-    part = f"training {size.network}, {size.batch} of {size.size_px} px"
-    checks = {
-        "ddp_time_over_plain": {
-            "value": found["32-true, channels_last, DDP of one"][0] / found["32-true, channels_last"][0],
-            "target": 1.1,
-        }
-    }
-    return [row(part, name, seconds, seconds / first, peak) for name, (seconds, peak) in found.items()], checks
 
 
 def _same(network: nn.Module) -> nn.Module:
@@ -198,7 +228,8 @@ def recovery(size: Namespace) -> tuple[Rows, Checks]:
     options = Namespace(size_px=size.recover_px, precisions=["bf16-mixed", "32-true"], repeats=size.repeats)
     for case in size.recovered:
         name, _, num = case.rpartition("=")
-        found, asked = recover.time_one(name, int(num), options)
+        timed = tried(rows, "recovery", name, partial(recover.time_one, name, int(num), options))
+        found, asked = timed or ([], {})
         for one in found:
             ratio, peak = str(one["of published"]).split()[0], one["device peak, MB"]
             bytes_ = 0.0 if peak == "-" else 1e6 * float(peak)
@@ -209,28 +240,36 @@ def recovery(size: Namespace) -> tuple[Rows, Checks]:
 
 
 def beside_mtt(size: Namespace) -> tuple[Rows, Checks]:
-    device = Engine().device
     rows: Rows = []
     checks: Checks = {}
-    for paper, (recovered, matched) in size.beside.items():
-        options = Namespace(
-            size_px=size.beside_px, device=str(device), images=size.images, width=0, repeats=size.repeats
-        )
-        problem = recover.noise_problem(recovered, size.images, options)
-        instance = matched if matched.startswith("convnet") else f"{matched}-instance"
-        matching = trajectory.make_problem(options, size.mtt_steps, build(instance, problem.task))
-        with tempfile.TemporaryDirectory() as folder:
-            ours = recover.Ours(problem, "32-true", Path(folder))
-            sides: dict[str, Callable[[], Any]] = {"mtt": partial(unrolled, *matching), "sre2l": partial(ours.step, 0)}
-            took = {side: measured(step, device, max(2, size.repeats // 4)) for side, step in sides.items()}
-            peaks = {side: trajectory.peak(step, device.type, 0) for side, step in sides.items()}
+    for paper, networks in size.beside.items():
         part = f"beside mtt {paper}, {size.images} of {size.beside_px} px, N = {size.mtt_steps}"
+        found = tried(rows, part, "both", partial(both_sides, size, *networks))
+        if found is None:
+            continue
+        took, peaks = found
         slowest = took["mtt"][0]
-        rows += [row(part, side, took[side][0], took[side][0] / slowest, peaks[side]) for side in sides]
+        rows += [row(part, side, took[side][0], took[side][0] / slowest, peaks[side]) for side in took]
         times, memory = PAPER[paper]
         checks[f"mtt_time_over_sre2l_{paper}"] = {"value": slowest / took["sre2l"][0], "target": times}
         checks[f"mtt_memory_over_sre2l_{paper}"] = {"value": peaks["mtt"] / peaks["sre2l"], "target": memory}
     return rows, checks
+
+
+def both_sides(
+    size: Namespace, recovered: str, matched: str
+) -> tuple[dict[str, tuple[float, float]], dict[str, float]]:
+    """What a step of MTT and one of sre2l take, in seconds and at their peaks in bytes."""
+    device = Engine().device
+    options = Namespace(size_px=size.beside_px, device=str(device), images=size.images, width=0, repeats=size.repeats)
+    problem = recover.noise_problem(recovered, size.images, options)
+    instance = matched if matched.startswith("convnet") else f"{matched}-instance"
+    matching = trajectory.make_problem(options, size.mtt_steps, build(instance, problem.task))
+    with tempfile.TemporaryDirectory() as folder:
+        ours = recover.Ours(problem, "32-true", Path(folder))
+        sides: dict[str, Callable[[], Any]] = {"mtt": partial(unrolled, *matching), "sre2l": partial(ours.step, 0)}
+        took = {side: measured(step, device, max(2, size.repeats // 4)) for side, step in sides.items()}
+        return took, {side: trajectory.peak(step, device.type, 0) for side, step in sides.items()}
 
 
 def settings_of(name: str) -> dict[str, Any]:
@@ -256,17 +295,23 @@ def every_method(names: list[str]) -> tuple[Rows, Checks]:
     rows: Rows = []
     most = 0.0
     for name in names:
-        with tempfile.TemporaryDirectory() as place:
-            squeezed = Path(place) / "squeezed"
-            run = {"recipe": "none", "thorough": True, "precision": "32-true", "out": squeezed}
-            attar.distill("digits", name, 2, device="cpu", until="squeeze", settings=settings_of(name), **run)
-            here = images_of(name, "cpu", squeezed, Path(place) / "here")
-            there = images_of(name, device, squeezed, Path(place) / "there")
-        difference = (here - there).abs()
-        apart = float(difference.mean()), float(difference.max())
-        most = max(most, apart[0])
-        rows.append(row("methods", f"{name}, cpu and {device}", apart=apart))
+        apart = tried(rows, "methods", name, partial(apart_of, name, device))
+        if apart is not None:
+            most = max(most, apart[0])
+            rows.append(row("methods", f"{name}, cpu and {device}", apart=apart))
     return rows, {"methods_apart_mean": {"value": most, "target": APART_TARGET}}
+
+
+def apart_of(name: str, device: str) -> tuple[float, float]:
+    """Mean and largest difference between what a method makes on the processor and on a device, of one squeeze."""
+    with tempfile.TemporaryDirectory() as place:
+        squeezed = Path(place) / "squeezed"
+        run = {"recipe": "none", "thorough": True, "precision": "32-true", "out": squeezed}
+        attar.distill("digits", name, 2, device="cpu", until="squeeze", settings=settings_of(name), **run)
+        here = images_of(name, "cpu", squeezed, Path(place) / "here")
+        there = images_of(name, device, squeezed, Path(place) / "there")
+    difference = (here - there).abs()
+    return float(difference.mean()), float(difference.max())
 
 
 def main() -> None:
@@ -288,12 +333,16 @@ def main() -> None:
         if name not in options.parts:
             continue
         before_s = time.perf_counter()
-        found = part()
+        found = tried(rows, name, "the whole part", part) or ([], {})
         rows += found[0]
         checks |= found[1]
+        for one in found[0]:  # the table comes at the end, if that comes
+            print("  ".join(str(cell) for cell in one.values()), flush=True)
         print(f"{name}: {(time.perf_counter() - before_s) / 60:.1f} minutes", flush=True)
     checks["minutes"] = {"value": (time.perf_counter() - started_s) / 60, "target": MOST_MINUTES}
     finish(rows, checks, options.json)
+    if num := sum(FAILED in one["case"] for one in rows):
+        raise SystemExit(f"{num} cases failed")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -68,6 +68,8 @@ class _Below(TorchFunctionMode):
         kwargs = kwargs or {}
         if func == torch.Tensor.data.__set__ and isinstance(args[1], Far):  # type: ignore[attr-defined]
             args[0].near = args[1].near
+        if func == torch.Tensor.new_tensor and isinstance(args[0], Far):
+            return torch.tensor(*args[1:], **{"dtype": args[0].dtype, **kwargs}).to(args[0].device)
         if func not in (torch.tensor, torch.as_tensor) or kwargs.get("device") is None:
             return func(*args, **kwargs)
         device = kwargs.pop("device")

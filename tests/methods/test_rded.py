@@ -25,6 +25,7 @@ from attar.methods.sre2l import Sre2l, Sre2lSettings
 from attar.runtime.seeding import generator
 from attar.stages.recover import RecoverSettings
 from attar.task import Normalization, Task
+from pretended import pretended_device, without_float64
 
 NORM = Normalization((0.5, 0.4, 0.6), (0.25, 0.3, 0.2))
 
@@ -197,6 +198,12 @@ def test_spread_fills_up_among_duplicates():
     features = torch.tensor([[1.0], [1.0], [1.0], [2.0], [1.0]])
     assert spread_out(features, 4, generator(0)).tolist() == [0, 1, 2, 3]
     assert spread_out(features, 5, generator(0)).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_clusters_are_found_in_the_features_of_a_device_without_float64():
+    features = torch.tensor([[0.0, 0.0], [0.1, 0.0], [9.0, 9.0], [9.1, 9.0]])
+    with pretended_device() as device, without_float64():
+        assert spread_out(features.to(device), 2, generator(0)).tolist() == [0, 2]
 
 
 def test_spread_stays_among_the_surer_half_and_shows_more_of_the_class():

@@ -19,7 +19,9 @@ import torch
 import attar
 from attar.data import loading
 from attar.losses import class_statistics
+from attar.methods import METHODS
 from attar.runtime.engine import Engine
+from attar.training.strategies import STRATEGIES
 from pretended import DEVICE, pretended_device, without_float64
 
 Settings = dict[str, Any]
@@ -35,6 +37,10 @@ EXPERTS: Settings = {
     "method.max_start_epoch": 1,
     "evaluate.baselines": [],
 }
+SCORED: Settings = {
+    key: value for key, value in EXPERTS.items() if key.startswith(("source", "squeeze", "train", "ev"))
+}
+CHARACTERISTIC: Settings = {**SCORED, "recover.iterations": 3}
 TAUGHT: Settings = {**ENDS, "squeeze.model": "convnet-d1-w8-batch", "squeeze.epochs": 1}
 TEACHER: Settings = {**TAUGHT, "recover.iterations": 3}
 POOL: Settings = {**TEACHER, "squeeze.epochs": 3, "squeeze.num_members": 2, "evaluate.baselines": []}
@@ -68,6 +74,31 @@ RUNS: dict[str, tuple[str, int, Settings]] = {
     "sre2l, deeper": ("sre2l", 1, {**DEEP, "relabel.mix": "mixup", "relabel.codec": "topk"}),
     "teddy, pruned": ("teddy", 2, {**POOL, "squeeze.pool": "post"}),
     "rded": ("rded", 2, TAUGHT),
+    "rded, spread": ("rded", 2, {**TAUGHT, "method.pick": "spread", "evaluate.baselines": []}),
+    "cim": ("cim", 2, {**TEACHER, "evaluate.baselines": []}),
+    "dm": ("dm", 2, {**ENDS, "recover.iterations": 3, "evaluate.baselines": []}),
+    "dm, tiles": (
+        "dm",
+        2,
+        {**ENDS, "recover.iterations": 3, "method.tiles": 2, "method.start": "kmeans", "evaluate.baselines": []},
+    ),
+    "fadrm": ("fadrm", 2, {**TEACHER, "evaluate.baselines": []}),
+    "ncfm": ("ncfm", 2, CHARACTERISTIC),
+    "pca": ("pca", 2, {**TAUGHT, "evaluate.baselines": []}),
+    "easy": ("easy", 2, {**TAUGHT, "evaluate.baselines": []}),
+    "el2n": ("el2n", 2, SCORED),
+    "forgetting": ("forgetting", 2, SCORED),
+    "sre2l, spectrum": (
+        "sre2l",
+        2,
+        {**TEACHER, "method.parametrisation": "spectrum", "method.statistics_unit": "channel"},
+    ),
+    "sre2l, cutmix": ("sre2l", 2, {**TEACHER, "relabel.mix": "cutmix", "relabel.shuffle_patches": 2}),
+    "tesla, aligned": (
+        "tesla",
+        2,
+        {**EXPERTS, "method.start": "right", "method.labels": "learnt", "method.label_start": "expert"},
+    ),
     "herding": ("herding", 2, {**TAUGHT, "evaluate.baselines": ["random", "herding", "kmeans", "kcenter", "full"]}),
     "random": ("random", 2, {**ENDS, "evaluate.scores": True}),
 }
@@ -78,6 +109,12 @@ TRAININGS: dict[str, tuple[str, Settings]] = {
     "tf-kd": ("convnet-d1-w8", {"strategy": "tf-kd"}),
     "ps-kd": ("convnet-d1-w8", {"strategy": "ps-kd"}),
     "dlb+ddgsd": ("convnet-d1-w8", {"strategy": "dlb+ddgsd"}),
+    "cs-kd": ("convnet-d1-w8", {"strategy": "cs-kd"}),
+    "zipf-ls": ("convnet-d1-w8", {"strategy": "zipf-ls"}),
+    "label-smoothing": ("convnet-d1-w8", {"strategy": "label-smoothing"}),
+    "byot+dlb": ("wrn-10-1", {"strategy": "byot+dlb"}),
+    "randaugment": ("convnet-d1-w8", {"settings": {"randaugment": 2, "cutout_px": 3, "optimizer": "muon"}}),
+    "tiles": ("convnet-d1-w8", {"settings": {"augment": "tile_dsa", "augment_per": "image", "optimizer": "adamw"}}),
     "mixes": ("convnet-d1-w8", {"settings": {"cutmix": 0.5, "mixup": 0.5, "augment": "crop_cutout", "accumulate": 2}}),
     "wrong labels": ("convnet-d1-w8", {"settings": {"ema": 0.9, "augment": "dsa"}, "label_noise": 0.3}),
 }
@@ -119,6 +156,14 @@ def there(patch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def cases(names: Any) -> list[Any]:
     return [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in names]
+
+
+def test_every_method_and_strategy_is_among_these() -> None:
+    run = {method for method, _, _ in RUNS.values()}
+    run |= {name for _, _, settings in RUNS.values() for name in settings.get("evaluate.baselines", ())}
+    assert set(METHODS.own) <= run
+    trained = {name for _, given in TRAININGS.values() for name in given.get("strategy", "ce").split("+")}
+    assert set(STRATEGIES.own) <= trained | {"kd"}, "kd asks a teacher, as relabel does"
 
 
 @pytest.mark.parametrize("name", cases(RUNS))

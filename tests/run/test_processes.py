@@ -1,6 +1,10 @@
 """The same bits from one process, from two, and from one that was stopped."""
 
+import re
+import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +12,7 @@ import typer
 
 import attar
 from attar import cli
+from attar.api import distilling
 from attar.errors import AttarError, ConfigError
 from attar.runtime.checkpoint import read_tensors
 from attar.runtime.engine import Engine
@@ -309,3 +314,53 @@ def test_commands_that_do_not_share_their_work_refuse_company(monkeypatch: pytes
     with pytest.raises(ConfigError, match="2 were started"):
         Engine("cpu")
     assert Engine("cpu", processes=launched()).processes.num == 2
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"SLURM_PROCID": "0", "SLURM_NTASKS": "4"},  # a script of sbatch with --ntasks=4, and no srun
+        {"WORLD_SIZE": "2"},
+        {"RANK": "one", "WORLD_SIZE": "2"},
+    ],
+)
+def test_what_is_to_be_unset_for_one_process_leaves_one(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in environment.items():
+        monkeypatch.setenv(name, text)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(ConfigError, match="in the environment") as refused:
+        launched().join()
+    told = re.search(r"`unset ([^`]*)`", refused.value.fix or "")
+    assert told
+    for name in told[1].split():
+        monkeypatch.delenv(name, raising=False)
+    assert launched() == Processes()
+
+
+def test_of_several_processes_none_tells_what_one_would_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    said: list[str] = []
+    run: Any = SimpleNamespace(
+        events=SimpleNamespace(quiet=False, say=said.append),
+        engine=Engine("cpu", processes=launched()),
+        settings=SimpleNamespace(run=SimpleNamespace(device="cpu")),
+        source=None,
+        left=lambda until: ("recover",),
+    )
+    distilling._tell_cost(run, "recover", None)
+    assert said == []
+
+
+def test_what_others_have_made_is_seen_behind_a_barrier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shared disk may show it a while after it was made."""
+    made = tmp_path / "synthetic-00001.safetensors"
+    monkeypatch.setattr(torch.distributed, "barrier", lambda **_: SimpleNamespace(wait=lambda: None))
+    shown = threading.Timer(0.3, made.touch)
+    shown.start()
+    Processes(0, 2).barrier([made])
+    there = made.exists()
+    shown.join()
+    assert there

@@ -1,5 +1,6 @@
 """Shards of a run, one after another: to the bytes of one without shards, whoever is stopped or missing."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,14 @@ import pytest
 
 import attar
 from attar.api import Distillation
+from attar.artifacts.run import RunFolder
+from attar.artifacts.whitening import WHITENING
 from attar.errors import ArtifactError, ConfigError
-from attar.runtime.events import Event
+from attar.run import pipeline
+from attar.run.settings import restore
+from attar.runtime.engine import Engine
+from attar.runtime.events import Event, Events
+from attar.runtime.shards import Shard
 
 DIGITS: dict[str, Any] = {"source": "digits", "recipe": "none", "thorough": True, "quiet": True}
 SHARED = {"run.workers": 1, "source.train_per_class": 6, "recover.num_snapshots": 2, "source.strip": 0}
@@ -87,6 +94,32 @@ def test_a_shard_that_is_one_of_several_processes_is_refused(tmp_path: Path, mon
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="2 processes were started"):
         distill("random", {}, tmp_path / "run", shard="1/2")
+
+
+def test_a_whitening_is_measured_by_the_shard_that_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distill("random", {"source.zca": True}, tmp_path / "made", until="squeeze")
+    folder = RunFolder(tmp_path / "run")
+    settings = restore(RunFolder(tmp_path / "made").settings())
+    source = pipeline.open_source("digits", settings.source)
+    measured, measure = list[str](), pipeline.measure_whitening
+    monkeypatch.setattr(
+        pipeline, "measure_whitening", lambda *of: measured.append(threading.current_thread().name) or measure(*of)
+    )
+
+    def whiten(rank: int) -> None:
+        engine = Engine("cpu", processes=Shard(rank, 2, folder=folder.path))
+        pipeline._whitened(source, settings, folder, engine, Events(quiet=True))
+
+    folder.path.mkdir()
+    second = threading.Thread(target=whiten, args=(1,), name="second")
+    with (first := Shard(0, 2, folder=folder.path)).turn():
+        second.start()  # and waits for its turn
+        engine = Engine("cpu", processes=first)
+        pipeline._whitened(source, settings, folder, engine, Events(quiet=True))
+        before = (folder.path / "squeeze" / WHITENING).stat().st_mtime_ns
+    second.join()
+    assert measured == ["MainThread"]
+    assert (folder.path / "squeeze" / WHITENING).stat().st_mtime_ns == before
 
 
 @pytest.mark.slow

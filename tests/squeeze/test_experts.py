@@ -1,6 +1,7 @@
 """Experts: side by side or one by one, stopped and resumed, extended, and told apart by what made them."""
 
 import json
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -226,6 +227,29 @@ def test_dropout_cannot_be_stacked() -> None:
     found = stacking.why_not(model, (2, 8, 8), make_settings().training, ENGINE)
     assert found is not None
     assert "torch cannot stack it" in found
+
+
+class Warns(torch.nn.Module):
+    """Warns as torch does where a GPU multiplies for the first time in a thread."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        warnings.warn("Attempting to run cuBLAS, but there was no current CUDA context!", stacklevel=1)
+        return images
+
+
+class OneByOne(torch.nn.Module):
+    """An operation that torch knows no stack of."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.renorm(2, 0, 1.0)
+
+
+@pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS")
+def test_of_what_torch_warns_only_work_one_by_one_is_no_stack() -> None:
+    for layer, stacks in ((Warns(), True), (OneByOne(), False)):
+        model = torch.nn.Sequential(torch.nn.Flatten(), layer, torch.nn.Linear(128, 3))
+        found = stacking.why_not(model, (2, 8, 8), make_settings().training, ENGINE)
+        assert stacks == (found is None), found
 
 
 def test_settings_that_cannot_be_stacked_are_refused_at_once() -> None:

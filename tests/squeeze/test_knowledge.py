@@ -275,3 +275,19 @@ def test_units_that_take_long_are_measured_over_few(
     source = attar.open("digits", quiet=True)
     assert Rehearsal(source, Engine("cpu"), Path(), brief).unit_s(work) == pytest.approx(each_s)
     assert done == calls
+
+
+def test_a_unit_takes_as_long_as_the_device_works_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU is given work at once and does it in its own time; what is measured has been done."""
+    now_s, given = [0.0], list[int]()
+
+    def finish(device: torch.device) -> None:
+        now_s[0] += 3.0 * sum(given)
+        given.clear()
+
+    monkeypatch.setattr("attar.squeeze.rehearsal.time.perf_counter", lambda: now_s[0])
+    monkeypatch.setattr(torch.cuda, "synchronize", finish)
+    engine = Engine("cpu")
+    engine.device = torch.device("cuda")
+    source = attar.open("digits", quiet=True)
+    assert Rehearsal(source, engine, Path()).unit_s(given.append) == pytest.approx(3.0)

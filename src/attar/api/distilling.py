@@ -229,9 +229,9 @@ def _tell_cost(run: pipeline.Run, until: Until, expected: Plan | None) -> None:
     """Say what the stages that are left will take on this machine, before the first of them begins."""
     from attar.run.planning import plan as rehearse
 
-    left = run.left(until)
-    if run.events.quiet or not run.engine.leads or run.engine.processes.apart or not left:
-        return  # a shard does some of it, in a time of its own
+    left, processes = run.left(until), run.engine.processes
+    if run.events.quiet or not run.engine.leads or processes.num > 1 or processes.apart or not left:
+        return  # of several each does some of it, in a time of its own
     try:
         found = expected or rehearse(
             run.settings, run.source, Engine(run.settings.run.device, run.engine.precision), until=until, brief=True

@@ -210,7 +210,7 @@ def spread_out(features: Tensor, count: int, rng: torch.Generator) -> Tensor:
     seed = int(torch.randint(2**31 - 1, (), generator=rng))
     num_distinct = len(features.unique(dim=0))
     clusters = KMeans(min(count, num_distinct), n_init=3, random_state=seed).fit_predict(
-        features.double().cpu().numpy()
+        features.cpu().double().numpy()
     )
     first: dict[int, int] = {}
     for at, cluster in enumerate(clusters.tolist()):

@@ -337,8 +337,10 @@ def _whitened(source: Source, settings: Settings, folder: RunFolder, engine: Eng
     begun = (kept / MANIFEST).exists() and (kept / WHITENING).exists()
     if engine.leads and not begun:
         with engine.turn():
-            write_whitening(kept, measure_whitening(source.train, shape, epsilon, events))
-    engine.barrier()
+            # another shard, which may be at work by its own, was first
+            if not (engine.processes.apart and (kept / WHITENING).exists()):
+                write_whitening(kept, measure_whitening(source.train, shape, epsilon, events))
+    engine.barrier([kept / WHITENING])
     return whitened(source, open_whitening(kept, math.prod(shape), epsilon))
 
 

@@ -42,14 +42,6 @@ class Engine:
         device_name(device)
         if precision not in get_args(Precision):
             raise unknown("precision", precision, get_args(Precision))
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise ConfigError(
-                "no CUDA device was found", expected="a GPU that torch can use", fix="--device cpu, or auto"
-            )
-        if (index := device.partition(":")[2]) and int(index) >= (count := torch.cuda.device_count()):
-            raise ConfigError(f"there is no GPU {device}", expected=f"cuda:0 to cuda:{count - 1}")
-        if device == "mps" and not torch.backends.mps.is_available():
-            raise ConfigError("no Apple GPU was found", fix="--device cpu, or auto")
         self.processes, self.threads = processes or alone(), threads
         self.device = device_named(device)
         if self.device.type == "cuda" and self.processes.num > 1 and not self.processes.apart:
@@ -85,6 +77,13 @@ class Engine:
         if self.leads and (sentence := advice(self.device, self.precision)):
             say(sentence)
 
+    def wait(self) -> None:
+        """Wait until the device has done all that it was given: a GPU works on while the processor goes ahead."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Context in which a forward pass runs in the chosen precision; weights and losses stay float32."""
         dtype = _AUTOCAST.get(self.precision)
@@ -103,8 +102,16 @@ def computing_with(threads: int) -> Iterator[None]:
 
 
 def device_named(name: str) -> torch.device:
-    """The device of a name; auto: a GPU where there is one."""
-    return torch.device(_best_device() if name == "auto" else name)
+    """The device of a name; auto: a GPU where there is one. Raises ConfigError where this machine has none of it."""
+    if name == "auto":
+        return torch.device(_best_device())
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError("no CUDA device was found", expected="a GPU that torch can use", fix="--device cpu, or auto")
+    if (index := name.partition(":")[2]) and int(index) >= (count := torch.cuda.device_count()):
+        raise ConfigError(f"there is no GPU {name}", expected=f"cuda:0 to cuda:{count - 1}")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("no Apple GPU was found", fix="--device cpu, or auto")
+    return torch.device(name)
 
 
 def hardware(device: torch.device) -> dict[str, Any]:

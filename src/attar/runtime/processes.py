@@ -30,8 +30,9 @@ from attar.text import shortened
 PATIENCE = timedelta(days=30)
 """How long a process waits for one that lives: it may train a network for days. Whether it lives, see `peers.py`."""
 PEER_TIMEOUT_S = 600.0
-_LOOKING_S, _STEP_S = 10.0, 0.05
-"""How long a file of another machine may take to be seen on a shared disk."""
+_LOOKING_S, _REMEMBERED_S, _STEP_S = 10.0, 90.0, 0.05
+"""How long a file of another machine may take to be seen on a shared disk: one that nobody has looked for here, and one
+that was looked for before it was there, as NFS keeps for up to a minute that there is no such file."""
 _LAUNCHERS = (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"))
 
 
@@ -121,13 +122,16 @@ class Processes:
         return nullcontext(True)
 
     def barrier(self, needs: Iterable[Path] = ()) -> None:
-        """Wait until all have come here; `needs` are files that they then have made."""
+        """Wait until all have come here; `needs` are files that they then have made, and that are seen here too."""
         if self.num > 1:
             from torch import distributed
 
             with all_there(self.num):
                 # of gloo: a GPU must not spin for the days that others may take
                 wait(distributed.barrier(async_op=True), watch_of())
+            missing, until_s = [*needs], time.monotonic() + _REMEMBERED_S
+            while (missing := [path for path in missing if not path.exists()]) and time.monotonic() < until_s:
+                time.sleep(_STEP_S)  # whoever reads what is still missing then says so
 
     def require_shared(self, folder: Path) -> None:
         """Raise ResourceError in all processes where one does not see the folder of the first, which makes it."""
@@ -265,7 +269,8 @@ def _misled(name: str, text: str | None, expected: str) -> ConfigError:
     return ConfigError(
         f"{name} is {'not set' if text is None else repr(shortened(text))} in the environment",
         expected=f"{expected}, as torchrun and Slurm set it in each process",
-        fix=f"start with `torchrun --nproc-per-node N -m attar ...`; for one process `unset {name}`",
+        fix="start with `torchrun --nproc-per-node N -m attar ...`; "
+        "for one process `unset RANK WORLD_SIZE SLURM_NTASKS`",
     )
 
 

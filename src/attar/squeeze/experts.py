@@ -151,7 +151,7 @@ class _Work:
             with self.engine.turn():
                 if not choice.exists():
                     write_json(choice, self._choose(settings.num_experts))
-        self.engine.barrier()
+        self.engine.barrier([choice])
         return int(read_json(choice)["at_once"])
 
     def train_one(self, expert: int) -> None:

@@ -94,15 +94,15 @@ class Rehearsal:
 
         `work(n)` does n units, at most `most` of them.
         """
-        warming_s = _timed(work, 1)
+        warming_s = self._timed(work, 1)
         if self.brief and warming_s > _VERY_LONG_S:
             return warming_s
-        one_s = _timed(work, 1)
+        one_s = self._timed(work, 1)
         if self.brief and one_s > BRIEF_S:
             return one_s
         fewest = 3 if one_s < _LONG_S else 2 if one_s < _VERY_LONG_S else 1
         more = min(most - 1, MOST, max(fewest, math.ceil(MEASURE_S / one_s)))
-        all_s = _timed(work, 1 + more)
+        all_s = self._timed(work, 1 + more)
         return max((all_s - one_s) / more, all_s / (10 * (1 + more)))
 
     def step_s(
@@ -157,6 +157,14 @@ class Rehearsal:
         """How many steps these epochs on all real images are."""
         return epochs * num_batches(settings, len(self.source.train))
 
+    def _timed(self, work: Callable[[int], Any], num: int) -> float:
+        """Seconds until the work is done, on the device too."""
+        self.engine.wait()
+        started_s = time.perf_counter()
+        work(num)
+        self.engine.wait()
+        return time.perf_counter() - started_s
+
 
 class First:
     """The first `num` images of a training set, repeated where it has fewer."""
@@ -175,9 +183,3 @@ class First:
     def targets(self, indices: Tensor) -> Tensor:
         """Their classes or probabilities, as the training set gives them."""
         return self._data.targets(self._indices[indices])
-
-
-def _timed(work: Callable[[int], Any], num: int) -> float:
-    started_s = time.perf_counter()
-    work(num)
-    return time.perf_counter() - started_s

@@ -100,7 +100,8 @@ def why_not(model: nn.Module, shape: tuple[int, int, int], settings: TrainSettin
     images = torch.zeros(2, 2, *shape, device=engine.device)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # torch warns of what it would do one by one
+            # torch warns of what it would do one by one, and of things that don't matter, such as a GPU's first product
+            warnings.filterwarnings("error", "There is a performance drop")
             stack = _Networks([model, model], engine)
             stack.logits(images).sum().backward()
     except (RuntimeError, Warning) as error:
