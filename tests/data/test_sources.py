@@ -279,6 +279,18 @@ def test_names_and_paths_that_do_not_exist(tmp_path: Path, make_folder: Make) ->
         open_source("cifr10")
     with pytest.raises(DataError, match="does not exist"):
         open_source(str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match="the source has no name"):  # and is not the folder that one is in
+        open_source("")
+
+
+def test_classes_that_no_test_image_is_of_are_told(make_folder: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_folder({"": 4}, classes=("ant", "bee", "cat"))
+    open_source(str(root), events=Events())
+    assert "no test image" not in " ".join(capsys.readouterr().err.split())
+    for path in list((root / "bee").iterdir())[1:]:
+        path.unlink()
+    open_source(str(root), events=Events())
+    assert "no test image is of 'bee'" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

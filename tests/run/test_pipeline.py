@@ -250,9 +250,17 @@ def test_images_that_leave_the_range_stop_the_run_at_that_step(tmp_path):
 
 def test_no_images_to_judge_by_is_told_before_any_work(tmp_path):
     make_classes(tmp_path / "images", per_class=1)
-    with pytest.raises(DataError, match="no test images to judge by"):
+    with pytest.raises(DataError, match="no test images to judge by") as told:
         attar.distill(tmp_path / "images", "random", 1, recipe="none", out=tmp_path / "run")
+    assert "evaluate.split=validation" not in told.value.fix  # there are none either
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", [attar.distill, attar.plan])
+def test_no_images_to_judge_by_is_told_before_anything_is_rehearsed(tmp_path, command):
+    make_classes(tmp_path / "images", per_class=1)
+    with pytest.raises(DataError, match="no test images to judge by"):
+        command(tmp_path / "images", "random", 1, recipe="none", time="20s")
 
 
 def test_training_without_validation_images_still_gives_the_network(tmp_path):

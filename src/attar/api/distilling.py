@@ -89,8 +89,6 @@ def distill(asked: DistillOptions) -> Distillation:
             prepared = _prepared(asked, out, asked.until, fresh=asked.fresh)
             until = last_stage(prepared.source, asked.until)
             require_judges_if(prepared.source, asked.until == "evaluate" and "until" in asked.model_fields_set)
-            if until == "evaluate":
-                preparing.require_judged(prepared)
             if shard:
                 sharding.claim(prepared, shard)
         opened = pipeline.start(prepared, out, fresh=asked.fresh, redo=asked.redo, quiet=asked.quiet, shard=shard)

@@ -211,6 +211,7 @@ def open_source(
     normalization = _stated(settings.normalization, channels) or train.normalization
     task = Task(found.class_names, channels, form.height_px, form.width_px, normalization)
     test = parts["test"]
+    _tell_unjudged(test, task, name, events)
 
     def open_test() -> tuple[Split, Content]:
         decoded = read(test, train.form, "test")
@@ -322,6 +323,8 @@ class _Part:
 
 
 def _find(name: str, settings: SourceSettings, events: Events) -> Found:
+    if not name.strip():  # as a path it would be the folder that one is in
+        raise ConfigError("the source has no name", expected="a folder, a file, or a name of `attar list datasets`")
     if name in NAMED:
         _require_columns(None, name, settings)
         return NAMED[name].read(Path(settings.data_dir) if settings.data_dir else None, settings.download)
@@ -430,6 +433,14 @@ def _require_classes(labels: Tensor, class_names: Sequence[str], where: str) -> 
             expected="at least one of each class",
             fix="mend the images, or leave the class out of all splits",
         )
+
+
+def _tell_unjudged(test: _Part, task: Task, name: str, events: Events) -> None:
+    """Say which classes the test images, where there are any, do not judge."""
+    counts = test.examples.labels[test.indices].bincount(minlength=task.num_classes).tolist()
+    if any(counts) and not all(counts):
+        none = [name for name, count in zip(task.class_names, counts, strict=True) if not count]
+        events.say(f"{name}: no test image is of {quoted(none)}: test accuracies are of the other classes")
 
 
 def _describe(task: Task, train: int, validation: int, test: int) -> str:

@@ -133,7 +133,7 @@ def judging_set(distilled: Distilled, source: Source, split: Split, resize_px: i
     `resize_px` enlarges them, see `EvaluateSettings`; raises ConfigError where they are larger.
     """
     images = source.test if split == "test" else source.validation
-    require_judges(len(images), split)
+    require_judges(len(images), len(source.validation), split)
     require_resize(resize_px, distilled.task)
     return RealSet(CentredSplit(images, resize_px) if resize_px else images, distilled.task.normalization)
 
@@ -148,14 +148,19 @@ def require_resize(px: int | None, task: Task) -> None:
         )
 
 
-def require_judges(num: int, split: Split) -> None:
-    """Raise DataError where the split that judges has no images."""
-    if not num:
-        raise DataError(
-            f"the source has no {split} images to judge by",
-            expected=f"a {split} split with at least one image",
-            fix="--set source.validation_fraction=0.1" if split == "validation" else "--set evaluate.split=validation",
-        )
+def require_judges(
+    num_test: int, num_validation: int, split: Split, validation: str = "--set evaluate.split=validation"
+) -> None:
+    """Raise DataError where the split that judges has no images; `validation` is how the other one is asked for."""
+    if num_test if split == "test" else num_validation:
+        return
+    held = "is held back" if split == "test" else "is held back, with source.validation_fraction above 0"
+    fix = f"put some into a folder {split}/ beside train/, or two or more into a class, of which one {held}"
+    raise DataError(
+        f"the source has no {split} images to judge by",
+        expected=f"a {split} split with at least one image",
+        fix=validation if num_validation else fix,
+    )
 
 
 def _watch(distilled: Distilled, source: Source, settings: EvaluateSettings) -> Watch | None:

@@ -98,6 +98,8 @@ def prepare(
     if meant:
         why = [": ".join(meant), *why]
     until = last_stage(opened, until)
+    if until == "evaluate":
+        _require_judged(settings, opened)
     aim = None
     if asked is not None:
         left_open = method == "auto" and chosen is None
@@ -189,11 +191,10 @@ class _Fitting:
         return Prepared(settings, source, tuple(why))
 
 
-def require_judged(prepared: Prepared) -> None:
-    """Fail before the first stage, not after the last, where there will be no images to judge by as they are to be."""
-    source, split = prepared.source, prepared.settings.evaluate.split
-    require_judges(source.num_test if split == "test" else len(source.validation), split)
-    require_resize(prepared.settings.evaluate.test_resize_px, source.task)
+def _require_judged(settings: Settings, source: Source) -> None:
+    """Fail before anything is rehearsed, not after the last stage, where there are no images to judge by as asked."""
+    require_judges(source.num_test, len(source.validation), settings.evaluate.split)
+    require_resize(settings.evaluate.test_resize_px, source.task)
 
 
 def with_precision(settings: Settings, task: Task, folder: RunFolder | None = None) -> Settings:

@@ -122,7 +122,7 @@ def run_bench(
     runs = _prepared(asked, given, effort, folder)
     source = runs[0].prepared.source
     task = source.task
-    require_judges(source.num_test if asked.split == "test" else len(source.validation), asked.split)
+    require_judges(source.num_test, len(source.validation), asked.split, "--split validation")
     model = asked.model
     if model == "auto":
         model = network_of(asked.protocol, task) or _judge(task, runs[0].prepared, effort)

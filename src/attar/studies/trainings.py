@@ -228,7 +228,7 @@ def _open_data(study: StudySettings, engine: Engine, events: Events) -> _StudyDa
     if settings.zca:
         source = whitened(source, measure_whitening(source.train, source.task.shape, settings.zca_epsilon, events))
     judge = RealSet(source.test if split == "test" else source.validation, source.task.normalization)
-    require_judges(len(judge), split)
+    require_judges(len(judge), len(source.validation), split, "--set judge.split=validation")
     real = RealSet(source.train, source.task.normalization)
     given = len(real), source.size_bytes, "train split"
     subject = Subject("real", "full", "hard", lambda seed: real, study.train, *given)

@@ -89,7 +89,7 @@ def test_a_tar_with_labels_beside_the_images_is_a_shard(tmp_path: Path, make_ima
 
 
 def test_what_is_no_archive_of_classes_is_told(tmp_path: Path, make_image) -> None:
-    with pytest.raises(DataError, match=r"x.zip holds no folders of images, though 1 images"):
+    with pytest.raises(DataError, match=r"x.zip holds no folders of images, though 1 image\n"):
         open_source(str(write(tmp_path / "x.zip", [("a.png", make_image())])))
     (tmp_path / "y.zip").write_bytes(b"no archive at all" * 100)
     with pytest.raises(DataError, match=r"y\.zip can't be read as an archive"):

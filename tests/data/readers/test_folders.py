@@ -50,6 +50,15 @@ def test_two_folders_for_one_split(make_folder: Make) -> None:
         read_folder(make_folder({"train": 1, "val": 1, "valid": 1}))
 
 
+@pytest.mark.parametrize(
+    ("name", "fix"), [("a-000.tar", "give wds:{0}, .*or {0}/a-000.tar"), ("x.npz", "give {0}/x.npz")]
+)
+def test_a_folder_of_files_that_hold_images_is_told_from_an_empty_one(tmp_path: Path, name: str, fix: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(DataError, match=f"holds no images, but '{name}'(.|\n)*to fix: {fix.format(tmp_path)}"):
+        read_folder(tmp_path)
+
+
 def test_an_empty_class_folder_is_named(make_folder: Make) -> None:
     root = make_folder({"train": 1})
     (root / "train" / "cat").mkdir()

@@ -10,7 +10,7 @@ from pathlib import Path
 from attar.data.examples import Examples, Found, licence_of, quoted, split_named
 from attar.data.raster import SUFFIXES
 from attar.data.readers.base import Reader
-from attar.data.walking import Walked, below, of_files, visible_folders, walk
+from attar.data.walking import Walked, below, hidden, of_files, visible_folders, walk
 from attar.errors import DataError
 from attar.options import Reading
 from attar.runtime.events import Events
@@ -34,6 +34,13 @@ def read_folder(path: Path) -> Found:
     Raises DataError where a class is empty, or has no folder in one of the splits.
     """
     walked = walk(path)
+    if not walked.files and (packed := _packed(path)):
+        shards = f"wds:{path}, if these are WebDataset shards, or " if packed[0].endswith(".tar") else ""
+        raise DataError(
+            f"{path} holds no images, but {quoted(packed)}",
+            expected="a folder for each class, or one file that holds all",
+            fix=f"give {shards}{path}/{packed[0]}",
+        )
     classed = sort_out(walked, str(path))
     splits = {
         split: of_files(files, labels, below(path), f"{path}/") for split, (files, labels) in classed.splits.items()
@@ -199,10 +206,17 @@ def _empty(folder: str, walked: Walked) -> DataError:
     )
 
 
+def _packed(path: Path) -> list[str]:
+    """Files in a folder that are sources themselves, by their endings; tar files first."""
+    found = [file.name for file in path.iterdir() if not hidden(file.name) and file.suffix in (".tar", ".zip", ".npz")]
+    return sorted(found, key=lambda name: (not name.endswith(".tar"), name))
+
+
 def _no_folders(walked: Walked, where: str) -> DataError:
     num = len(walked.files)
+    loose = f", though {num:,} image{'s' * (num > 1)}" if num else ""
     return DataError(
-        f"{where} holds no folders of images{f', though {num:,} images' if num else ''}",
+        f"{where} holds no folders of images{loose}",
         expected="a folder for each class (under train/, if there are splits), a table of files and classes, or "
         "parquet files",
         fix=_FIX,
