@@ -28,10 +28,11 @@ def test_rules_name_methods_and_one_fits_all(on_cpu: bool) -> None:
 
 
 def test_every_rule_is_the_first_somewhere() -> None:
-    places = product((8, 32, 64, 224), (10, 1000), (1, 3), (1, 10, 50), (False, True), (False, True))
+    either = (False, True)
+    places = product((8, 32, 64, 224), (10, 1000), (1, 3), (1, 10, 50), either, either, either)
     found = {
-        choose_method(task(px, num, channels), ipc, on_cpu=cpu, soft=soft)[1].partition(": ")[2]
-        for px, num, channels, ipc, cpu, soft in places
+        choose_method(task(px, num, channels), ipc, on_cpu=cpu, soft=soft, minutes=minutes)[1].partition(": ")[2]
+        for px, num, channels, ipc, cpu, soft, minutes in places
     }
     assert found == {rule.why for rule in RULES}
 
@@ -73,8 +74,9 @@ def test_a_processor_matches_features_unless_labels_are_soft() -> None:
         assert choose_method(task(size_px), ipc, on_cpu=True, soft=True)[0] == "easy"
         assert choose_method(task(size_px, channels=1), ipc, on_cpu=True)[0] == "kmeans"
     assert choose_method(task(16), 1, on_cpu=True)[0] == "tesla", "a quarter of a small one shows nothing"
-    assert choose_method(task(28, channels=1), 1, on_cpu=True)[0] == "tesla", "grey"
+    assert choose_method(task(28, channels=1), 1, on_cpu=True)[0] == "dm"
     assert choose_method(task(28, channels=1), 50, on_cpu=True)[0] == "dm"
+    assert choose_method(task(28, channels=1), 1, on_cpu=True, soft=True)[0] == "tesla"
 
 
 def test_with_hours_a_processor_matches_trajectories() -> None:

@@ -57,7 +57,6 @@ RULES = (
         max_px_cpu=32,
         max_images_cpu=500,
         hard_only=True,
-        colour_only=True,
         minutes_only=True,
     ),
     Rule(
@@ -70,8 +69,8 @@ RULES = (
     ),
     Rule(
         "dm",
-        "for so many images, minutes on a CPU are too short for trajectories; matching mean features of random "
-        "networks was level there with the best coreset and ahead of the others",
+        "for so many images trajectories take too long on a CPU; matching mean features of random networks was level "
+        "there with the best coreset and ahead of the others",
         max_images=0,
         max_px_cpu=32,
         max_images_cpu=500,
