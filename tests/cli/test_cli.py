@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from attar import catalogue, cli
+from attar import api, catalogue, cli
+from attar.cli import finding
+from attar.run.planning import Plan
+from attar.squeeze.rehearsal import Estimate
 
 TOY = [
     "--recipe", "none",
@@ -286,3 +289,14 @@ def wait_for(process: subprocess.Popen[str], text: str) -> None:
         if line.startswith(text):
             return
     raise AssertionError(f"{text!r} did not come: {''.join(seen)}")
+
+
+def test_a_plan_counts_units_where_there_are_several(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = Plan((Estimate("recover", "iterations", 30, 0.1, 9), Estimate("report", "pages", 1, 2.0, 9)), 9, 9)
+    monkeypatch.setattr(api, "plan", lambda **_: found)
+    finding.plan({}, False)
+    recover, report, *_ = capsys.readouterr().out.splitlines()
+    assert recover.endswith("30 iterations at 100.0 ms")
+    assert report.split() == ["report", "2", "s"]

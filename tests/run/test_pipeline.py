@@ -248,6 +248,13 @@ def test_images_that_leave_the_range_stop_the_run_at_that_step(tmp_path):
     assert "--set method.lr_images=" in caught.value.fix
 
 
+def test_no_fewer_images_a_class_than_one_are_advised(tmp_path):
+    make_classes(tmp_path / "images", per_class=2)  # one of them is held back
+    with pytest.raises(DataError, match="1 training image, fewer than ipc=2") as told:
+        attar.plan(tmp_path / "images", "random", 2, recipe="none")
+    assert told.value.fix == "--ipc 1"
+
+
 def test_no_images_to_judge_by_is_told_before_any_work(tmp_path):
     make_classes(tmp_path / "images", per_class=1)
     with pytest.raises(DataError, match="no test images to judge by") as told:

@@ -42,7 +42,7 @@ def plan(given: dict[str, Any], as_json: bool) -> None:
         typer.echo(line)
     width = max(len(estimate.stage) for estimate in found.estimates)
     for estimate in found.estimates:
-        each = f"{estimate.units:>9,} {estimate.unit} at {1000 * estimate.unit_s:,.1f} ms" if estimate.units else ""
+        each = f"{estimate.units:>9,} {estimate.unit} at {1000 * estimate.unit_s:,.1f} ms" if estimate.units > 1 else ""
         typer.echo(f"{estimate.stage:<{width}} {roughly(estimate.total_s):>9}  {each}".rstrip())
     typer.echo(f"{'in all':<{width}} {roughly(found.total_s):>9}")
     memory = f"memory about {binary_size(found.main_memory_bytes)}"

@@ -298,11 +298,12 @@ def check_models(settings: Settings, source: Source) -> Settings:
     compared = [name for name in settings.evaluate.complete().baselines if name != "full"]
     if (needs_real or compared) and int(counts[least]) < settings.run.ipc:
         who = settings.run.method if needs_real else f"the baseline `{compared[0]}`"
+        most = "1" if counts[least] == 1 else f"{int(counts[least])} or less"
         raise DataError(
             f"class {source.task.class_names[least]!r} has {int(counts[least])} training "
             f"image{'s' * (int(counts[least]) != 1)}, fewer than ipc={settings.run.ipc}",
             expected=f"at least ipc real images of every class, as {who} needs them",
-            fix=f"--ipc {int(counts[least])} or less" + ("" if needs_real else ", or --set evaluate.baselines=[full]"),
+            fix=f"--ipc {most}" + ("" if needs_real else ", or --set evaluate.baselines=[full]"),
         )
     return settings
 
