@@ -15,11 +15,11 @@ def test_a_machine_is_described() -> None:
     assert {"attar", "python", "devices", "bfloat16", "threads", "memory", "disk", "extras"} <= set(found)
     assert found["devices"][-1].startswith("cpu: ")
     assert "torch 2" in found["attar"]
-    assert "data sets" not in found
+    assert "datasets" not in found
 
 
 def test_data_sets_of_a_folder_are_named(tmp_path_factory: pytest.TempPathFactory) -> None:
-    (digits,) = checkup(str(tmp_path_factory.mktemp("empty")))["data sets"]
+    (digits,) = checkup(str(tmp_path_factory.mktemp("empty")))["datasets"]
     assert digits == "digits: 10 classes, 1,797 train"
 
 

@@ -21,7 +21,7 @@ EXTRAS = ("tensorboard", "wandb", "torch-pruning", "medmnist", "submitit")
 
 
 def checkup(data_dir: str = "") -> dict[str, Any]:
-    """What there is, by name, each a line or a list of lines; `data_dir` is searched for data sets that go by name."""
+    """What there is, by name, each a line or a list of lines; `data_dir` is searched for datasets that go by name."""
     cpu = torch.device("cpu")
     flags = processor_flags()
     found = {
@@ -36,7 +36,7 @@ def checkup(data_dir: str = "") -> dict[str, Any]:
         "extras": _extras(),
     }
     if data_dir:
-        found["data sets"] = _data_sets(Path(data_dir))
+        found["datasets"] = _data_sets(Path(data_dir))
     return found
 
 

@@ -44,8 +44,8 @@ class TeslaSettings(TrajectorySettings):
     large networks and many steps, for the time of one more gradient a step. 1 keeps all."""
     graph_memory: str = "1GB"
     """Memory, such as 500MB, for the graphs of the last of the N steps; the graphs of the others are computed again.
-    Where all fit it takes mtt's time, where few do up to a fifth more. However many the steps, it takes no more memory
-    than this, unless one step alone needs more. Results differ by rounding alone."""
+    Where all fit it takes mtt's time, where few do about a quarter more. However many the steps, it takes no more
+    memory than this, unless one step alone needs more. Results differ by rounding alone."""
 
     compile: bool = False
     """Compile a step of training and its second-order products at the first iteration, which takes minutes. Each is

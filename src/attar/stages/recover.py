@@ -118,14 +118,17 @@ def recover(
         missing = [k for k in mine if not (folder / names[k]).exists()]
         if members:
             members.require_same(len(missing), "how many chunks of images are missing")
-        total, per_chunk = len(mine) * settings.iterations, settings.iterations
-        with events.progress(f"recover: {method.name}", total, (len(mine) - len(missing)) * per_chunk) as bar:
+        per_chunk = settings.iterations if isinstance(method, Optimised) else 1
+        with events.progress(
+            f"recover: {method.name}", len(mine) * per_chunk, (len(mine) - len(missing)) * per_chunk
+        ) as bar:
             for k in missing:
                 state = _begin(method, parts[k], real, knowledge, seed, engine)
                 if not isinstance(method, Optimised):
                     if k == 0 and settings.num_snapshots:
                         _write_snapshot(folder, 0, state.variables["images"], state.labels, method.task)
                     write_chunk(folder / names[k], method.finish(state, knowledge))
+                    bar.advance()
                     continue
                 place = k, len(parts), folder
                 loop = _Loop(method, state, real, knowledge, settings, seed, *place, engine, events, members)
