@@ -98,7 +98,8 @@ class _Accelerated(Config):
     precision: Annotated[Precision, DecidedFor("squeeze")] = "auto"
     """Arithmetic of the networks' forward passes: 32-true, bf16-mixed or 16-mixed; parameters, losses and sums stay
     float32. auto: bf16-mixed on a GPU that has it, and on a CPU that has it for methods that gain (sre2l and teddy from
-    64 px on); else 32-true. A run keeps what it began with."""
+    64 px on); else 32-true. A run keeps what it began with. NVIDIA GPUs from Ampere on convolve 32-true in TF32, as
+    they do for published code; NVIDIA_TF32_OVERRIDE=0 in the environment makes it float32."""
 
 
 class Threads(Config):
