@@ -7,6 +7,7 @@ import torch
 
 import attar
 from attar.errors import ConfigError
+from attar.runtime.engine import Engine
 
 FEW = {"source.train_per_class": 10}
 
@@ -36,3 +37,12 @@ def test_the_number_of_a_gpu_is_among_those_that_are_there(monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ConfigError, match="no GPU cuda:2"):
         attar.plan("digits", "random", 1, device="cuda:2", settings=FEW)
+
+
+def test_cudnn_is_asked_to_sum_in_one_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    Engine("cpu")
+    assert not torch.backends.cudnn.deterministic
+    Engine("cuda", "32-true")
+    assert torch.backends.cudnn.deterministic

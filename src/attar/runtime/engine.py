@@ -51,6 +51,8 @@ class Engine:
         self.precision = auto_precision(self.device) if precision == "auto" else precision
         if self.device.type == "cpu":
             keep_freed_memory()
+        elif self.device.type == "cuda":
+            torch.backends.cudnn.deterministic = True  # a run that goes on is to end with the same bits
 
     @property
     def leads(self) -> bool:
