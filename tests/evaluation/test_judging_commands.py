@@ -89,6 +89,17 @@ def test_another_source_is_told_and_leaves_page_and_card_alone(
     assert (made / "report.html").read_bytes() != before[made / "report.html"]
 
 
+def test_a_source_of_other_images_is_refused_before_anything_is_said_or_kept(
+    run: Distilled, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = tmp_path / "run"
+    shutil.copytree(run(1), made)
+    with pytest.raises(ArtifactError, match="have shape"):
+        attar.evaluate(made, "digits", settings={"source.resolution": 10}, quiet=False)
+    assert "another source" not in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_a_damaged_stage_is_not_gone_on_from(run: Distilled, tmp_path: Path) -> None:
     made = tmp_path / "run"
     shutil.copytree(run(1), made)

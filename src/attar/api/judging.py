@@ -202,6 +202,7 @@ def _open(asked: JudgedOptions, kinds: Mapping[str, type[Config]]) -> _Judged:
     every = real.task.class_names
     if not foreign and made_of_names(opened):  # any images of its classes may judge it
         real = of_classes(real, opened.task.class_names)
+    real.task.require_same(opened.task, "the source", "the distilled dataset")
     home, other = _judged_in(opened), () if foreign else differs_from(opened, real)
     folder = Path(asked.out) if asked.out else home
     if other and folder.resolve() == home.resolve():
