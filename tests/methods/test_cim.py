@@ -72,6 +72,11 @@ def test_each_image_holds_four_of_the_easiest_by_rank():
         assert torch.equal(found[:, 4:, 4:], corners[1])
 
 
+def test_its_sets_say_that_they_hold_four():
+    method, state = begin()
+    assert method.finish(state, Teacher()).tiles == 2
+
+
 def test_fewer_candidates_are_looked_at_but_never_too_few():
     assert [begin(ipc=1, candidates=some)[0].looked_at(20) for some in (1, 6, 300)] == [4, 6, 20]
 

@@ -5,14 +5,15 @@
     for each step:   L = Σ_tiles mean | f(a(x)) - f(a(enlarged tile of s + δ)) |     x: the tile's own real image
                      one step of AdamW on δ (in pixels)                              a: one draw of DSA for both
 
-f is the input of a layer inside the teacher φ. Labels come from φ, on views of single tiles and of whole images.
+f is the input of a layer inside the teacher φ. Students and φ, which labels each view, see a tile at a time.
 
 Source: Shang, Sun, Shi, Wang and Lin, "Condensing Large-Scale Datasets Directly with Minimal Information Loss", ECCV
 2026, arXiv 2607.00916, equation 7. Published: 300 candidates, 200 steps of AdamW at 0.01; f is the input of the last
 linear layer up to 64 px, and of `layer3` of torchvision's ResNet-18 at 224 px.
 
 Differs from the authors' code: a chunk of images shares a draw of DSA, where theirs draws one for each class; pixels
-are stored as whole 8-bit values in 0..1, where theirs keeps floats that may leave it.
+are stored as whole 8-bit values in 0..1, where theirs keeps floats that may leave it; students always see a tile, where
+theirs see the whole image one time in four.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from attar.methods.base import (
     whole_pixels,
 )
 from attar.methods.choosing import AT_ONCE
-from attar.methods.mosaics import TILES
+from attar.methods.mosaics import SIDE, TILES
 from attar.methods.protocol import SOFT_LABELS
 from attar.models.factory import penultimate
 from attar.models.resnet import resnet18_for
@@ -78,6 +79,7 @@ class Cim(Optimised[CimSettings, Teacher]):
     hands_over_8bit = True
     defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **SOFT_LABELS,
+        "relabel": {**SOFT_LABELS["relabel"], "min_scale": 0.5},
         "recover": {
             "iterations": 200,
             "optimizer": "adam",
@@ -157,7 +159,7 @@ class Cim(Optimised[CimSettings, Teacher]):
     def finish(self, synthetic: Synthetic, knowledge: Teacher) -> Distillate:
         """Round to whole 8-bit pixels."""
         images = whole_pixels(self.decode(synthetic), self.task.normalization)
-        return Distillate(images, synthetic.labels.cpu(), exact_8bit=True)
+        return Distillate(images, synthetic.labels.cpu(), exact_8bit=True, tiles=SIDE)
 
     def _images(self, added: Tensor, synthetic: Synthetic) -> Tensor:
         """Normalised images with `added` (n, c, h, w), which is in pixels of 0..1."""

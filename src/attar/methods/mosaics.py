@@ -18,8 +18,10 @@ from attar.methods.base import RealImages
 from attar.methods.patches import stitch
 from attar.task import Task
 
-TILES = 4
-"""Real images in a synthetic one, two by two."""
+SIDE = 2
+"""Tiles along a side of a synthetic image."""
+TILES = SIDE**2
+"""Real images in a synthetic one."""
 
 
 class TiledSettings(Config):
