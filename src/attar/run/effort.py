@@ -5,7 +5,8 @@
     time        as quick or as the method has it, cut to a given time
 
 What the user set by hand stays as it is. What is cut are numbers of which a stage's time is a multiple: experts or
-epochs of the network that learns the real images, iterations, and epochs of the students.
+epochs of the network that learns the real images, iterations, and epochs of the students. The time is shared out so that
+a little less of one would cost as much accuracy as a little less of another, see `_shared`.
 """
 
 from __future__ import annotations
@@ -55,14 +56,16 @@ class Lever:
     least: int
     stages: tuple[str, ...]
     """How the names of the stages begin that become shorter with it."""
+    worth: float = 1.0
+    """Points of accuracy that halving it costs, beside the other levers."""
 
 
 LEVERS = (
     Lever("squeeze", "num_experts", 2, ("squeeze",)),
     Lever("squeeze", "epochs", 5, ("squeeze",)),
     Lever("recover", "iterations", 20, ("recover",)),
-    Lever("train", "epochs", 50, ("relabel", "evaluate")),
-    Lever("evaluate", "full_epochs", 2, ("evaluate",)),
+    Lever("train", "epochs", 50, ("relabel", "evaluate"), worth=3.0),  # measured with dm, see docs/LOG.md
+    Lever("evaluate", "full_epochs", 2, ("evaluate",), worth=0.5),  # only something to compare with
 )
 ON_ALL = " on all"
 """How the name of a stage ends that trains on all real images."""
@@ -184,16 +187,12 @@ def fitted(
     whole = plan(settings, source, engine, until=until, brief=True)
     levers = [lever for lever in LEVERS if _applies(lever, settings) and f"{lever.section}.{lever.key}" not in fixed]
     values = {lever: int(getattr(settings.sections[lever.section], lever.key)) for lever in levers}
-    now, factors = dict(values), dict.fromkeys(levers, 1.0)
-    for _ in levers:  # what has come to its least stays, and the others are cut further
-        free = [lever for lever in levers if now[lever] > lever.least]
-        expected_s, least_s = _total(whole, factors), _total(whole, {**factors, **dict.fromkeys(free, 0.0)})
-        if expected_s <= seconds or not free or least_s >= expected_s:  # the last: what is left can't be cut
-            break
-        share = max(0.0, seconds - least_s) / (expected_s - least_s)
-        for lever in free:
-            now[lever] = max(lever.least, math.floor(now[lever] * share))
-            factors[lever] = now[lever] / values[lever]
+    costs_s = {lever: whole.total_s - _total(whole, {lever: 0.0}) for lever in levers if values[lever] > lever.least}
+    spans_s = {lever: (cost * lever.least / values[lever], cost) for lever, cost in costs_s.items() if cost > 0}
+    now = dict(values)
+    for lever, own_s in _shared(seconds - whole.total_s + sum(costs_s.values()), spans_s).items():
+        now[lever] = max(lever.least, math.floor(values[lever] * own_s / costs_s[lever]))
+    factors = {lever: now[lever] / values[lever] for lever in spans_s}
     changed = {lever: value for lever, value in now.items() if value != values[lever]}
     sections = dict(settings.sections)
     for lever, value in changed.items():
@@ -201,6 +200,25 @@ def fitted(
     estimates = tuple(replace(one, units=math.ceil(one.units * _factor(one, factors))) for one in whole.estimates)
     cuts = {f"{lever.section}.{lever.key}": (values[lever], value) for lever, value in changed.items()}
     return Fitted(replace(settings, sections=sections), replace(whole, estimates=estimates), cuts, whole.total_s)
+
+
+def _shared(seconds: float, spans_s: Mapping[Lever, tuple[float, float]]) -> dict[Lever, float]:
+    """Seconds for each lever, from the least to the most that it may take, that come to `seconds` or the nearest to it.
+
+    Where each halving costs a lever's `worth`, whatever is left, accuracy is the sum of worth · log(time), which is
+    greatest where times are as the worths.
+    """
+
+    def at(level: float) -> dict[Lever, float]:
+        return {lever: min(max(level * lever.worth, least), most) for lever, (least, most) in spans_s.items()}
+
+    low, high = 0.0, max((most / lever.worth for lever, (_, most) in spans_s.items()), default=0.0)
+    if sum(at(high).values()) <= seconds:
+        return at(high)
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(at(middle).values()) <= seconds else (low, middle)
+    return at(low)
 
 
 @dataclass(frozen=True)
