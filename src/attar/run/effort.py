@@ -5,8 +5,8 @@
     time        as quick or as the method has it, cut to a given time
 
 What the user set by hand stays as it is. What is cut are numbers of which a stage's time is a multiple: experts or
-epochs of the network that learns the real images, iterations, and epochs of the students. The time is shared out so that
-a little less of one would cost as much accuracy as a little less of another, see `_shared`.
+epochs of the network that learns the real images, iterations, and epochs of the students. The time is shared out so
+that a little less of one would cost as much accuracy as a little less of another, see `_shared`.
 """
 
 from __future__ import annotations
