@@ -34,7 +34,8 @@ def takes(kind: Callable[P, OptionsT]) -> Callable[[Callable[[OptionsT], R]], Ca
             values = _reopened(kind, signature.bind(*args, **kwargs).arguments)
             options, problems = validated(kind, values, "")
             if problems:
-                raise not_valid(problems, f"help(attar.{function.__name__}) says what each may be")
+                told = f"--help on the command line and help(attar.{function.__name__}) say what each may be"
+                raise not_valid(problems, told)
             return function(cast("OptionsT", options))
 
         call.__doc__ = _documented(function.__doc__ or "", kind)
