@@ -13,7 +13,8 @@ An exit is a bottleneck of three convolutions (1x1, k x k with stride k down to 
 width), each with BatchNorm and ReLU, then an average over space and a linear layer. Exits and adaptations are trained
 along with the network, under the same optimiser.
 
-Networks with stages: see `exits.py`; others are refused.
+Networks with stages: those with layer1, layer2, ... (ResNets of attar, torchvision and timm, attar's DenseNets), with
+`stages` (timm), and those whose `features` are one sequence with pooling (ConvNet, VGG, AlexNet). Others are refused.
 
 Source: Zhang et al., "Be Your Own Teacher", ICCV 2019, and the code that its authors released with the journal version
 (Zhang, Bao and Ma, "Self-Distillation: Towards Efficient and Compact Neural Networks"): alpha 0.3, tau 3 without tau²,

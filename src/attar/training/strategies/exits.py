@@ -1,8 +1,4 @@
-"""What strategies share that leave a network behind its stages: the stages, their maps, and bottlenecks for these.
-
-Networks with stages: those with layer1, layer2, ... (ResNets of attar, torchvision and timm, attar's DenseNets), with
-`stages` (timm), and those whose `features` are one sequence with pooling (ConvNet, VGG, AlexNet). Others are refused.
-"""
+"""What strategies share that leave a network behind its stages: the stages, their maps, and bottlenecks for these."""
 
 from __future__ import annotations
 

@@ -19,7 +19,8 @@ Images and mixtures go through the network together, so that BatchNorm sees both
 images in a batch, each by itself and in a mixture, so that an epoch takes twice the steps of `ce`. An image seen costs
 the same, but for the branches. Other strategies cannot be added, as they would give mixtures the label of one image.
 
-Networks with stages: see `exits.py`; others are refused.
+Networks with stages: those with layer1, layer2, ... (ResNets of attar, torchvision and timm, attar's DenseNets), with
+`stages` (timm), and those whose `features` are one sequence with pooling (ConvNet, VGG, AlexNet). Others are refused.
 
 Source: Yang et al., "MixSKD: Self-Knowledge Distillation from Mixup for Image Recognition", ECCV 2022, as the authors'
 code has it: all weights 1, tau 3, alpha 0.4 for CIFAR-100 (0.2 in the script for ImageNet). For CIFAR-100: sgd,
