@@ -264,7 +264,7 @@ def check_strategy(kind: type[Strategy], **settings: Any) -> None:
     found = []
     for _ in range(2):
         with seeding.scoped(0, "student"):
-            model = ConvNet(3, 1, 8, 8, depth=1, width=4)
+            model = ConvNet(3, 1, 8, 8, depth=2, width=4)
         before = [value.clone() for value in model.state_dict().values()]
         fit(model, data, given, seed=0, engine=Engine("cpu"))
         found.append(list(model.state_dict().values()))

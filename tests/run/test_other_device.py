@@ -106,6 +106,7 @@ TRAININGS: dict[str, tuple[str, Settings]] = {
     "dlb": ("convnet-d1-w8", {"strategy": "dlb"}),
     "ddgsd": ("convnet-d1-w8", {"strategy": "ddgsd"}),
     "byot": ("wrn-10-1", {"strategy": "byot"}),
+    "mixskd": ("wrn-10-1", {"strategy": "mixskd"}),
     "tf-kd": ("convnet-d1-w8", {"strategy": "tf-kd"}),
     "ps-kd": ("convnet-d1-w8", {"strategy": "ps-kd"}),
     "dlb+ddgsd": ("convnet-d1-w8", {"strategy": "dlb+ddgsd"}),

@@ -41,6 +41,7 @@ SCENES: dict[str, tuple[str, dict[str, Any]]] = {
     "dlb+ddgsd": ("none", {"strategy": "dlb+ddgsd", "batch_size": 16, "ddgsd": {"mu": 0}}),
     "dlb+ps-kd": ("none", {"strategy": "dlb+ps-kd", "learning_rate": 0.5}),
     "batch": ("batch", {"strategy": "byot+dlb", "cutmix": 0.5, "randaugment": 0, "ema": 0.5}),
+    "mixskd": ("batch", {"strategy": "mixskd", "batch_size": 16}),
 }
 """Normalisation of the network, and settings."""
 

@@ -168,6 +168,7 @@ def test_norms_that_do_more_than_normalise_are_refused() -> None:
         ({"strategy": "ddgsd", "ddgsd": {"mu": 0}}, "instance", 2),
         ({"strategy": "ddgsd"}, "instance", 1),
         ({"strategy": "dlb+byot"}, "instance", 1),
+        ({"strategy": "mixskd"}, "instance", 1),
         ({"mixup": 0.5}, "instance", 1),
         ({}, "batch", 1),
         ({"batch_size": 1}, "instance", 1),

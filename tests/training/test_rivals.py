@@ -22,13 +22,27 @@ from attar.training import loop
 from attar.training.loop import fit
 from attar.training.section import TrainSection
 from attar.training.strategies import STRATEGIES, Batch, Strategy, find
-from attar.training.strategies.byot import Exit, stages
+from attar.training.strategies.byot import Exit
+from attar.training.strategies.exits import stages
 
 ENGINE = Engine("cpu")
 RNG = torch.Generator().manual_seed(0)
 IMAGES, OTHERS = torch.randn(6, 4, generator=RNG), torch.randn(6, 4, generator=RNG)
 LABELS = torch.tensor([0, 1, 2, 3, 4, 0])
-ALL = ("ce", "label-smoothing", "dlb", "ddgsd", "ps-kd", "tf-kd", "byot", "kd", "dlb+ddgsd", "dlb+ps-kd", "byot+dlb")
+ALL = (
+    "ce",
+    "label-smoothing",
+    "dlb",
+    "ddgsd",
+    "ps-kd",
+    "tf-kd",
+    "byot",
+    "kd",
+    "mixskd",
+    "dlb+ddgsd",
+    "dlb+ps-kd",
+    "byot+dlb",
+)
 
 
 class Teacher:
@@ -196,7 +210,7 @@ def test_byot_at_alpha_0_and_lam_0_is_ce_at_every_exit_and_leaves_the_network_al
     assert torch.allclose(loss, F.cross_entropy(model(images), labels) + F.cross_entropy(early, labels), atol=1e-5)
     strategy.release()
     assert set(model.state_dict()) == names
-    assert not stages(model)[0]._forward_hooks
+    assert not stages(model, "byot")[0]._forward_hooks
 
 
 @pytest.mark.parametrize(("spares", "near"), [("deepest", [0]), ("shallowest", [1]), ("none", [0, 1])])
@@ -245,7 +259,7 @@ def test_byot_brings_features_near_by_moving_exits_and_adaptations_but_not_the_e
     model = deep_net()
     strategy, batch = byot_of(model)
     strategy.look(model, batch())
-    early, last = strategy._maps[0], strategy._maps[-1]  # type: ignore[attr-defined]
+    early, _, last = strategy._stages.take(strategy.whole)  # type: ignore[attr-defined]
     _, adapted = exits_of(strategy)[0](early)
     (adapted - last.mean((2, 3)).detach()).norm().backward()
     moved = {name for name, value in model.named_parameters() if value.grad is not None and value.grad.any()}
@@ -314,13 +328,14 @@ def test_what_the_network_is_shown_between_two_steps_is_no_part_of_either() -> N
 )
 def test_networks_with_stages(name: str, num: int) -> None:
     task = Task(("a", "b"), 3, 32, 32, Normalization((0.5,) * 3, (0.5,) * 3))
-    assert len(stages(build(name, task))) == num
+    assert len(stages(build(name, task), "byot")) == num
 
 
 def test_networks_without_stages_or_features_are_refused_before_training() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
-    with pytest.raises(ConfigError, match="no stages"):
-        fit(net, make_data(), make_settings("byot"), seed=0, engine=ENGINE)
+    for name in ("byot", "mixskd"):
+        with pytest.raises(ConfigError, match=f"no stages to leave at, for the strategy {name}"):
+            fit(net, make_data(), make_settings(name), seed=0, engine=ENGINE)
     bare = nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten())
     with pytest.raises(ConfigError, match="no features"):
         fit(bare, make_data(), make_settings("ddgsd"), seed=0, engine=ENGINE)
@@ -333,6 +348,7 @@ def test_networks_without_stages_or_features_are_refused_before_training() -> No
         ("ps-kd+tf-kd", "both say what the targets are"),
         ("dlb+dlb", "both make the batches"),
         ("ddgsd+ddgsd", "twice"),
+        ("dlb+mixskd", "mixskd cannot be added to others"),
     ],
 )
 def test_sums_that_cannot_be_are_refused(name: str, says: str) -> None:

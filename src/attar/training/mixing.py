@@ -37,7 +37,7 @@ class Mixed:
     """CutMix: top, left, bottom and right (exclusive) in pixels; None: MixUp."""
 
     def images(self, images: Tensor) -> Tensor:
-        """Mixed images (n, c, h, w)."""
+        """Mixed images (n, c, h, w), or maps or rows (n, ...) where there is no box."""
         if self.share == 1:
             return images
         partners = images[self.partner.to(images.device)]
@@ -89,7 +89,7 @@ def draw_mixed(settings: TrainSettings, rng: torch.Generator, num: int, height: 
     down, across = torch.rand(2, generator=rng, dtype=torch.float64).tolist()
     if which >= settings.cutmix + settings.mixup:
         return Mixed(partner)
-    share = _beta(place, settings.mix_alpha)
+    share = beta(place, settings.mix_alpha)
     if which >= settings.cutmix:
         return Mixed(partner, share)
     box = _box(1 - share, int(down * height), int(across * width), height, width)
@@ -108,7 +108,8 @@ def _box(area: float, row: int, column: int, height: int, width: int) -> Box:
     )
 
 
-def _beta(uniform: float, alpha: float) -> float:
+def beta(uniform: float, alpha: float) -> float:
+    """The value of Beta(alpha, alpha) below which this part, 0..1, of all values lies."""
     if alpha == 1:
         return uniform
     from scipy.special import betaincinv  # type: ignore[import-untyped]

@@ -111,6 +111,8 @@ class Strategy:
     """Whether it remembers what was predicted for an image, which is nothing that a mixture could be told by."""
     adds_up: bool = True
     """Whether its losses over the parts of a batch, weighed by their images, add up to that over the batch."""
+    alone: ClassVar[bool] = False
+    """Whether it is added to no other, since not all of its logits are of images of the batch."""
     extra: nn.Module | None = None
     """Trained along with the network and dropped at the end; set by `prepare`. The loss of every batch depends on all
     of its parameters."""

@@ -36,21 +36,17 @@ Differs from the authors' code:
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from attar.config import Config
-from attar.errors import ConfigError
 from attar.training.strategies.base import Batch, Strategy, Teaches
+from attar.training.strategies.exits import StageMaps, bottleneck
 from attar.training.strategies.targets import cross_entropy, divergence
-
-_POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 
 
 class BYOTSettings(Config):
@@ -75,18 +71,12 @@ class BYOT(Strategy):
     source = "Zhang et al. 2019, Be Your Own Teacher: Improve the Performance of CNNs via Self Distillation (ICCV)"
     Settings = BYOTSettings
     adds_up = False  # the exits have BatchNorm
-    _hooks: tuple[RemovableHandle, ...] = ()
+    _stages: StageMaps | None = None
 
     def prepare(self, model: nn.Module, example: Callable[[], Tensor], teacher: Teaches | None) -> None:
         """Build the exits; raises ConfigError where the network has no stages to leave at."""
-        self._maps: list[Tensor] = []
-        self._hooks = tuple(stage.register_forward_hook(self._listen) for stage in stages(model))
-        training = model.training
-        with torch.no_grad():
-            num_classes = model.eval()(image := example()).shape[1]
-        model.train(training)
-        *maps, last = self._maps
-        self._maps.clear()
+        self._stages = StageMaps(model, self.name)
+        (*maps, last), num_classes = self._stages.example(image := example())
         exits = [Exit(found, last, num_classes) for found in maps]
         for exit_ in self._adapting(exits):
             exit_.adaptation = nn.Linear(last.shape[1], last.shape[1])
@@ -101,14 +91,14 @@ class BYOT(Strategy):
 
     def release(self) -> None:
         """Stop listening."""
-        for hook in self._hooks:
-            hook.remove()
+        if self._stages:
+            self._stages.release()
 
     def term(self, logits: Tensor, batch: Batch) -> Tensor:
         """What the exits lose, all together."""
         assert isinstance(self.extra, nn.ModuleList)
-        *maps, last = [self.whole(self._maps[k :: len(self._hooks)]) for k in range(len(self._hooks))]
-        self._maps.clear()
+        assert self._stages is not None
+        *maps, last = self._stages.take(self.whole)
         features = last.float().mean((2, 3)).detach()
         pairs = zip(self.extra, maps, strict=True)
         return torch.stack([self._loss(exit_, found, features, logits, batch) for exit_, found in pairs]).sum()
@@ -125,22 +115,14 @@ class BYOT(Strategy):
         distance: Tensor = torch.linalg.vector_norm(adapted.float() - last)
         return loss + own.lam * distance / math.sqrt(share)
 
-    def _listen(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self._maps.append(output)
-
 
 class Exit(nn.Module):
     """From a feature map (b, c, h, w) to logits (b, classes) and features as wide as the `last` map."""
 
     def __init__(self, found: Tensor, last: Tensor, num_classes: int) -> None:
         super().__init__()
-        width, middle = last.shape[1], max(1, last.shape[1] // 4)
-        step = tuple(max(1, here // there) for here, there in zip(found.shape[2:], last.shape[2:], strict=True))
-        self.bottleneck = nn.Sequential(
-            *_convolution(found.shape[1], middle, (1, 1)),
-            *_convolution(middle, middle, (step[0], step[1])),
-            *_convolution(middle, width, (1, 1)),
-        )
+        width = last.shape[1]
+        self.bottleneck = bottleneck(found, last)
         self.classifier = nn.Linear(width, num_classes)
         self.adaptation: nn.Linear | None = None
         """What brings its features near the network's."""
@@ -149,24 +131,3 @@ class Exit(nn.Module):
         """Logits (b, classes) and adapted features (b, width); None where nothing adapts them."""
         features = self.bottleneck(maps).mean((2, 3))
         return self.classifier(features), self.adaptation(features) if self.adaptation else None
-
-
-def stages(model: nn.Module) -> list[nn.Module]:
-    """The modules whose outputs are the ends of the network's stages, in order; raises ConfigError below two."""
-    children = dict(model.named_children())
-    found = [module for name, module in children.items() if re.fullmatch(r"layer\d+", name)]
-    if "stages" in children:
-        found = list(children["stages"].children())
-    elif not found and isinstance(children.get("features"), nn.Sequential):
-        found = [module for module in children["features"].children() if isinstance(module, _POOLS)]
-    if len(found) < 2:
-        raise ConfigError(
-            f"{type(model).__name__} has no stages to leave at, for the strategy byot",
-            expected="a ResNet (layer1, layer2, ...), a timm network with `stages`, or a ConvNet, VGG or AlexNet",
-            fix="--model resnet18-small or convnet-d3-w128, or another strategy",
-        )
-    return found
-
-
-def _convolution(here: int, there: int, step: tuple[int, int]) -> list[nn.Module]:
-    return [nn.Conv2d(here, there, step, stride=step, bias=False), nn.BatchNorm2d(there), nn.ReLU()]

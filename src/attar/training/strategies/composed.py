@@ -3,7 +3,8 @@
     loss = supervised (of the one that has its own, or cross-entropy) + the terms of all
 
 At most one of them makes the batches and at most one replaces the targets; the others add terms, and there are as many
-views as one of them needs. All look at the same logits, so that the sum costs one pass of the network.
+views as one of them needs. All look at the same logits, so that the sum costs one pass of the network. Those that are
+`alone` have logits of other images than the batch's, and are not added.
 """
 
 from __future__ import annotations
@@ -39,6 +40,12 @@ def find(name: str, known: Kinds) -> Callable[[TrainSettings, int], Strategy]:
 
 
 def _require_composable(name: str, kinds: Sequence[type[Strategy]]) -> None:
+    if by_itself := next((kind.name for kind in kinds if kind.alone), None):
+        raise ConfigError(
+            f"strategy {name}: {by_itself} cannot be added to others: not all of its logits are of images of the batch",
+            expected=f"{by_itself} by itself, or a sum without it",
+            fix=f"--strategy {by_itself}; label_smoothing, cutmix and mixup go with it",
+        )
     targets = [kind.name for kind in kinds if kind.supervised is not Strategy.supervised]
     samplers = [kind.name for kind in kinds if kind.batches is not Strategy.batches]
     for clashing, what in ((targets, "say what the targets are"), (samplers, "make the batches")):
