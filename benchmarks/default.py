@@ -51,7 +51,7 @@ CASES = {
 }
 GREY_PX, GREY_IMAGES = 28, {"train": 625, "test": 200}
 """Of the case cifar10-grey: its images' side, and how many of each class there are."""
-METHODS = ["tesla", "dm", "pca"]
+METHODS = ["tesla", "dm", "pca", "cim"]
 CORESETS = ["kmeans", "herding", "easy"]
 
 

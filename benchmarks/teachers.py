@@ -43,6 +43,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "sre2l, patches": STEPS | {"method.alpha_bn": "auto", "method.start": "patches", "method.lr_images": 0.05},
     "fadrm": STEPS | {"method.alpha_bn": "auto", "method.lr_images": 0.05},
     "cim": STEPS,
+    "cim, no steps": {"recover.iterations": 0},
     "easy": {},
 }
 

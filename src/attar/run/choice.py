@@ -18,6 +18,8 @@ class Rule:
     min_ipc: int = 1
     hard_only: bool = False
     """Not where soft labels are asked for."""
+    soft_only: bool = False
+    """Only there."""
     colour_only: bool = False
     """Not for grey images."""
     minutes_only: bool = False
@@ -32,7 +34,7 @@ class Rule:
         """Whether the images are within its numbers, and the labels and the time those that it is for."""
         if self.minutes_only and not minutes:
             return False
-        if (self.hard_only and soft) or (self.colour_only and task.channels == 1):
+        if (self.hard_only if soft else self.soft_only) or (self.colour_only and task.channels == 1):
             return False
         size_px, num = max(task.height_px, task.width_px), task.num_classes * ipc
         most_px, most = (self.max_px_cpu, self.max_images_cpu) if on_cpu else (self.max_px, self.max_images)
@@ -58,6 +60,16 @@ RULES = (
         max_images_cpu=500,
         hard_only=True,
         minutes_only=True,
+    ),
+    Rule(
+        "cim",
+        "with soft labels four easy real images in each, changed until each has the features of its whole, were ahead "
+        "on a CPU of random images, of every coreset and of trajectory matching",
+        min_px=24,
+        max_images=0,
+        max_px_cpu=64,
+        soft_only=True,
+        colour_only=True,
     ),
     Rule(
         "tesla",
