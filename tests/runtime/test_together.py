@@ -61,6 +61,7 @@ def test_each_file_is_made_once_from_both_ends(tmp_path: Path) -> None:
     make_all(job(tmp_path, 5, partial(opened, tmp_path)), lambda k: write(tmp_path, k, True), made.append, helpers=1)
     makers = [int((tmp_path / f"{k}.json").read_text()) for k in range(5)]
     assert sorted(made) == list(range(5))
+    assert made[:2] != [0, 1]  # what a helper has made counts before this process makes the next
     assert makers[0] == os.getpid() != makers[-1]
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{k}.json" for k in range(5)]
 
@@ -86,6 +87,8 @@ def test_what_a_helper_cannot_make_is_made_here(tmp_path: Path, begun: Queue[sub
     def make(number: int) -> None:
         if number == 0:
             begun.get(timeout=WAIT_S).wait(WAIT_S)
+        else:
+            assert len(said) == 1  # told once, and before the next file
         write(tmp_path, number, False)
 
     make_all(job(tmp_path, 3, partial(failing, tmp_path)), make, lambda _: None, 1, said.append)
