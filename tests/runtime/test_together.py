@@ -61,9 +61,19 @@ def test_each_file_is_made_once_from_both_ends(tmp_path: Path) -> None:
     make_all(job(tmp_path, 5, partial(opened, tmp_path)), lambda k: write(tmp_path, k, True), made.append, helpers=1)
     makers = [int((tmp_path / f"{k}.json").read_text()) for k in range(5)]
     assert sorted(made) == list(range(5))
-    assert made[:2] != [0, 1]  # what a helper has made counts before this process makes the next
     assert makers[0] == os.getpid() != makers[-1]
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{k}.json" for k in range(5)]
+
+
+def test_what_others_have_made_counts_before_the_next_is_made(tmp_path: Path) -> None:
+    def make(number: int) -> None:
+        assert not (tmp_path / f"{number}.json").exists()
+        for k in {0: (0, 3)}.get(number, (number,)):
+            write(tmp_path, k, False)
+
+    made: list[int] = []
+    make_all(job(tmp_path, 4, partial(opened, tmp_path)), make, made.append)
+    assert made == [0, 3, 1, 2]
 
 
 @pytest.fixture

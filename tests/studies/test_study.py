@@ -23,6 +23,7 @@ from attar.errors import ArtifactError, ConfigError, DataError, DivergedError
 from attar.evaluation import side_by_side
 from attar.evaluation.side_by_side import SideBySide
 from attar.methods.base import Distillate
+from attar.models import factory
 from attar.models.factory import NETWORKS
 from attar.runtime.checkpoint import read_tensors
 from attar.runtime.events import Events, read_events
@@ -165,6 +166,7 @@ def test_what_this_program_gave_is_trained_by_it_alone(
     def own(task: Task) -> torch.nn.Module:
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, task.num_classes))
 
+    monkeypatch.setattr(factory, "_is_taken", lambda family, name: False)  # to ask timm takes seconds
     monkeypatch.setattr(NETWORKS, "_added", {})
     helpers = list[int]()
 
