@@ -107,10 +107,10 @@ class Threads(Config):
 
     section: ClassVar[str] = "run"
 
-    workers: Annotated[int | None, Mark.HOW, Flag(default="all")] = Field(default=None, ge=1)
+    workers: Annotated[int | None, Mark.HOW, Flag(default="all; in a study one")] = Field(default=None, ge=1)
     """CPU threads of each process. The last bits of a result depend on their number. One is fastest for tiny networks
     on tiny images, and by far where the machine is busy. Where none is given, the students of an evaluation share all
-    threads, each student in a process of its own (evaluate.processes)."""
+    threads, each student in a process of its own (evaluate.processes), and a training of a study has one on a CPU."""
 
 
 class AtATime(Config):

@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,13 @@ from attar.evaluation.side_by_side import SideBySide
 from attar.methods.base import Distillate
 from attar.models import factory
 from attar.models.factory import NETWORKS
+from attar.runtime import together
 from attar.runtime.checkpoint import read_tensors
 from attar.runtime.events import Events, read_events
 from attar.runtime.seeding import generator
+from attar.runtime.team import Team
 from attar.runtime.together import Job, Make, make_all
+from attar.studies.missing import Missing
 from attar.studies.trainings import Clock, Training
 from attar.task import Task
 from attar.training import loop
@@ -158,6 +162,27 @@ def test_what_another_process_is_handed_trains_the_same(
     assert len(events) == 4
     assert all(event["wall_s"] > 0 for event in events)
     assert {path.suffix for path in (two / "trainings").iterdir()} == {".json"}
+
+
+@pytest.mark.slow
+def test_a_process_that_helps_leaves_the_bytes_of_one(
+    study_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, one, two = study_file(about="same?"), tmp_path / "one", tmp_path / "two"
+    attar.study(path, out=one, processes=1)
+    reached, until_s = Missing.reached, time.monotonic() + 600
+
+    def let_it_begin(self: Missing, number: int, team: Team | None = None) -> float:
+        while not list((two / "trainings").glob("*.ended")):
+            assert time.monotonic() < until_s
+            time.sleep(0.02)
+        return reached(self, number, team)
+
+    monkeypatch.setattr(together, "START_S", 0.0)
+    monkeypatch.setattr(Missing, "reached", let_it_begin)
+    attar.study(path, out=two, processes=2)
+    assert results(one) == results(two)
+    assert not list(two.glob(".lock-*"))
 
 
 def test_what_this_program_gave_is_trained_by_it_alone(

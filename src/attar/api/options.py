@@ -215,10 +215,6 @@ class PlanStudyOptions(Quiet, Machine, Reading, Assigned):
 class StudyOptions(Followed, PlanStudyOptions, AtATime):
     """Which study, where it is kept, and how many work on it."""
 
-    workers: Annotated[int | None, Flag(default="one; beside a GPU, all")] = Field(default=None, ge=1)
-    """CPU threads of each training. The last bits of a result depend on their number, which is one on a CPU unless it
-    is given, so that a study that grows or has other processes keeps its bits; beside a GPU they are all."""
-
 
 class BenchOptions(Followed, Quiet, Machine, Reading, Seeded, Assigned, Effort, AtATime, Compared):
     """What is compared, on what, and where it is kept."""
