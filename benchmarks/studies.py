@@ -32,7 +32,13 @@ def main() -> None:
     if options.distilled:
         settings |= {"data.distilled": str(options.distilled), "data.labels": options.labels}
     found = attar.study(
-        options.study, out=options.out, settings=settings, jobs=options.jobs, workers=1, device="cpu", quiet=False
+        options.study,
+        out=options.out,
+        settings=settings,
+        processes=options.processes,
+        workers=1,
+        device="cpu",
+        quiet=False,
     )
     beside = {id(contrast.record): contrast for contrast in found.contrasts}
     rows: Rows = []
@@ -80,7 +86,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--distilled", type=Path, help="train on this distilled dataset")
     parser.add_argument("--labels", default="stored", choices=("stored", "hard"), help="of the distilled images")
     parser.add_argument("--out", type=Path, help="the study's folder")
-    parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each")
+    parser.add_argument("--processes", type=int, help="trainings at a time, of one thread each")
 
 
 if __name__ == "__main__":

@@ -107,24 +107,24 @@ class Threads(Config):
 
     section: ClassVar[str] = "run"
 
-    workers: Annotated[int | None, Mark.HOW, Flag(default="all")] = Field(default=None, ge=1)
+    workers: Annotated[int | None, Mark.HOW, Flag(default="all; in a study one")] = Field(default=None, ge=1)
     """CPU threads of each process. The last bits of a result depend on their number. One is fastest for tiny networks
     on tiny images, and by far where the machine is busy. Where none is given, the students of an evaluation share all
-    threads, each student in a process of its own (evaluate.processes)."""
+    threads, each student in a process of its own (evaluate.processes), and a training of a study has one on a CPU."""
 
 
 class AtATime(Config):
-    """How many students train at a time."""
+    """How many networks train at a time."""
 
     section: ClassVar[str] = "evaluate"
 
     processes: Annotated[int | None, Mark.HOW, Flag(default="what cores and memory bear")] = Field(
         default=None, ge=1, le=1024
     )
-    """Students that train at a time, each in a process with its own threads (see workers); none: on a CPU as many as
+    """Networks that train at a time, each in a process with its own threads (see workers); none: on a CPU as many as
     its cores and the free memory allow, on a GPU one. The results are the same bytes. One where callbacks or
-    loggers follow the events, where images are decoded as they are asked for, and for networks and strategies that a
-    program handed over."""
+    loggers follow the events, for networks, strategies and a study's images that a program handed over, and, but in a
+    study, where images are decoded as they are asked for."""
 
 
 class Peers(Config):

@@ -143,20 +143,12 @@ def toy(line: str, places: Places) -> list[str]:
         return [*words, *one, *judged, *_out(words, places)]
     if words[0] == "study":
         name = words[1] if words[1] in studies() else str(places.study)
-        given = [word.replace("=RUN", f"={places.run}") for word in _without_jobs(words[2:])]
+        given = [word.replace("=RUN", f"={places.run}") for word in words[2:]]
         return [words[0], name, *given, *_sets(OF_A_STUDY), *_out(words, places)]
     if words[0] in ("train", "continual"):
         smaller = ["--model", "convnet-d2-w8", "--resolution", "8", *_sets(OF_A_TRAINING)]
         return [*words, *smaller, *_out(words, places)]
     return [*words, "--dry-run"] if words[0] == "push" else words
-
-
-def _without_jobs(words: list[str]) -> list[str]:
-    """One process, as starting more takes longer than what they would do; tests/studies has several."""
-    if "--jobs" not in words:
-        return words
-    at = words.index("--jobs")
-    return [*words[:at], *words[at + 2 :]]
 
 
 def _wanted(words: list[str]) -> tuple[str, str | None]:

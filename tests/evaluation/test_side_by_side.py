@@ -68,26 +68,37 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     attar.bench("digits", out=bench, model="convnet-d2-w8", settings={"train.epochs": 1}, **few)
     shutil.rmtree(bench / "trials")
     (bench / "bench.json").unlink()
-    return {"evaluate": run, "continual": run, "bench": bench}
+    return {"evaluate": run, "continual": run, "bench": bench, "study": tmp_path_factory.mktemp("empty")}
 
 
 JUDGEMENTS = {
     "evaluate": "FOLDER --source digits --models convnet-d2-w8 --set evaluate.full_epochs=8",
     "continual": "FOLDER --source digits --model convnet-d2-w8 --steps 3",
     "bench": "digits --out FOLDER --methods random --labels hard --seeds 6 --model convnet-d2-w8 --full-epochs 8",
+    "study": "FILE --out FOLDER",
 }
 """Commands that judge, each with six long trainings or more."""
+STUDY = """
+data: {source: digits, train_per_class: 10}
+models: [convnet-d2-w8]
+strategies: [ce, dlb]
+train: {augment: none, learning_rate: 0.05}
+"""
 
 
 def command(name: str, folder: Path, processes: int) -> list[str]:
     words = [word.replace("FOLDER", str(folder)) for word in JUDGEMENTS[name].split()]
+    if name == "study":
+        words[0] = str(folder.with_name("study.yaml"))
+        Path(words[0]).write_text(STUDY)
     how = ["--workers", "1", "--processes", str(processes), "--set", "train.epochs=150", "--set", "train.batch_size=10"]
     return [sys.executable, "-m", "attar", name, *words, *how]
 
 
 def finished(folder: Path) -> dict[str, bytes]:
     """Trainings and results; the folder of trainings is not there before the first has ended."""
-    paths = (*folder.glob("evaluation/*"), *folder.glob("trials/*"), *folder.glob("*.json"))
+    kinds = ("evaluation/*", "trials/*", "trainings/*", "*.json", "*.csv")
+    paths = [path for kind in kinds for path in folder.glob(kind)]
     return {path.name: path.read_bytes() for path in paths}
 
 
@@ -125,7 +136,7 @@ def test_two_processes_leave_the_bytes_of_one_whatever_happens_to_them(
     assert not list(killed.glob(".lock-*"))
 
     ends = [(stopped, signal.SIGINT), (left, signal.SIGKILL)]
-    for folder, sign in ends if name == "evaluate" else ends[1:]:  # they heed a signal in one place
+    for folder, sign in ends if name in ("evaluate", "study") else ends[1:]:  # they heed a signal in one place
         broken = subprocess.Popen(command(name, folder, 2), preexec_fn=heed, **options)
         helper = helper_of(broken)
         broken.send_signal(sign)

@@ -144,7 +144,7 @@ def test_errors_of_attar_itself_are_not_blamed_on_the_machine(error):
     assert resource_error(error) is None
 
 
-@pytest.mark.parametrize("flag", ["--workers", "--jobs"])
+@pytest.mark.parametrize("flag", ["--workers", "--processes"])
 def test_more_threads_than_are_of_use_are_told(flag):
     require_threads(os.cpu_count() or 1, flag)
     with pytest.raises(ConfigError, match=rf"{flag} is 1,000,000, and this machine has \d+ CPU core") as caught:

@@ -65,6 +65,17 @@ def test_each_file_is_made_once_from_both_ends(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{k}.json" for k in range(5)]
 
 
+def test_what_others_have_made_counts_before_the_next_is_made(tmp_path: Path) -> None:
+    def make(number: int) -> None:
+        assert not (tmp_path / f"{number}.json").exists()
+        for k in {0: (0, 3)}.get(number, (number,)):
+            write(tmp_path, k, False)
+
+    made: list[int] = []
+    make_all(job(tmp_path, 4, partial(opened, tmp_path)), make, made.append)
+    assert made == [0, 3, 1, 2]
+
+
 @pytest.fixture
 def begun(monkeypatch: pytest.MonkeyPatch) -> Queue[subprocess.Popen[bytes]]:
     """Helpers, as they are started."""
@@ -86,6 +97,8 @@ def test_what_a_helper_cannot_make_is_made_here(tmp_path: Path, begun: Queue[sub
     def make(number: int) -> None:
         if number == 0:
             begun.get(timeout=WAIT_S).wait(WAIT_S)
+        else:
+            assert len(said) == 1  # told once, and before the next file
         write(tmp_path, number, False)
 
     make_all(job(tmp_path, 3, partial(failing, tmp_path)), make, lambda _: None, 1, said.append)

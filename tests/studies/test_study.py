@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
-import signal
+import pickle
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +21,25 @@ import attar
 from attar.artifacts.distilled import write_distilled
 from attar.cli import app
 from attar.errors import ArtifactError, ConfigError, DataError, DivergedError
+from attar.evaluation import side_by_side
+from attar.evaluation.side_by_side import SideBySide
 from attar.methods.base import Distillate
+from attar.models import factory
+from attar.models.factory import NETWORKS
+from attar.runtime import together
 from attar.runtime.checkpoint import read_tensors
 from attar.runtime.events import Events, read_events
 from attar.runtime.seeding import generator
+from attar.runtime.team import Team
+from attar.runtime.together import Job, Make, make_all
+from attar.studies.missing import Missing
 from attar.studies.trainings import Clock, Training
+from attar.task import Task
 from attar.training import loop
 from attar.training.section import TrainSection
 
-TOLD = "run the same command again"
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 RESULTS = ("study.json", "study.csv", "report.html")
-
-
-def command(*arguments: Any) -> list[str]:
-    return [str(Path(sys.executable).with_name("attar")), "study", *map(str, arguments)]
 
 
 def trainings(out: Path) -> dict[str, tuple[int, bytes]]:
@@ -134,70 +137,111 @@ def test_interrupted_within_a_training_and_continued_is_the_same_bytes(
     assert not list((broken / "trainings").glob("*.safetensors"))
 
 
-@pytest.mark.slow
-def test_jobs_and_a_kill_leave_the_same_bytes(study_file: Callable[..., Path], tmp_path: Path) -> None:
-    path = study_file(about="same?", train={"epochs": 40, "batch_size": 8})
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    attar.study(path, out=whole, workers=1)
-    running = subprocess.Popen(command(path, "--out", broken, "--jobs", 2, "--quiet"), env=ENVIRONMENT)
-    while not list((broken / "trainings").glob("*.json")):
-        assert running.poll() is None
-        time.sleep(0.02)
-    running.kill()
-    running.wait()
-    assert not (broken / "study.json").exists()
-    done = subprocess.run(command(path, "--out", broken, "--jobs", 2), capture_output=True, text=True, env=ENVIRONMENT)
-    assert done.returncode == 0, done.stderr
-    assert "of them finished" in done.stderr
-    assert results(whole) == results(broken)
+def test_what_another_process_is_handed_trains_the_same(
+    study_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, one, two = study_file(about="same?"), tmp_path / "one", tmp_path / "two"
+    attar.study(path, out=one, processes=1)
+    helped = list[str]()
+
+    def half_by_another(
+        job: Job, make: Make, made: Callable[[int], None], num: int, say: Callable[[str], None]
+    ) -> None:
+        assert num == 1
+        other = pickle.loads(pickle.dumps(job)).opening()
+        for k in reversed(range(2, 4)):
+            other(k)
+            helped.append(job.files[k].name)
+        make_all(job, make, made, 0, say)
+
+    monkeypatch.setattr(side_by_side, "make_all", half_by_another)
+    attar.study(path, out=two, processes=2)
+    assert len(helped) == 2
+    assert results(one) == results(two)
+    events = [event for event in read_events(two / "events.jsonl") if event["event"] == "trained"]
+    assert len(events) == 4
+    assert all(event["wall_s"] > 0 for event in events)
+    assert {path.suffix for path in (two / "trainings").iterdir()} == {".json"}
 
 
 @pytest.mark.slow
-def test_an_interruption_ends_the_jobs_and_says_how_to_go_on(study_file: Callable[..., Path], tmp_path: Path) -> None:
-    path, out = study_file(train={"epochs": 100_000, "milestones": [0.5]}), tmp_path / "out"
-    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
-    words = command(path, "--out", out, "--jobs", 2)
-    running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, preexec_fn=heed)
-    while not any(event["event"] == "epoch" for event in read_events(out / "events.jsonl")):
-        assert running.poll() is None
-        time.sleep(0.05)
-    workers = _children(running.pid)
-    assert len(workers) == 3  # the third is multiprocessing's own
-    running.send_signal(signal.SIGINT)
-    _, told = running.communicate(timeout=30)
-    assert running.returncode == 130
-    assert TOLD in told
-    assert "Traceback" not in told
-    _require_gone(workers)
+def test_a_process_that_helps_leaves_the_bytes_of_one(
+    study_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, one, two = study_file(about="same?"), tmp_path / "one", tmp_path / "two"
+    attar.study(path, out=one, processes=1)
+    reached, until_s = Missing.reached, time.monotonic() + 600
+
+    def let_it_begin(self: Missing, number: int, team: Team | None = None) -> float:
+        while not list((two / "trainings").glob("*.ended")):
+            assert time.monotonic() < until_s
+            time.sleep(0.02)
+        return reached(self, number, team)
+
+    monkeypatch.setattr(together, "START_S", 0.0)
+    monkeypatch.setattr(Missing, "reached", let_it_begin)
+    attar.study(path, out=two, processes=2)
+    assert results(one) == results(two)
+    assert not list(two.glob(".lock-*"))
 
 
-@pytest.mark.slow
-def test_workers_leave_when_their_parent_is_killed(study_file: Callable[..., Path], tmp_path: Path) -> None:
-    path, out = study_file(train={"epochs": 100_000, "milestones": [0.5]}), tmp_path / "out"
-    running = subprocess.Popen(command(path, "--out", out, "--jobs", 2, "--quiet"), env=ENVIRONMENT)
-    while not any(event["event"] == "epoch" for event in read_events(out / "events.jsonl")):
-        assert running.poll() is None
-        time.sleep(0.05)
-    workers = _children(running.pid)
-    running.kill()
-    running.wait()
-    _require_gone(workers)
+def test_what_this_program_gave_is_trained_by_it_alone(
+    study_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def own(task: Task) -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, task.num_classes))
+
+    monkeypatch.setattr(factory, "_is_taken", lambda family, name: False)  # to ask timm takes seconds
+    monkeypatch.setattr(NETWORKS, "_added", {})
+    helpers = list[int]()
+
+    def counting(job: Job, make: Make, made: Callable[[int], None], num: int, say: Callable[[str], None]) -> None:
+        helpers.append(num)
+        make_all(job, make, made, 0, say)
+
+    monkeypatch.setattr(side_by_side, "make_all", counting)
+    path = study_file(models=[NETWORKS.add(own)], seeds=1)
+    attar.study(path, out=tmp_path / "out", processes=2, quiet=False)
+    assert helpers == [0]
+    assert "one process, though 2 may work at a time: no other finds by name" in capfd.readouterr().err
+    assert len(trainings(tmp_path / "out")) == 2
 
 
-def _require_gone(workers: list[int]) -> None:
-    patience = time.monotonic() + 20
-    while any(_alive(pid) for pid in workers):
-        assert time.monotonic() < patience
-        time.sleep(0.05)
+def test_threads_of_a_training_do_not_follow_from_processes_or_the_grid(
+    study_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    threads = list[int]()
+    for name, asked in (("a", {}), ("b", {"processes": 2}), ("c", {"settings": {"seeds": 1}}), ("d", {"workers": 2})):
+        attar.study(study_file(strategies=["ce"], train={"epochs": 1}), out=tmp_path / name, device="cpu", **asked)
+        threads.append(json.loads((tmp_path / name / "study.json").read_text())["hardware"]["threads"])
+    assert threads == [1, 1, 1, 2]
 
 
-@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_one_that_diverges_leaves_the_others_alone(study_file: Callable[..., Path], tmp_path: Path, jobs: int) -> None:
+@pytest.mark.parametrize("helped", [False, True])
+def test_one_that_diverges_leaves_the_others_alone(
+    study_file: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    helped: bool,
+) -> None:
+    def by_another(job: Job, make: Make, made: Callable[[int], None], num: int, say: Callable[[str], None]) -> None:
+        other = pickle.loads(pickle.dumps(job)).opening()
+        for k in range(2):
+            other(k)
+        make_all(job, lambda k: pytest.fail("it has been trained"), made, 0, say)
+
+    if helped:
+        monkeypatch.setattr(side_by_side, "make_all", by_another)
     path = study_file(strategies={"wild": {"strategy": "ce", "learning_rate": 1e30}, "ce": None}, seeds=1)
-    with pytest.raises(DivergedError, match="1 of 2 trainings have diverged:\n  - wild, plain") as told:
-        attar.study(path, out=tmp_path / "out", jobs=jobs, workers=1)
-    assert "The others are finished and kept" in told.value.fix
-    assert len(trainings(tmp_path / "out")) == 1
+    for _ in range(2):  # it is tried again
+        with pytest.raises(DivergedError, match="1 of 2 trainings have diverged:\n  - wild, plain") as told:
+            attar.study(path, out=tmp_path / "out", workers=1, processes=2, quiet=False)
+        assert "The others are finished and kept" in told.value.fix
+        assert len(trainings(tmp_path / "out")) == 1
+        assert not list((tmp_path / "out" / "trainings").glob("*.ended"))
+        assert "has diverged; the others go on" in capfd.readouterr().err
+        monkeypatch.undo()
 
 
 def test_what_cannot_be_trained_is_told_before_anything_is(study_file: Callable[..., Path], tmp_path: Path) -> None:
@@ -239,10 +283,12 @@ def test_of_distilled_images_that_hold_others_one_is_seen_at_a_time(
 def test_time_is_estimated_from_images_seen() -> None:
     cell = cells_like()
     trainings = [Training(cell, seed, 100 * (seed + 1)) for seed in range(3)]
-    clock = Clock(trainings)
+    clock = Clock(trainings, SideBySide(1, 1))
     assert clock.ended(trainings[0], 1.0) == pytest.approx(5.0)
     assert clock.ended(trainings[2], 5.0) == pytest.approx(200 * 6 / 400)
-    assert Clock(trainings, jobs=2).ended(trainings[0], 1.0) == pytest.approx(2.5)
+    shared = Clock(trainings, SideBySide(2, 1))
+    assert shared.ended(trainings[0], None) == 0.0  # finished by a process that did not say in what time
+    assert shared.ended(trainings[1], 2.0) == pytest.approx(3.0)
 
 
 def cells_like() -> Any:
@@ -259,7 +305,7 @@ def test_typed_it_prints_a_table_and_json(study_file: Callable[..., Path], tmp_p
         assert done.exit_code == 0, done.output
         return done.stdout
 
-    assert typed("--plan").startswith("4 trainings; 480 images to be seen")
+    assert typed("--plan", "--processes", 2).startswith("4 trainings; 480 images to be seen")
     assert not out.exists()
     shown = typed()
     assert [line.split()[0] for line in shown.splitlines()[:3]] == ["strategy", "ce", "dlb"]
@@ -277,21 +323,13 @@ def test_a_wrong_setting_is_told_by_its_name(study_file: Callable[..., Path]) ->
         attar.study(study_file(), settings={"train.epoch": 3})
 
 
-def _children(pid: int) -> list[int]:
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
-    return [int(word) for word in found.stdout.split()]
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 @pytest.mark.slow
-def test_a_script_without_a_guard_may_ask_for_jobs(study_file: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_script_without_a_guard_may_have_help(study_file: Callable[..., Path], tmp_path: Path) -> None:
     script, path = tmp_path / "mine.py", study_file(seeds=1)
-    script.write_text(f"import attar\nprint(len(attar.study({str(path)!r}, out='out', jobs=2, quiet=True).records))\n")
+    script.write_text(
+        "import attar\nfrom attar.runtime import together\ntogether.START_S = 0.0\n"
+        f"print(len(attar.study({str(path)!r}, out='out', processes=2, quiet=True).records))\n"
+    )
     done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
+    assert done.stdout == "2\n"

@@ -212,11 +212,8 @@ class PlanStudyOptions(Quiet, Machine, Reading, Assigned):
     trained in it is kept, and trained again only where its settings change."""
 
 
-class StudyOptions(Followed, PlanStudyOptions):
+class StudyOptions(Followed, PlanStudyOptions, AtATime):
     """Which study, where it is kept, and how many work on it."""
-
-    jobs: int = Field(default=1, ge=1)
-    """Processes that share the trainings, each with one thread unless the number of workers says otherwise."""
 
 
 class BenchOptions(Followed, Quiet, Machine, Reading, Seeded, Assigned, Effort, AtATime, Compared):

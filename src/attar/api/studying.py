@@ -31,7 +31,7 @@ def study(asked: StudyOptions) -> StudyResult:
     from attar.studies.running import Machine, run_study
 
     settings, folder = _opened_study(asked)
-    machine = Machine(asked.device, asked.precision, asked.jobs, asked.workers, asked.peer_timeout)
+    machine = Machine(asked.device, asked.precision, asked.processes, asked.workers, asked.peer_timeout)
     with tracked(asked.loggers, folder, folder.name, settings.model_dump(mode="json"), asked.callbacks):
         return run_study(settings, folder, machine, quiet=asked.quiet)
 

@@ -42,7 +42,7 @@ def study(given: dict[str, Any], as_json: bool) -> None:
     from attar import api
 
     if given.pop("counting", False):
-        planned = api.plan_study(**{name: value for name, value in given.items() if name != "jobs"})
+        planned = api.plan_study(**{name: value for name, value in given.items() if name != "processes"})
         print_json(vars(planned)) if as_json else echo(f"{planned}\n{planned.held_equal}")
         return
     result = api.study(**given)

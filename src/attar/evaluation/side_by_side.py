@@ -1,4 +1,4 @@
-"""Students side by side: how many of them train at a time, with how many threads, and who trains which.
+"""Trainings side by side: how many of them run at a time, with how many threads, and who does which.
 
 Of several processes that were started together each takes its share. A single one starts others on this machine where
 cores have nothing to do; see `runtime.together`.
@@ -6,8 +6,8 @@ cores have nothing to do; see `runtime.together`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -52,6 +52,8 @@ class Trainings(Protocol):
 
 Open = Callable[[Engine, Events], Trainings]
 """Opens the same trainings in another process; can be pickled where images, networks and teacher can."""
+Ended = Callable[[int], Mapping[str, float]]
+"""Hears the number of a training that has ended, whoever did it; returns what the progress shows of it."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,12 @@ def side_by_side(costs: Sequence[float], engine: Engine, asked: int | None) -> S
     return SideBySide(1 if is_followed() else min(asked or bearable, len(costs)), threads)
 
 
+def how_shared(trainings: Trainings, engine: Engine, asked: int | None) -> SideBySide:
+    """How these share this machine, see `side_by_side`; one process does what another cannot."""
+    how = side_by_side(trainings.costs, engine, asked)
+    return how if trainings.handable else replace(how, processes=1)
+
+
 def train(
     trainings: Trainings,
     again: Open,
@@ -96,32 +104,35 @@ def train(
     *,
     stage: str,
     processes: int | None,
+    ended: Ended | None = None,
 ) -> SideBySide:
     """Do all that are not finished, shared with all processes; returns how.
 
     Args:
-        trainings: of students.
+        trainings: of students, at least one.
         again: opens them in processes that help.
         engine: of this process.
         events: log and progress.
         folder: holds the locks of what is at work.
         stage: names the progress.
         processes: students at a time; None: what the machine bears, see `side_by_side`.
+        ended: hears of each, in this process; None: the progress shows its accuracy.
     """
-    how, files = side_by_side(trainings.costs, engine, processes), trainings.files
+    how, files = how_shared(trainings, engine, processes), trainings.files
     with computing_with(how.threads):
         if engine.processes.num > 1 or engine.processes.apart:
-            _train_share(trainings, len(files), engine, events, stage)
+            _train_share(trainings, len(files), engine, events, stage, ended)
         else:
             asked = str(engine.device), engine.precision, engine.threads
             job = Job(files, folder, partial(_opened, again, asked, how.threads, events.path), how.threads)
+            if (processes or 1) > 1 and (why := _why_alone(trainings)):
+                events.say(f"one process, though {processes} may work at a time: {why}")
             with events.progress(stage, len(files)) as bar:
 
                 def made(number: int) -> None:
-                    bar.advance(accuracy=trainings.reached(number))
+                    bar.advance(**(ended(number) if ended else {"accuracy": trainings.reached(number)}))
 
-                helpers = how.processes - 1 if trainings.handable else 0
-                make_all(job, trainings.reached, made, helpers, events.say)
+                make_all(job, trainings.reached, made, how.processes - 1, events.say)
     engine.barrier(files)
     return how
 
@@ -135,12 +146,22 @@ def handable(model: str, training: TrainSettings) -> bool:
     return not any(found_here_alone(*name) for name in names)
 
 
-def _train_share(trainings: Trainings, num: int, engine: Engine, events: Events, stage: str) -> None:
+def _why_alone(trainings: Trainings) -> str:
+    """Why this process does all, whatever the number asked for; empty where others may help."""
+    if is_followed():
+        return "callbacks or loggers follow its events"
+    return "" if trainings.handable else "no other finds by name what this program has handed over"
+
+
+def _train_share(
+    trainings: Trainings, num: int, engine: Engine, events: Events, stage: str, ended: Ended | None
+) -> None:
     """Do this process's part, alone or with others where there are fewer students than processes."""
     mine = share_out(range(num), engine.processes, trainings.most_processes, engine.device)
     with events.progress(stage, len(mine)) as bar:
         for number, members in mine:
-            bar.advance(accuracy=trainings.reached(number, members))
+            reached = trainings.reached(number, members)
+            bar.advance(**(ended(number) if ended else {"accuracy": reached}))
 
 
 def _opened(again: Open, asked: tuple[str, str, int | None], threads: int, log: Path | None) -> Make:

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from attar.errors import ArtifactError
@@ -81,7 +82,7 @@ def make_all(
         make: makes one in this process.
         made: hears of each file once it is there, in this process.
         helpers: processes, started after `START_S` where files are left and free memory has room for them.
-        say: hears why there is no help.
+        say: hears why there is no help, or less, once this process has made the next file.
 
     Raises what `make` raises; helpers have ended then.
     """
@@ -89,12 +90,16 @@ def make_all(
     with _helped(job, min(helpers, len(left) - 1), say) as helped:
         take = partial(_take, job, make) if helped else make
         while left:
-            taken = next((k for k in left if job.files[k].exists() or take(k) is not False), None)
-            if taken is None:
+            there = [k for k in left if job.files[k].exists()]  # those of helpers are counted before the next is begun
+            if not there:
+                there = list(islice((k for k in left if take(k) is not False), 1))
+            if not there:
                 time.sleep(_LOOK_S)
-            else:
-                left.remove(taken)
-                made(taken)
+            for k in there:
+                left.remove(k)
+                made(k)
+            if helped:
+                _tell(helped.fallen(), say)
 
 
 def room_for(most: int) -> int:
@@ -113,16 +118,16 @@ def _take(job: Job, make: Make, k: int) -> bool:
 
 
 @contextmanager
-def _helped(job: Job, num: int, say: Callable[[str], None]) -> Iterator[bool]:
-    """Have helpers inside the block; whether there may be some."""
+def _helped(job: Job, num: int, say: Callable[[str], None]) -> Iterator[_Helpers | None]:
+    """Have helpers inside the block; None where there can be none."""
     if num < 1 or job.opening is None:
-        yield False
+        yield None
         return
     try:
         handed = pickle.dumps(job, protocol=5)
     except Exception as error:  # of any object that somebody's images, network or teacher hold
         say(f"one process: what it works on cannot be handed to another ({shortened(str(error))})")
-        yield False
+        yield None
         return
     with writing(job.folder):
         job.folder.mkdir(parents=True, exist_ok=True)
@@ -131,13 +136,17 @@ def _helped(job: Job, num: int, say: Callable[[str], None]) -> Iterator[bool]:
     start.daemon = True
     start.start()
     try:
-        yield True
+        yield helpers
     finally:
         start.cancel()
-        for reason in helpers.end():
-            say(f"a process that helped has ended, and this one did its work: {reason}")
+        _tell(helpers.end(), say)
         for lock in job.folder.glob(f"{LOCK}-item-*"):
             lock.unlink(missing_ok=True)
+
+
+def _tell(reasons: Sequence[str], say: Callable[[str], None]) -> None:
+    for reason in reasons:
+        say(f"a process that helped has ended, and this one does its work: {reason}")
 
 
 @dataclass
@@ -164,20 +173,27 @@ class _Helpers:
                 handing.start()
                 self._started.append((process, handing))
 
+    def fallen(self) -> list[str]:
+        """Why some have ended before their time; of each it is told once."""
+        reasons = []
+        for process, _ in list(self._started):
+            assert process.stdout
+            if (status := process.poll()) and not process.stdout.closed:
+                reasons.append(_reason(status, process.stdout.read()))
+                process.stdout.close()
+        return reasons
+
     def end(self) -> list[str]:
-        """End them all; returns why some had ended before their time."""
+        """End them all; returns why some had ended before their time, as far as that was not told."""
         with self._lock:
             self._over = True
-        reasons = []
+        reasons = self.fallen()
         for process, handing in self._started:
-            early = process.poll()
             process.kill()
             process.wait()
             handing.join()
             assert process.stdin
             assert process.stdout
-            if early:
-                reasons.append(_reason(early, process.stdout.read()))
             process.stdout.close()
             with suppress(OSError):
                 process.stdin.close()

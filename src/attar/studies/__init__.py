@@ -2,9 +2,9 @@
 
 settings.py   the file: one YAML, typed
 grid.py       its cells: what is trained how, and what is held equal
-data.py       what is trained on, and what judges
-trainings.py  the trainings, each once, by its number
+trainings.py  what is trained on, what judges, and the trainings, each once, by its number
+missing.py    those that are not finished, as processes share them
 running.py    a study from its file to its page
-jobs.py       several processes of this machine; worker.py is one of them
 result.py     records, differences to the baseline, files
+bench.py      methods under one protocol; bench_students.py, what judges them
 """

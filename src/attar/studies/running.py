@@ -14,20 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from attar.artifacts.run import RunFolder
-from attar.errors import ArtifactError, ConfigError, DivergedError
+from attar.errors import ArtifactError, DivergedError
+from attar.evaluation.side_by_side import how_shared, train
 from attar.report.formats import count, duration
 from attar.report.study import write_study_report
 from attar.run.sharing import sharing_engine
-from attar.runtime.engine import Engine
+from attar.runtime.engine import Engine, device_named
 from attar.runtime.events import Events
 from attar.runtime.files import write_text
 from attar.runtime.machine import require_threads
 from attar.runtime.processes import launched
 from attar.runtime.trackers import TRACKERS
-from attar.studies.jobs import train_in_jobs
+from attar.studies.missing import Missing
 from attar.studies.result import StudyResult, gather, held_equal, write
 from attar.studies.settings import StudySettings
-from attar.studies.trainings import Clock, Outcome, Study, train_here
+from attar.studies.trainings import Clock, Study
 from attar.text import yaml_text
 
 SETTINGS = "study.yaml"
@@ -37,12 +38,12 @@ SETTINGS = "study.yaml"
 class Machine:
     """Where and how a study is trained.
 
-    `jobs` processes, each with `workers` threads; None: one thread each of several, and all of the machine's of one.
+    `processes` trainings at a time, None: what the machine bears; each has `workers` threads, None: one on a CPU.
     """
 
     device: str = "auto"
     precision: str = "auto"
-    jobs: int = 1
+    processes: int | None = None
     workers: int | None = None
     peer_timeout: str = "10m"
 
@@ -67,11 +68,10 @@ def run_study(settings: StudySettings, folder: Path, machine: Machine, *, quiet:
     Raises ConfigError and DataError before any training, where they can be known then; DivergedError, when all others
     have ended, where some trainings left the finite numbers.
     """
-    _require_one_way(machine)
+    require_threads(machine.processes or 1, "--processes")
     _claim(folder)
-    threads = machine.workers or (1 if machine.jobs > 1 else None)
     with (
-        sharing_engine(machine.device, machine.precision, threads, machine.peer_timeout, folder) as engine,
+        sharing_engine(machine.device, machine.precision, _threads(machine), machine.peer_timeout, folder) as engine,
         RunFolder(folder).locked() if engine.leads else nullcontext(),
     ):
         events = Events(folder / "events.jsonl", quiet=quiet)
@@ -86,13 +86,17 @@ def plan_study(settings: StudySettings, folder: Path, machine: Machine, *, quiet
 
 def _run(settings: StudySettings, folder: Path, machine: Machine, engine: Engine, events: Events) -> StudyResult:
     study = Study(settings, engine, events, folder)
-    missing, plan = study.missing(), _plan(study)
+    missing, plan = Missing(study, study.missing()), _plan(study)
+    if engine.leads:
+        missing.forget()
     engine.barrier()  # all have looked before any trains
     if engine.leads:
         write_text(folder / SETTINGS, yaml_text(_plain(settings)))
         events.say(f"{plan}. {plan.held_equal}")
-    diverged = _train(study, missing, machine)
+    diverged = _train(missing, machine.processes)
     engine.barrier()
+    if engine.leads:
+        missing.forget()
     if diverged:
         raise _diverged(diverged, len(study.trainings))
     result = gather(study)
@@ -103,38 +107,30 @@ def _run(settings: StudySettings, folder: Path, machine: Machine, engine: Engine
     return replace(result, report=write_study_report(folder))
 
 
-def _train(study: Study, missing: list[int], machine: Machine) -> dict[str, DivergedError]:
-    """Train these, share by share, and tell how long it takes; returns those that diverged."""
-    mine = study.engine.share(missing)
-    clock = Clock([study.trainings[number] for number in mine], machine.jobs)
-    diverged: dict[str, DivergedError] = {}
+def _train(missing: Missing, processes: int | None) -> dict[str, DivergedError]:
+    """Do these, shared with all processes, and tell how long it takes; returns those that diverged, by their names."""
+    study, all_of_them = missing.study, missing.all
+    if not all_of_them:
+        return {}
+    engine, events = study.engine, study.events
+    clock = Clock(engine.share(all_of_them), how_shared(missing, engine, processes))
     told = False
-    with study.events.progress("study", len(mine)) as bar:
 
-        def ended(number: int, outcome: Outcome, wall_s: float) -> None:
-            nonlocal told
-            training = study.trainings[number]
-            left_s = clock.ended(training, wall_s)
-            if not told and left_s:
-                study.events.say(f"the first took {duration(wall_s)}; about {duration(left_s)} left")
-            told = True
-            shown: dict[str, Any] = {"minutes_left": left_s / 60}
-            if isinstance(outcome, DivergedError):
-                diverged[training.name] = outcome
-                study.events.say(f"{training.name} has diverged; the others go on")
-            else:
-                shown["accuracy"] = outcome
-                study.events.emit(
-                    "study", "trained", **training.item.fields(), step=0, accuracy=outcome, wall_s=round(wall_s, 2)
-                )
-            bar.advance(**shown)
+    def ended(number: int) -> dict[str, float]:
+        nonlocal told
+        training, ending = all_of_them[number], missing.ended(number)
+        left_s = clock.ended(training, ending.wall_s)
+        if not told and left_s and ending.wall_s is not None:
+            events.say(f"the first took {duration(ending.wall_s)}; about {duration(left_s)} left")
+        told = True
+        reached = study.finished(training)
+        if ending.diverged:
+            events.say(f"{training.name} has diverged; the others go on")
+        return {"minutes_left": left_s / 60, **({} if reached is None else {"accuracy": reached})}
 
-        if machine.jobs > 1 and mine:
-            engine = machine.device, machine.precision
-            train_in_jobs(mine, machine.jobs, study.settings, study.folder, engine, machine.workers or 1, ended)
-        else:
-            train_here(study, mine, ended)
-    return diverged
+    train(missing, missing.again, engine, events, study.folder, stage="study", processes=processes, ended=ended)
+    endings = [missing.ended(number).diverged for number in range(len(all_of_them))]
+    return {one.name: why for one, why in zip(all_of_them, endings, strict=True) if why}
 
 
 def _plan(study: Study) -> StudyPlan:
@@ -152,13 +148,13 @@ def _diverged(found: dict[str, DivergedError], num: int) -> DivergedError:
     )
 
 
-def _require_one_way(machine: Machine) -> None:
-    require_threads(machine.jobs, "--jobs")
-    if machine.jobs > 1 and launched().num > 1:
-        raise ConfigError(
-            f"torchrun has started {launched().num} processes, and --jobs {machine.jobs} would start more in each",
-            fix="leave --jobs out, or start without torchrun",
-        )
+def _threads(machine: Machine) -> int | None:
+    """Threads of each training; None: as many as a launcher or, beside a GPU, torch says.
+
+    On a CPU there is one, so that no training has other bits in a study that has grown or has other processes.
+    """
+    alone_on_cpu = launched().num == 1 and device_named(machine.device).type == "cpu"
+    return machine.workers or (1 if alone_on_cpu else None)
 
 
 def _claim(folder: Path) -> None:

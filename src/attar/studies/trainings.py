@@ -9,8 +9,7 @@ grows, or whose names change, trains only what is new; what it no longer asks fo
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +20,8 @@ from attar.config import dump
 from attar.data.loading import RealSet, TrainingSet
 from attar.data.sources import Source, open_source, whitened
 from attar.data.whitening import measure_whitening
-from attar.errors import ConfigError, DivergedError
+from attar.errors import ConfigError
+from attar.evaluation.side_by_side import SideBySide
 from attar.evaluation.students import judging_set, require_judges
 from attar.evaluation.trials import Subject, Trials, distilled_subject, judge_name
 from attar.items import Item
@@ -42,10 +42,6 @@ from attar.training.strategies import Teaches
 from attar.training.strategies.kd import teacher_file
 
 TRAININGS = "trainings"
-Outcome = float | DivergedError
-"""Accuracy in percent of a training, or why it has none."""
-Ended = Callable[[int, Outcome, float], None]
-"""Hears the number of a training that has ended, how, and after how many seconds."""
 
 
 @dataclass(frozen=True)
@@ -111,17 +107,15 @@ class Study:
         judge, judged_by = self.data.judge, self.data.judged_by
         return self.trials.accuracy(training.cell.model, subject, training.seed, judge, judged_by, training.item)
 
-    def outcome(self, number: int) -> Outcome:
-        """What the training of this number comes to; one that diverges leaves the others alone."""
-        try:
-            return self.accuracy(self.trainings[number])
-        except DivergedError as error:
-            return error
-
     def finished(self, training: Training) -> float | None:
         """That accuracy where the training is finished."""
         subject = self._subject_of[id(training.cell)]
         return self.trials.finished(training.cell.model, subject, training.seed, self.data.judge, self.data.judged_by)
+
+    def file(self, training: Training) -> Path:
+        """What a training leaves once it is finished."""
+        subject = self._subject_of[id(training.cell)]
+        return self.trials.path(training.cell.model, subject, training.seed, self.data.judge, self.data.judged_by)
 
     def missing(self) -> list[int]:
         """Numbers of the trainings that are not finished, those of the first seed of every cell first."""
@@ -142,28 +136,26 @@ class Clock:
     Time is counted per image seen, for each network by itself; one that has none yet is taken to be like the rest.
     """
 
-    def __init__(self, left: Sequence[Training], jobs: int = 1) -> None:
-        self._left, self._jobs = {one.name: one for one in left}, jobs
+    def __init__(self, left: Sequence[Training], how: SideBySide) -> None:
+        self._left, self._how = {one.name: one for one in left}, how
         self._spent_s: dict[str, float] = {}
         self._seen: dict[str, int] = {}
 
-    def ended(self, training: Training, wall_s: float) -> float:
-        """Take note of a training that has ended; returns the seconds that are left."""
+    def ended(self, training: Training, wall_s: float | None) -> float:
+        """Take note of a training that has ended, after these seconds or nobody knows how many.
+
+        Returns the seconds that are left; 0 before any is known.
+        """
         model = training.cell.model
         self._left.pop(training.name, None)
-        self._spent_s[model] = self._spent_s.get(model, 0.0) + wall_s
-        self._seen[model] = self._seen.get(model, 0) + training.images_seen
+        if wall_s is not None:
+            self._spent_s[model] = self._spent_s.get(model, 0.0) + wall_s
+            self._seen[model] = self._seen.get(model, 0) + training.images_seen
+        if not self._seen:
+            return 0.0
         mean = sum(self._spent_s.values()) / sum(self._seen.values())
         each = {name: self._spent_s[name] / self._seen[name] for name in self._seen}
-        return sum(one.images_seen * each.get(one.cell.model, mean) for one in self._left.values()) / self._jobs
-
-
-def train_here(study: Study, numbers: Sequence[int], ended: Ended) -> None:
-    """Train these in this process; `ended` hears of each."""
-    for number in numbers:
-        started_s = time.monotonic()
-        reached = study.outcome(number)
-        ended(number, reached, time.monotonic() - started_s)
+        return self._how.seconds(one.images_seen * each.get(one.cell.model, mean) for one in self._left.values())
 
 
 @dataclass(frozen=True)
