@@ -48,10 +48,12 @@ def test_the_first_rule_that_fits_is_chosen_and_says_why(size_px: int, num_class
 
 def test_a_processor_optimises_fewer_images_than_a_gpu() -> None:
     assert choose_method(task(32, 200), 1, on_cpu=False)[0] == "tesla"
-    assert choose_method(task(32, 200), 1, on_cpu=True)[0] == "dm"
-    assert choose_method(task(32, 1000), 1, on_cpu=True)[0] == "easy"
+    assert choose_method(task(32, 100), 1, on_cpu=True)[0] == "dm"
+    assert choose_method(task(32, 200), 1, on_cpu=True)[0] == "cim", "of many classes a step looks at many images"
+    assert choose_method(task(32, 1000), 3, on_cpu=True)[0] == "easy"
     assert choose_method(task(64), 20, on_cpu=False)[0] == "tesla"
-    assert choose_method(task(64), 20, on_cpu=True)[0] == "pca"
+    assert choose_method(task(64), 20, on_cpu=True)[0] == "cim"
+    assert choose_method(task(65), 20, on_cpu=True)[0] == "pca"
 
 
 @pytest.mark.parametrize("on_cpu", [False, True])
@@ -62,18 +64,22 @@ def test_a_coreset_is_chosen_where_it_does_as_well(on_cpu: bool) -> None:
     assert choose_method(task(8, channels=1), 1, on_cpu=on_cpu)[0] == "tesla"
 
 
-def test_a_processor_matches_features_unless_labels_are_soft() -> None:
+def test_a_processor_matches_mean_features_or_with_soft_labels_those_of_each_image() -> None:
     for size_px, ipc in ((32, 1), (32, 50), (64, 10)):
         assert choose_method(task(size_px), ipc, on_cpu=True)[0] == "dm"
-        assert choose_method(task(size_px), ipc, on_cpu=True, soft=True)[0] == ("tesla" if ipc == 1 else "easy")
+        assert choose_method(task(size_px), ipc, on_cpu=True, soft=True)[0] == "cim"
         assert choose_method(task(size_px), ipc, on_cpu=False)[0] == "tesla"
-    assert choose_method(task(32), 51, on_cpu=True)[0] == "easy", "more than 500 images"
+        assert choose_method(task(size_px), ipc, on_cpu=False, soft=True)[0] == "tesla"
+    assert choose_method(task(32), 51, on_cpu=True)[0] == "cim", "more than 500 images"
+    assert choose_method(task(32), 201, on_cpu=True)[0] == "easy", "more than 2,000"
     assert choose_method(task(32, channels=1), 51, on_cpu=True)[0] == "kmeans", "easy grey images are all alike"
+    assert choose_method(task(64), 11, on_cpu=True)[0] == "cim", "more than 100 larger ones"
+    assert choose_method(task(65), 1, on_cpu=True)[0] == "pca", "larger still"
+    assert choose_method(task(65), 1, on_cpu=True, soft=True)[0] == "easy"
     for size_px, ipc in ((64, 11), (65, 1)):
-        assert choose_method(task(size_px), ipc, on_cpu=True)[0] == "pca", "more than 100 larger ones, or larger still"
-        assert choose_method(task(size_px), ipc, on_cpu=True, soft=True)[0] == "easy"
         assert choose_method(task(size_px, channels=1), ipc, on_cpu=True)[0] == "kmeans"
     assert choose_method(task(16), 1, on_cpu=True)[0] == "tesla", "a quarter of a small one shows nothing"
+    assert choose_method(task(16), 1, on_cpu=True, soft=True)[0] == "tesla"
     assert choose_method(task(28, channels=1), 1, on_cpu=True)[0] == "dm"
     assert choose_method(task(28, channels=1), 50, on_cpu=True)[0] == "dm"
     assert choose_method(task(28, channels=1), 1, on_cpu=True, soft=True)[0] == "tesla"
@@ -81,7 +87,7 @@ def test_a_processor_matches_features_unless_labels_are_soft() -> None:
 
 def test_with_hours_a_processor_matches_trajectories() -> None:
     assert choose_method(task(32), 1, on_cpu=True, minutes=False)[0] == "tesla"
-    assert choose_method(task(64), 1, on_cpu=True, minutes=False)[0] == "pca"
+    assert choose_method(task(64), 1, on_cpu=True, minutes=False)[0] == "cim"
     asked = (Effort(), Effort(quick=True), Effort(time="1h"), Effort(time="2h"), Effort(thorough=True), None)
     assert [in_minutes(one) for one in asked] == [True, True, True, False, False, False]
 

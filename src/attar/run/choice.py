@@ -24,6 +24,7 @@ class Rule:
     """Not for grey images."""
     minutes_only: bool = False
     """Not where a run may take hours."""
+    max_classes: int | None = None
     max_images: int | None = None
     """Synthetic images, of all classes together."""
     max_px_cpu: int | None = None
@@ -38,7 +39,8 @@ class Rule:
             return False
         size_px, num = max(task.height_px, task.width_px), task.num_classes * ipc
         most_px, most = (self.max_px_cpu, self.max_images_cpu) if on_cpu else (self.max_px, self.max_images)
-        fits = ipc >= self.min_ipc and size_px >= self.min_px
+        few = self.max_classes is None or task.num_classes <= self.max_classes
+        fits = few and ipc >= self.min_ipc and size_px >= self.min_px
         return fits and (most_px is None or size_px <= most_px) and (most is None or num <= most)
 
 
@@ -55,6 +57,7 @@ RULES = (
         "within minutes on a CPU, matching mean features of random networks by images that hold four small ones was "
         "ahead of random images, of every coreset and of trajectory matching",
         min_px=24,
+        max_classes=100,
         max_images=0,
         max_px_cpu=32,
         max_images_cpu=500,
@@ -68,6 +71,7 @@ RULES = (
         min_px=24,
         max_images=0,
         max_px_cpu=64,
+        max_images_cpu=2000,
         soft_only=True,
         colour_only=True,
     ),
@@ -99,6 +103,16 @@ RULES = (
         hard_only=True,
         colour_only=True,
         minutes_only=True,
+    ),
+    Rule(
+        "cim",
+        "for so many images or classes on a CPU four easy real images in each, changed until each has the features of "
+        "its whole, were ahead of random images, of every coreset and, with many classes, of mean features",
+        min_px=24,
+        max_images=0,
+        max_px_cpu=64,
+        max_images_cpu=2000,
+        colour_only=True,
     ),
     Rule(
         "pca",
