@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,45 @@ def test_students_are_cut_where_the_time_is_shorter_still(rehearsed: Plan) -> No
     shares = {name: value / numbers(settings)[name] for name, value in numbers(found.settings).items() if value}
     assert found.plan.total_s == pytest.approx(600, rel=0.1)
     assert shares["recover.iterations"] < shares["train.epochs"] < 1
+
+
+@pytest.mark.parametrize("seconds", [3600.0 * 3, 2400.0])
+def test_numbers_that_keep_all_their_time_stay_to_the_last_one(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Whatever a unit takes: floor(300 * time / time) is 299 for one in fourteen."""
+    settings, source = settled()
+    before = numbers(settings)
+    for k in range(60):
+        unit_s = 1.0 + k / 977
+        parts = (Estimate(stage, "unit", 60, float(num) * unit_s, 1) for stage, num in MINUTES.items())
+        whole = Plan(tuple(parts), 10, 10)
+        monkeypatch.setattr(effort, "plan", lambda *_, whole=whole, **__: whole)
+        after = numbers(fitted(settings, source, ENGINE, seconds * unit_s, ()).settings)
+        stay = before if seconds > 3600 else ("train.epochs", "squeeze.num_experts")
+        assert {name: after[name] for name in stay} == {name: before[name] for name in stay}
+
+
+def test_times_come_to_what_there_is_between_the_least_and_the_most() -> None:
+    few, some, many = (effort.Lever("train", key, 1, (), worth) for key, worth in (("a", 0.5), ("b", 1.0), ("c", 3.0)))
+    spans_s = {few: (1.0, 100.0), some: (20.0, 100.0), many: (5.0, 60.0)}
+    found = effort._shared(90.0, spans_s)
+    assert found == pytest.approx({few: 10.0, some: 20.0, many: 60.0})  # `some` has its least, `many` its most
+    assert effort._shared(58.5, spans_s) == pytest.approx({few: 5.5, some: 20.0, many: 33.0})
+    for too_little in (26.0, 3.0, -40.0):
+        assert effort._shared(too_little, spans_s) == pytest.approx({few: 1.0, some: 20.0, many: 5.0})
+    for enough in (260.0, 1e9):
+        assert effort._shared(enough, spans_s) == pytest.approx({few: 100.0, some: 100.0, many: 60.0})
+    assert effort._shared(10.0, {}) == {}
+
+
+def test_what_is_below_its_least_or_takes_no_time_is_left(rehearsed: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, source = settled()
+    few = settings.sections["recover"].model_copy(update={"iterations": 7})
+    settings = replace(settings, sections={**settings.sections, "recover": few})
+    parts = [one for one in rehearsed.estimates if one.part != "squeeze"]
+    monkeypatch.setattr(effort, "plan", lambda *_, **__: replace(rehearsed, estimates=tuple(parts)))
+    found = fitted(settings, source, ENGINE, 60.0, ())
+    assert set(found.cuts) == {"train.epochs", "evaluate.full_epochs"}
+    assert found.sentence(60.0).startswith("at least")
 
 
 def test_what_is_set_by_hand_stays(rehearsed: Plan) -> None:

@@ -19,10 +19,10 @@ from attar.runtime.team import Team
 from attar.studies.grid import at_equal_images, images_seen
 from attar.testing import check_strategy
 from attar.training import loop
-from attar.training.loop import fit
+from attar.training.loop import accuracy, fit
 from attar.training.mixing import Mix, Mixed
 from attar.training.section import TrainSection
-from attar.training.strategies import Batch, make_strategy
+from attar.training.strategies import STRATEGIES, Batch, make_strategy
 from attar.training.strategies.mixskd import Beside, MixSKD
 
 NUM, CLASSES, TAU = 6, 5, 2.5
@@ -297,6 +297,18 @@ def test_what_the_network_is_shown_between_two_steps_is_no_part_of_either() -> N
         losses.append(strategy.loss(model, make_batch()))
         strategy.release()
     assert torch.equal(*losses)
+
+
+@pytest.mark.parametrize("name", ["byot", "mixskd"])
+def test_no_maps_of_images_that_test_the_network_are_kept(name: str) -> None:
+    model = make_net()
+    strategy = STRATEGIES.all()[name](TrainSection(strategy=name), NUM)
+    strategy.prepare(model, lambda: IMAGES[:1], None)
+    accuracy(model, make_data(), ENGINE)
+    assert not strategy._stages._kept  # type: ignore[attr-defined]
+    model(IMAGES)
+    assert len(strategy._stages._kept) == 3  # type: ignore[attr-defined]
+    strategy.release()
 
 
 def test_the_contract_holds() -> None:

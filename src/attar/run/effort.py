@@ -69,6 +69,8 @@ LEVERS = (
 )
 ON_ALL = " on all"
 """How the name of a stage ends that trains on all real images."""
+_ROUNDING = 1e-6
+"""What a number that stays may have lost to floating point, as (300 * time) / time has."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,7 @@ def fitted(
     spans_s = {lever: (cost * lever.least / values[lever], cost) for lever, cost in costs_s.items() if cost > 0}
     now = dict(values)
     for lever, own_s in _shared(seconds - whole.total_s + sum(costs_s.values()), spans_s).items():
-        now[lever] = max(lever.least, math.floor(values[lever] * own_s / costs_s[lever]))
+        now[lever] = max(lever.least, math.floor(values[lever] * own_s / costs_s[lever] + _ROUNDING))
     factors = {lever: now[lever] / values[lever] for lever in spans_s}
     changed = {lever: value for lever, value in now.items() if value != values[lever]}
     sections = dict(settings.sections)

@@ -14,7 +14,7 @@ _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 
 
 class StageMaps:
-    """Listens at the ends of a network's stages, until `release`.
+    """Listens at the ends of a network's stages, until `release`; not in inference mode, in which networks are tested.
 
     Args:
         model: the network; raises ConfigError where it has no two stages.
@@ -46,7 +46,8 @@ class StageMaps:
             hook.remove()
 
     def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self._kept.append(output)
+        if not torch.is_inference_mode_enabled():  # the maps of thousands of test images would stay until a step
+            self._kept.append(output)
 
 
 def stages(model: nn.Module, strategy: str) -> list[nn.Module]:
