@@ -112,6 +112,16 @@ def test_other_settings_are_other_trainings(study_file: Callable[..., Path], tmp
     assert len(trainings(out)) == 6
 
 
+def test_settings_of_a_strategy_that_no_training_uses_train_nothing_again(
+    study_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    out, common = tmp_path / "out", {"epochs": 1, "batch_size": 16, "augment": "none"}
+    attar.study(study_file(strategies=["ce"], seeds=1, train=common), out=out)
+    before = trainings(out)
+    attar.study(study_file(strategies=["ce"], seeds=1, train={**common, "mixskd": {"tau": 9.0}}), out=out)
+    assert trainings(out) == before
+
+
 def test_interrupted_within_a_training_and_continued_is_the_same_bytes(
     study_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from attar.config import options
 from attar.training.section import TrainSection
 from attar.training.settings import learning_rate, make_optimizer
-from attar.training.strategies import make_strategy
+from attar.training.strategies import STRATEGIES, identity, make_strategy
 
 
 def test_the_defaults_are_the_published_protocol() -> None:
@@ -127,3 +127,15 @@ def test_sgd_is_the_textbooks() -> None:
         before = before - 0.1 * momentum
         optimizer.step()
     assert torch.allclose(model.weight, before)
+
+
+def test_a_training_is_known_by_the_settings_of_its_own_strategies_alone() -> None:
+    groups = {kind.group() for kind in STRATEGIES.all().values() if kind.Settings}
+    assert {"dlb", "mixskd"} < groups
+    plain = identity(TrainSection(strategy="label-smoothing", label_smoothing=0.2))
+    assert not groups & set(plain)
+    assert plain["label_smoothing"] == 0.2
+    assert identity(TrainSection(mixskd={"tau": 9.0})) == identity(TrainSection()) != identity(TrainSection(epochs=9))
+    assert groups & set(identity(TrainSection(strategy="byot+dlb"))) == {"byot", "dlb"}
+    tau = [identity(TrainSection(strategy="mixskd", mixskd={"tau": tau}))["mixskd"]["tau"] for tau in (3.0, 9.0)]
+    assert tau == [3.0, 9.0]

@@ -37,6 +37,7 @@ from attar.squeeze.teacher_files import TrainedTeacher
 from attar.training.loop import TrainSettings
 from attar.training.section import TrainSection
 from attar.training.soft import soft_set
+from attar.training.strategies import identity
 
 MODEL = "model.safetensors"
 
@@ -116,7 +117,7 @@ def _train(
         "model": name,
         "network": digest(str(network)),
         "teacher": sha256(taught_by) if taught_by else None,
-        "train": dump(training),
+        "train": identity(training),
         "seed": asked.seed,
         "precision": engine.precision,
     }
@@ -194,7 +195,7 @@ def _folder(asked: TrainOptions, training: TrainSettings, opening: SourceSetting
     if not asked.keep:
         return None
     what = [str(asked.data), str(asked.source), asked.model, asked.seed, asked.precision]
-    own = digest([*what, dump(training), dump(opening)])[:8]
+    own = digest([*what, identity(training), dump(opening)])[:8]
     words = ("train", source_name(str(asked.data)), asked.model, training.strategy, own)
     return Path("runs") / re.sub(r"[^\w.]+", "-", "-".join(words))
 

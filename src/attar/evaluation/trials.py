@@ -23,7 +23,6 @@ from torch import Tensor
 
 from attar.artifacts.distilled import Distilled, DistilledSet
 from attar.artifacts.images import parts
-from attar.config import dump
 from attar.data.loading import Content, MemorySplit, RealSet, Split, TensorSet, TrainingSet, few, kept
 from attar.errors import DataError
 from attar.items import Item
@@ -41,7 +40,7 @@ from attar.task import Task
 from attar.training.distributed import most_processes
 from attar.training.loop import TrainSettings, accuracy, confusion, fit
 from attar.training.soft import Teacher, labelled_by, soft_set
-from attar.training.strategies import Teaches, make_strategy
+from attar.training.strategies import Teaches, identity, make_strategy
 
 
 class Source(Protocol):
@@ -271,7 +270,7 @@ class Trials:
                 `most_processes` says, with which the result is that of one to rounding.
         """
         team = team or Team()
-        finished, identity = self._path(model, subject, seed, judge, judged_by)
+        finished, known_by = self._path(model, subject, seed, judge, judged_by)
         if team.tell(finished.exists()):
             return float(read_json(finished)["accuracy"])
         checkpoint = finished.with_suffix(f".{team.num}.safetensors" if team.num > 1 else ".safetensors")
@@ -307,7 +306,7 @@ class Trials:
         counts = confusion(network, judge, self.task.num_classes, self.engine, **testing)
         reached = 100 * int(counts.trace()) / len(judge)
         if team.leads:
-            results = {"accuracy": reached, "train_loss": fitted.losses[-1], "made_by": identity}
+            results = {"accuracy": reached, "train_loss": fitted.losses[-1], "made_by": known_by}
             results["confusion"] = rows_of(counts.tolist())
             write_json(finished, results | ({"tested": tested} if subject.test_every else {}))
             checkpoint.unlink(missing_ok=True)
@@ -349,11 +348,11 @@ class Trials:
         self, model: str, subject: Subject, seed: int, judge: TrainingSet, judged_by: str
     ) -> tuple[Path, dict[str, Any]]:
         """Where a finished trial stands, and all that it is known by."""
-        identity = {
+        known_by = {
             "model": model,
             "subject": subject.name,
             "images": subject.identity,
-            "train": dump(subject.training),
+            "train": identity(subject.training),
             "seed": seed,
             "source": self._made_from,
             "task": self.task.to_json(),
@@ -361,8 +360,8 @@ class Trials:
             "precision": self.engine.precision,
             **({"test_every": subject.test_every} if subject.test_every else {}),
         }
-        stem = "-".join((_slug(model), _slug(subject.name), f"seed{seed}", digest(identity)))
-        return self.folder / f"{stem}.json", identity
+        stem = "-".join((_slug(model), _slug(subject.name), f"seed{seed}", digest(known_by)))
+        return self.folder / f"{stem}.json", known_by
 
 
 def _with_classes(distilled: Distilled) -> TrainingSet:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from attar.augment.replayed import ReplayedSet
-from attar.config import differences, dump
+from attar.config import differences
 from attar.data.loading import TrainingSet
 from attar.errors import ArtifactError, DataError
 from attar.items import Item
@@ -47,7 +47,7 @@ from attar.training.label_noise import wrong_labels
 from attar.training.losses import Losses, diverged
 from attar.training.optimizers import give_state, take_state
 from attar.training.settings import TrainSettings, learning_rate, make_optimizer
-from attar.training.strategies import Batch, Part, Teaches, make_strategy
+from attar.training.strategies import Batch, Part, Teaches, identity, make_strategy
 
 __all__ = ["FitResult", "TrainSettings", "TrainingSet", "accuracy", "check", "confusion", "fit"]
 
@@ -454,7 +454,7 @@ class _Training:
         self.losses.means = [float(loss) for loss in note["losses"]]
 
     def _made_by(self) -> dict[str, Any]:
-        made_by = {"train": dump(self.settings), "seed": self.seed, "num_images": len(self.data)}
+        made_by = {"train": identity(self.settings), "seed": self.seed, "num_images": len(self.data)}
         taught_by = [sha256(path) for path in getattr(self.teacher, "paths", ())]
         made_by |= {"teacher": taught_by} if taught_by else {}
         return made_by | ({"processes": self.team.num} if self.team.num > 1 else {})

@@ -6,12 +6,23 @@ from typing import Any
 
 import torch
 
+from attar.config import dump
 from attar.registry import Registry, classes_in, require_class
 from attar.training.settings import TrainSettings
 from attar.training.strategies.base import Batch, Part, Strategy, Teaches, split_batches
 from attar.training.strategies.composed import find
 
-__all__ = ["STRATEGIES", "Batch", "Part", "Strategy", "Teaches", "kinds_of", "make_strategy", "num_batches"]
+__all__ = [
+    "STRATEGIES",
+    "Batch",
+    "Part",
+    "Strategy",
+    "Teaches",
+    "identity",
+    "kinds_of",
+    "make_strategy",
+    "num_batches",
+]
 
 
 def _accepted(thing: Any, name: str) -> type[Strategy]:
@@ -37,6 +48,16 @@ def kinds_of(name: str) -> list[type[Strategy]]:
     """The strategies of a name, one or several; raises as `make_strategy` does."""
     find(name, STRATEGIES)
     return [STRATEGIES[one] for one in name.split("+")]
+
+
+def identity(settings: TrainSettings) -> dict[str, Any]:
+    """Plain values that tell a training from others: its settings, but of strategies only those that it uses.
+
+    So a training stays what it is where strategies are added to attar, or a package that has some is installed.
+    """
+    used = {kind.group() for kind in kinds_of(settings.strategy)}
+    groups = {kind.group() for kind in STRATEGIES.all().values() if kind.Settings is not None}
+    return {key: value for key, value in dump(settings).items() if key in used or key not in groups}
 
 
 def num_batches(settings: TrainSettings, num_images: int) -> int:
