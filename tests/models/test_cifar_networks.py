@@ -10,7 +10,7 @@ from attar.models.cifar_resnet import PaddedShortcut
 from attar.models.flat import FlatModel
 from attar.models.norms import batch_norms
 from attar.task import Normalization, Task
-from attar.training.strategies.byot import stages
+from attar.training.strategies.exits import stages
 
 SMALL = (
     "resnet8-cifar",
@@ -137,7 +137,7 @@ def test_three_stages_halve_twice_and_are_where_exits_go(name: str) -> None:
     def keep(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         sizes.append(output.shape[-1])
 
-    for stage in stages(model):
+    for stage in stages(model, "byot"):
         stage.register_forward_hook(keep)
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     features = factory.penultimate(model, images)

@@ -79,7 +79,7 @@ class Cim(Optimised[CimSettings, Teacher]):
     hands_over_8bit = True
     defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **SOFT_LABELS,
-        "relabel": {**SOFT_LABELS["relabel"], "min_scale": 0.5},
+        "evaluate": {"protocol": "cim"},
         "recover": {
             "iterations": 200,
             "optimizer": "adam",

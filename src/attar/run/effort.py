@@ -65,7 +65,7 @@ LEVERS = (
     Lever("squeeze", "epochs", 5, ("squeeze",)),
     Lever("recover", "iterations", 20, ("recover",)),
     Lever("train", "epochs", 50, ("relabel", "evaluate"), worth=3.0),  # measured with dm, see docs/LOG.md
-    Lever("evaluate", "full_epochs", 2, ("evaluate",), worth=0.5),  # only something to compare with
+    Lever("evaluate", "full_epochs", 2, ("evaluate",)),
 )
 ON_ALL = " on all"
 """How the name of a stage ends that trains on all real images."""
