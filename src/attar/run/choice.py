@@ -25,6 +25,7 @@ class Rule:
     minutes_only: bool = False
     """Not where a run may take hours."""
     max_classes: int | None = None
+    """Not where there are more."""
     max_images: int | None = None
     """Synthetic images, of all classes together."""
     max_px_cpu: int | None = None
@@ -67,7 +68,7 @@ RULES = (
     Rule(
         "cim",
         "with soft labels four easy real images in each, changed until each has the features of its whole, were ahead "
-        "on a CPU of random images, of every coreset and of trajectory matching",
+        "on a CPU of random images, of the easiest ones and of trajectory matching",
         min_px=24,
         max_images=0,
         max_px_cpu=64,
@@ -106,8 +107,8 @@ RULES = (
     ),
     Rule(
         "cim",
-        "for so many images or classes on a CPU four easy real images in each, changed until each has the features of "
-        "its whole, were ahead of random images, of every coreset and, with many classes, of mean features",
+        "on a CPU four easy real images in each, changed until each has the features of its whole, were ahead of random "
+        "images and of the easiest ones, and with 200 classes of mean features",
         min_px=24,
         max_images=0,
         max_px_cpu=64,
