@@ -107,8 +107,8 @@ RULES = (
     ),
     Rule(
         "cim",
-        "on a CPU four easy real images in each, changed until each has the features of its whole, were ahead of random "
-        "images and of the easiest ones, and with 200 classes of mean features",
+        "on a CPU four easy real images in each, changed until each has the features of its whole, were ahead of "
+        "random images and of the easiest ones, and with 200 classes of mean features",
         min_px=24,
         max_images=0,
         max_px_cpu=64,
