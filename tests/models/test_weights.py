@@ -11,8 +11,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from attar.data.sources import open_source
 from attar.errors import ArtifactError, ConfigError, DataError
 from attar.models import factory, weights
+from attar.models.class_names import ClassNames
 from attar.models.weights import Renormalization, Weights, assemble, is_path, load_into, read_weights
 from attar.task import Normalization, Task
 from damage import refusals
@@ -191,8 +193,8 @@ def test_attars_own_file_tells_normalisation_and_class_order(tmp_path: Path) -> 
     assert read_weights(str(path), NET, theirs).normalization == Normalization((0.5,), (0.7,))
 
 
-def named(*names: str) -> tuple[frozenset[str], ...]:
-    return weights._names([[name] for name in names])
+def named(*names: str) -> ClassNames:
+    return ClassNames.listed([[name] for name in names])
 
 
 @pytest.mark.parametrize(
@@ -224,6 +226,19 @@ def test_imagenet_is_known_by_words_and_by_wordnet_ids() -> None:
     for classes in (("tench", "English springer", "chain saw", "French horn"), ("n01440764", "n02102040", "n03000684")):
         rows = weights._rows(Weights("checkpoint", state), 1000, make_task(classes))
         assert rows == [0, 217, 491, 566][: len(classes)]
+
+
+def test_each_class_of_imagenet_is_found_by_the_name_it_has_here() -> None:
+    names = open_source("classes:imagenet-1k", without_images=True).task.class_names
+    known = ClassNames.listed([[]] * 1000)
+    assert [known.row(name) for name in names] == list(range(1000))  # crayfish, which a spiny lobster is too, as well
+    assert known.row("Crayfish") == names.index("crayfish")
+    assert known.row("CARDIGAN") is None, "a dog or a garment"
+
+
+def test_a_task_finds_its_own_names_again() -> None:
+    names = ("crane, bird", "crane", "crane, machine", "Wild-Cat", "wild cat")
+    assert [ClassNames.of_task(names).row(name) for name in names] == [0, 1, 2, 3, 4]
 
 
 def test_renormalised_images_are_what_the_network_expects() -> None:

@@ -59,6 +59,20 @@ def test_facts_tell_gain_and_saving() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("epochs", "detail"),
+    [
+        (3, "93.2 of 98.5 %"),
+        (2, "93.2 of 98.5 %, which is trained on for 2 epochs"),
+        (1, "93.2 of 98.5 %, which is trained on for 1 epoch"),
+        (None, "93.2 of 98.5 %"),
+    ],
+)
+def test_the_share_says_how_long_the_whole_set_was_trained_on(epochs: int | None, detail: str) -> None:
+    share = facts([RANDOM, replace(FULL, protocol={"epochs": epochs}), DISTILLED])[1]
+    assert share.detail == detail
+
+
 def test_facts_hide_no_loss() -> None:
     heavy = record("distilled", 60.0, 10, 2_300_000)
     values = [(fact.value, fact.meaning) for fact in facts([heavy, RANDOM, FULL])]

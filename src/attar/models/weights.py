@@ -11,8 +11,6 @@ names. A network that was trained under another normalisation gets a first modul
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +21,7 @@ from torch import Tensor, nn
 
 from attar.errors import ArtifactError, ConfigError, DataError, unknown
 from attar.models.checkpoints import read_state
+from attar.models.class_names import ClassNames, wordnet_names
 from attar.models.factory import build, find, last_linear, timm_model
 from attar.models.weight_names import renamed, without_prefix
 from attar.task import Normalization, Task
@@ -36,8 +35,6 @@ _HALF = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _BUILT_IN = {"googlenet": _HALF, "inception_v3": _HALF}
 """torchvision turns the images of these into another normalisation inside the network, where it loads weights."""
 
-Names = tuple[frozenset[str], ...]
-
 
 @dataclass(frozen=True)
 class Weights:
@@ -48,8 +45,8 @@ class Weights:
     state: dict[str, Tensor]
     normalization: Normalization | None = None
     """What its images were normalised with; None: not known."""
-    names: Names | None = None
-    """Every name of each of its classes, as `_plain` writes them; None: not known."""
+    names: ClassNames | None = None
+    """What it calls its classes; None: not known."""
 
 
 @dataclass(frozen=True)
@@ -203,8 +200,8 @@ def require_named_places(weights: Weights, task: Task) -> None:
     Where all names are known, `load_into` brings the classes into the task's order; else they are taken as they stand,
     and without images to predict nothing but the names shows that the order is wrong.
     """
-    names = weights.names or ()
-    rows = [_row(names, name) for name in task.class_names] if len(names) == task.num_classes else []
+    names = weights.names or ClassNames(())
+    rows = [names.row(name) for name in task.class_names] if len(names) == task.num_classes else []
     lost = [name for name, row in zip(task.class_names, rows, strict=False) if row is None]
     moved = [(k, row) for k, row in enumerate(rows) if row not in (None, k)]
     if lost and moved:
@@ -252,7 +249,7 @@ def _from_file(path: Path) -> Weights:
     return Weights("checkpoint", state, *_known(notes))
 
 
-def _known(notes: Mapping[str, str]) -> tuple[Normalization | None, Names | None]:
+def _known(notes: Mapping[str, str]) -> tuple[Normalization | None, ClassNames | None]:
     """Normalisation and class names, where attar itself wrote the file."""
     if "task" not in notes:
         return None, None
@@ -262,7 +259,7 @@ def _known(notes: Mapping[str, str]) -> tuple[Normalization | None, Names | None
         theirs = Normalization.from_json(other) if other else task.normalization
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ArtifactError):
         return None, None
-    return theirs, tuple(frozenset({_plain(name)}) for name in task.class_names)
+    return theirs, ClassNames.of_task(task.class_names)
 
 
 def _from_torchvision(name: str, which: str) -> Weights:
@@ -274,7 +271,7 @@ def _from_torchvision(name: str, which: str) -> Weights:
     kind = kinds.DEFAULT if which == RELEASED else kinds[which]
     state = _fetched(name, lambda: kind.get_state_dict(progress=True, check_hash=True, weights_only=True))
     categories = [[category] for category in kind.meta["categories"]]
-    return Weights(kind.name, state, _of_torchvision(name, kind), _names(categories))
+    return Weights(kind.name, state, _of_torchvision(name, kind), ClassNames.listed(categories))
 
 
 def _of_torchvision(name: str, kind: Any) -> Normalization:
@@ -289,7 +286,7 @@ def _from_timm(name: str, which: str, task: Task) -> Weights:
     size_px = (task.height_px, task.width_px)
     model: Any = _fetched(full, lambda: timm_model(full, size_px, pretrained=True))
     given, subset = model.pretrained_cfg, infer_imagenet_subset(model)
-    names = _names(_listed(ImageNetInfo(subset))) if subset else None
+    names = ClassNames.listed(wordnet_names(ImageNetInfo(subset))) if subset else None
     origin = f"{given['architecture']}.{given['tag']}"
     return Weights(origin, model.state_dict(), Normalization(tuple(given["mean"]), tuple(given["std"])), names)
 
@@ -305,30 +302,12 @@ def _fetched(name: str, fetch: Any) -> Any:
         ) from error
 
 
-def _names(categories: Sequence[Sequence[str]]) -> Names:
-    """All names of each class; a thousand of them are ImageNet-1K's, whose synonyms and WordNet ids are known."""
-    if len(categories) == 1000:
-        categories = [[*mine, *theirs] for mine, theirs in zip(categories, _imagenet_1k(), strict=True)]
-    return tuple(frozenset(_plain(part) for name in names for part in name.split(",")) for names in categories)
-
-
-def _imagenet_1k() -> list[list[str]]:
-    from timm.data.imagenet_info import ImageNetInfo
-
-    return _listed(ImageNetInfo("imagenet-1k"))
-
-
-def _listed(info: Any) -> list[list[str]]:
-    """WordNet id and synonyms of each class."""
-    return [[info.index_to_label_name(row), info.index_to_description(row)] for row in range(info.num_classes())]
-
-
 def _rows(weights: Weights, num_given: int, task: Task) -> list[int] | None:
     """Row of the weights' last layer for each class of the task; None where they are taken as they stand."""
     names = weights.names
     if names is None and num_given == 1000 != task.num_classes:
-        names = _names([[]] * 1000)  # a checkpoint on ImageNet-1K, which all libraries number alike
-    rows = [_row(names, name) for name in task.class_names] if names and len(names) == num_given else []
+        names = ClassNames.listed([[]] * 1000)  # a checkpoint on ImageNet-1K, which all libraries number alike
+    rows = [names.row(name) for name in task.class_names] if names and len(names) == num_given else []
     found = [row for row in rows if row is not None]
     if rows and len(set(found)) == task.num_classes:
         return found
@@ -341,17 +320,6 @@ def _rows(weights: Weights, num_given: int, task: Task) -> list[int] | None:
         expected="as many classes in the same order, or classes that are found by name",
         fix="name the source's classes as the weights do (ImageNet: words or WordNet ids), or train on the source",
     )
-
-
-def _row(names: Names, name: str) -> int | None:
-    """The class that shares most names with `name`, if there is one such."""
-    wanted = {_plain(part) for part in name.split(",")}
-    shared = Counter({row: len(wanted & known) for row, known in enumerate(names) if wanted & known}).most_common(2)
-    return shared[0][0] if shared and (len(shared) == 1 or shared[0][1] > shared[1][1]) else None
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
 def _require_fitting(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], model: str) -> None:

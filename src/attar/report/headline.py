@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from attar.plain import is_number
 from attar.report.axes import Axis, accuracy_axis
 from attar.report.charts import Bar, bars
 from attar.report.formats import count, setting, size
@@ -85,7 +86,7 @@ def facts(records: Sequence[Record]) -> tuple[Fact, ...]:
     found = {record.group: record for record in reversed(ours) if record.augmented}
     distilled, full = found.get("distilled"), found.get("full")
     if distilled and full and full.mean > 0:
-        of = f"{distilled.mean:.1f} of {full.mean:.1f} %"
+        of = f"{distilled.mean:.1f} of {full.mean:.1f} %{_trained_for(full, distilled)}"
         made.append(Fact(f"{100 * distilled.mean / full.mean:.1f} %", "of the whole set’s accuracy", of))
     if distilled and full and distilled.num_images and distilled.size_bytes:
         images = f"{count(full.num_images)} → {count(distilled.num_images)}"
@@ -93,6 +94,14 @@ def facts(records: Sequence[Record]) -> tuple[Fact, ...]:
         weight = f"{size(full.size_bytes)} → {size(distilled.size_bytes)}"
         made.append(Fact(*_ratio(full.size_bytes, distilled.size_bytes, "fewer bytes", "more bytes"), weight))
     return tuple(made)
+
+
+def _trained_for(full: Record, distilled: Record) -> str:
+    """Where the whole set was gone through less often than the distilled one: how often."""
+    often, ours = (record.protocol.get("epochs") for record in (full, distilled))
+    if not (is_number(often) and is_number(ours)) or often >= ours:
+        return ""
+    return f", which is trained on for {count(often)} epoch{'s' if often != 1 else ''}"
 
 
 def _gain(pair: Pair, random: Record, several: bool) -> Fact:
