@@ -8,9 +8,9 @@ there, and the best of all. The checks ask whether what auto chooses is ahead of
     python benchmarks/default.py --work WORK --data digits --ipc 1 --split test
 
 A set may take four minutes (--time). Finished ones are kept in --work; data sets but the digits are read from
-$ATTAR_DATA (cifar10-grey: some of CIFAR-10, grey and of 28 px; tiny-imagenet-50: every fourth class of Tiny-ImageNet,
-112 training images of each). On validation splits, from which the rules are chosen, unless --split test asks for the
-last word.
+$ATTAR_DATA (cifar10-grey: some of CIFAR-10, grey and of 28 px; tiny-imagenet-50 and -100: every fourth and every second
+class of Tiny-ImageNet, 112 and 300 training images of each). On validation splits, from which the rules are chosen,
+unless --split test asks for the last word.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import io
 import os
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,10 @@ CASES = {
     "imagenette": Case("imagenette", {"source.resolution": 64}),
     "tiny-imagenet": Case("tiny-imagenet-32", {"source.train_per_class": 100}),
     "tiny-imagenet-50": Case("tiny-imagenet-50", {}),
+    "tiny-imagenet-100": Case("tiny-imagenet-100", {}),
 }
 GREY_PX, GREY_IMAGES = 28, {"train": 625, "test": 200}
 """Of the case cifar10-grey: its images' side, and how many of each class there are."""
-EVERY, FEW = 4, 112
-"""Of the case tiny-imagenet-50: every so many classes are in it, with so many training images of each."""
 METHODS = ["tesla", "dm", "pca", "cim"]
 CORESETS = ["kmeans", "herding", "easy"]
 
@@ -88,22 +88,26 @@ def grey(source: Path, folder: Path) -> Path:
     return folder
 
 
-def few_classes(source: Path, folder: Path) -> Path:
-    """The first images of every fourth class of Tiny-ImageNet, from parquet shards, as a folder of images."""
-    for split, most in {"train": FEW, "validation": None}.items():
+def some_classes(source: Path, folder: Path, every: int, num: int) -> Path:
+    """The first images of some classes of Tiny-ImageNet, from parquet shards, as a folder of images."""
+    for split, most in {"train": num, "validation": None}.items():
         taken: Counter[int] = Counter()
         for shard in sorted(source.glob(f"{split}-*.parquet")):
             for row in read_table(shard).to_pylist():
                 label = row["label"]
                 taken[label] += 1
-                if label % EVERY == 0 and (most is None or taken[label] <= most):
+                if label % every == 0 and (most is None or taken[label] <= most):
                     path = folder / split / f"c{label:03d}" / f"{taken[label]:04d}.png"
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.write_bytes(row["image"]["bytes"])
     return folder
 
 
-MADE = {"cifar10-grey": ("cifar10", grey), "tiny-imagenet-50": ("tiny-imagenet-32", few_classes)}
+MADE = {
+    "cifar10-grey": ("cifar10", grey),
+    "tiny-imagenet-50": ("tiny-imagenet-32", partial(some_classes, every=4, num=112)),
+    "tiny-imagenet-100": ("tiny-imagenet-32", partial(some_classes, every=2, num=300)),
+}
 """Cases that are made from others, and how."""
 
 
