@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from typing import Any
 
 from attar.report.collect import ReportData
 from attar.report.commands import commands, evaluate_command
 from attar.report.outside import Outside
-from attar.results.records import Record
+from attar.results.records import Followed, Record
 
 RUN: dict[str, dict[str, Any]] = {
     "run": {"source": "digits", "method": "random", "ipc": 1, "resolution": None, "seed": 3}
@@ -48,3 +49,31 @@ def test_images_in_memory_give_calls() -> None:
     outside = Outside("set", "memory-0123456789", ("train.epochs=2",), out="elsewhere")
     line = evaluate_command(ReportData("elsewhere", outside=outside, records=(RECORD,)))
     assert line.endswith("out='elsewhere', settings=['train.epochs=2'])")
+
+
+def test_the_evaluation_is_told_as_it_was_done() -> None:
+    record = replace(
+        RECORD,
+        seeds=(6, 7),
+        split="validation",
+        protocol={"epochs": 4, "dlb": {"tau": 3.0, "weight": 1.0}, "precision": "bf16-mixed", "dropped": 1},
+    )
+    settings = {**RUN, "source": {"data_dir": "my data"}}
+    made = {"train": {"epochs": 9, "dlb": {"tau": 4.0, "weight": 1.0}}, "evaluate": {"protocol": "rded"}}
+    data = ReportData("runs/x", settings=settings, records=(record,), description={"settings": made})
+    assert evaluate_command(data) == (
+        "attar evaluate runs/x/distilled --source digits --data-dir 'my data' --models net --seeds 2 --seed 6 "
+        "--baselines none --precision bf16-mixed --set train.epochs=4 --set train.dlb.tau=3.0 "
+        "--set evaluate.split=validation"
+    )
+    on_gpu = replace(data, judged_on={"device": "cuda"}, records=(replace(record, seeds=(0, 1)),))
+    assert " --seeds 2 --baselines" in evaluate_command(on_gpu)
+    assert "--precision" not in evaluate_command(on_gpu), "a GPU's own"
+
+
+def test_another_protocol_is_told_with_what_is_not_its_own() -> None:
+    followed = Followed("rd3", 1, ("train.epochs=4", "network=net"))
+    record = replace(RECORD, followed=followed, protocol={"epochs": 4, "batch_size": 100})
+    made = {"train": {"epochs": 9, "batch_size": 10}, "evaluate": {"protocol": "rded"}}
+    data = ReportData("runs/x", settings=RUN, records=(record,), description={"settings": made})
+    assert evaluate_command(data).endswith("--baselines none --protocol rd3 --set train.epochs=4")

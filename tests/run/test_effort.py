@@ -14,7 +14,7 @@ import attar
 from attar.artifacts.run import RunFolder
 from attar.config import parse_duration
 from attar.data.sources import open_source
-from attar.errors import ConfigError
+from attar.errors import ArtifactError, ConfigError
 from attar.options import Effort
 from attar.recipes import recipes
 from attar.run import effort, pipeline, preparing
@@ -296,6 +296,11 @@ def test_a_run_goes_on_by_what_was_cut(rehearsed: Plan, tmp_path: Path, monkeypa
     assert numbers(again.settings) == numbers(first.settings)
     with pipeline.start(again, tmp_path, quiet=True):
         pass
+    by_hand = ["recover.iterations=3", "train.epochs=4"]
+    changed = preparing.prepare(given, asked=wanted(time="15m"), out=tmp_path, assignments=by_hand)
+    assert (changed.settings.recover.iterations, changed.settings.train.epochs) == (3, 4)
+    with pytest.raises(ArtifactError, match="other settings"):
+        pipeline.start(changed, tmp_path, quiet=True).__enter__()
 
 
 @pytest.mark.parametrize("assigned", [[], ["recover.chunk_size=7"]])

@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,14 @@ def judged_alike(again: Judging, recorded: Record, like: Record, models: Sequenc
     words += ["--precision", str(precision)] if precision != recorded.protocol.get("precision") and precision else []
     words += [word for text in assigned for word in ("--set", text)]
     return shlex.join([*words, "--out", str(out)])
+
+
+def as_measured(train: Mapping[str, Any], evaluate: Mapping[str, Any], record: Record) -> tuple[str | None, list[str]]:
+    """The protocol and the assignments by which a set made with these settings is judged as `record` was."""
+    if record.followed and record.followed.name != evaluate.get("protocol"):
+        return record.followed.name, [t for t in record.followed.changed if t.startswith(("train.", "evaluate."))]
+    known = {key: value for key, value in record.protocol.items() if key in train}  # one of before had fewer
+    return None, [*_training(train, record, replace(record, protocol=known)), *_judging(evaluate, record, record)]
 
 
 def python_call(name: str, path: str, assigned: Sequence[str] = (), **more: Any) -> str:

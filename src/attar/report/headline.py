@@ -101,7 +101,7 @@ def _trained_for(full: Record, distilled: Record) -> str:
     often, ours = (record.protocol.get("epochs") for record in (full, distilled))
     if not (is_number(often) and is_number(ours)) or often >= ours:
         return ""
-    return f", which is trained on for {count(often)} epoch{'s' if often != 1 else ''}"
+    return f", which is trained on for {count(round(often))} epoch{'s' if often != 1 else ''}"
 
 
 def _gain(pair: Pair, random: Record, several: bool) -> Fact:

@@ -12,7 +12,7 @@ that a little less of one would cost as much accuracy as a little less of anothe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -242,12 +242,13 @@ class Fitted:
         return f"cut to fit {roughly(seconds)}: {told}" if told else f"fits {roughly(seconds)} as it is"
 
 
-def restored(settings: Settings, kept: Mapping[str, Mapping[str, Any]]) -> Settings:
-    """The settings with what was cut when a run began, by the settings that its folder keeps."""
+def restored(settings: Settings, kept: Mapping[str, Mapping[str, Any]], fixed: Collection[str] = ()) -> Settings:
+    """The settings with what was cut when a run began, by the settings that its folder keeps; `fixed` is left alone."""
     sections = dict(settings.sections)
     for lever in LEVERS:
         value = kept.get(lever.section, {}).get(lever.key)
-        if _applies(lever, settings) and isinstance(value, int):
+        given = f"{lever.section}.{lever.key}" in fixed
+        if not given and _applies(lever, settings) and isinstance(value, int):
             sections[lever.section] = sections[lever.section].model_copy(update={lever.key: value})
     return replace(settings, sections=sections)
 

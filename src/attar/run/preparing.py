@@ -155,14 +155,14 @@ class _Fitting:
         source = ready.source
         settings = check_models(with_models(ready.settings, source.task), source)
         folder = self.out or default_folder(settings)
-        if not self.fresh and (folder / CONFIG).is_file():
-            begun = RunFolder(folder, settings.rules)
-            made = with_precision(restored(settings, begun.settings()), source.task, begun)
-            why = (*ready.why, f"{self.aim.why}: as it was begun")
-            return _Fit(Prepared(made, source, why), len(begun.changes(made.plain())))
         placed, _ = place(sections_of(settings.method), self.assignments)
         layers = (self.sections, placed)
         fixed = {f"{name}.{key}" for layer in layers for name, values in layer.items() for key in values}
+        if not self.fresh and (folder / CONFIG).is_file():
+            begun = RunFolder(folder, settings.rules)
+            made = with_precision(restored(settings, begun.settings(), fixed), source.task, begun)
+            why = (*ready.why, f"{self.aim.why}: as it was begun")
+            return _Fit(Prepared(made, source, why), len(begun.changes(made.plain())))
         with sharing_engine(settings.run.device, settings.run.precision, settings.run.workers) as engine:
             found = fitted(with_precision(settings, source.task), source, engine, self.aim.seconds, fixed, self.until)
         settings = replace(found.settings, sections={**found.settings.sections, "run": settings.run})
