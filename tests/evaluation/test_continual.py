@@ -17,6 +17,8 @@ from attar.data.loading import Content, MemorySplit, RealSet, TensorSet
 from attar.errors import ConfigError, DataError
 from attar.evaluation import trials
 from attar.evaluation.continual import ContinualSettings, SeenClasses, continual, part_of, seen_classes
+from attar.evaluation.evaluate import evaluate
+from attar.evaluation.settings import EvaluateSettings
 from attar.evaluation.side_by_side import Open, SideBySide, Trainings, train
 from attar.models.factory import NETWORKS
 from attar.results.records import Record
@@ -46,15 +48,19 @@ def make_split(num: int) -> MemorySplit:
     return MemorySplit(pixels, torch.arange(num) % 5)
 
 
-def run(folder: Path, soft: bool = False, kind: str = "hard", **settings: Any) -> tuple[Record, ...]:
-    test, events = settings.pop("test", make_split(15)), settings.pop("events", Events(quiet=True))
+def made(soft: bool = False, kind: str = "hard") -> Distilled:
     images = torch.randn(10, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(10) % 5
     soft_labels = torch.full((10, 5), 0.2) if soft else None
     sizes = {"images": 900, "labels": 100, "teacher": 0, "total": 1000}
     info = {"pixels": "float32", "labels": {"kind": "soft" if soft else kind}}
+    return Distilled(Path(), TASK, images, labels, soft_labels, None, info, sizes)
+
+
+def run(folder: Path, soft: bool = False, kind: str = "hard", **settings: Any) -> tuple[Record, ...]:
+    test, events = settings.pop("test", make_split(15)), settings.pop("events", Events(quiet=True))
     return continual(
-        Distilled(Path(), TASK, images, labels, soft_labels, None, info, sizes),
+        made(soft, kind),
         MadeSource(TASK, make_split(20), make_split(5), test, "f"),
         ContinualSettings(**{"model": "convnet-d1-w4", "steps": 2} | settings),
         TrainSection(epochs=2, augment="none"),
@@ -150,7 +156,7 @@ def test_what_a_helper_is_handed_trains_the_same_students(
 
     monkeypatch.setattr("attar.evaluation.continual.train", share)
     run(tmp_path, soft)
-    files = sorted((tmp_path / "evaluation").iterdir())
+    files = sorted((tmp_path / "evaluation" / "continual").iterdir())
     before = [path.read_bytes() for path in files]
     shutil.rmtree(tmp_path / "evaluation")
     students = pickle.loads(handed[0])(Engine("cpu"), Events(quiet=True))
@@ -158,6 +164,24 @@ def test_what_a_helper_is_handed_trains_the_same_students(
         students.reached(number)
     assert sorted(students.files) == files
     assert [path.read_bytes() for path in files] == before
+
+
+def test_an_evaluation_leaves_what_is_half_trained_and_a_finished_run_does_not(tmp_path: Path) -> None:
+    half = tmp_path / "evaluation" / "continual" / "half.safetensors"
+    half.parent.mkdir(parents=True)
+    half.touch()
+    evaluate(
+        made(),
+        MadeSource(TASK, make_split(20), make_split(5), make_split(15), "f"),
+        EvaluateSettings(models=("convnet-d1-w4",), seeds=1, baselines=()),
+        TrainSection(epochs=1, augment="none"),
+        engine=Engine("cpu"),
+        events=Events(quiet=True),
+        folder=tmp_path,
+    )
+    assert half.exists()
+    run(tmp_path)
+    assert not half.exists()
 
 
 def test_without_the_baseline(tmp_path: Path) -> None:

@@ -311,5 +311,17 @@ def test_no_maps_of_images_that_test_the_network_are_kept(name: str) -> None:
     strategy.release()
 
 
+@pytest.mark.parametrize(("name", "kept"), [("zipf-ls", "_maps"), ("ddgsd", "_features")])
+def test_nothing_of_images_that_test_the_network_is_kept(name: str, kept: str) -> None:
+    model = make_net()
+    strategy = STRATEGIES.all()[name](TrainSection(strategy=name), NUM)
+    strategy.prepare(model, lambda: IMAGES[:1], None)
+    accuracy(model, make_data(), ENGINE)
+    assert not getattr(strategy, kept)
+    model(IMAGES)
+    assert len(getattr(strategy, kept)) == 1
+    strategy.release()
+
+
 def test_the_contract_holds() -> None:
     check_strategy(MixSKD)

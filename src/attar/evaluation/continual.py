@@ -108,6 +108,10 @@ class _Students:
         item = subject.student(self.settings.model, seed, step + 1)
         return self._trials(step, seed).accuracy(*self._trial(step, subject, seed), item, team)
 
+    def tidy(self) -> None:
+        """Remove what trainings with other settings left that were never finished."""
+        self._trials(0, self.seeds[0]).tidy()
+
     def part(self, step: int, subject: Subject, seed: int) -> Subject:
         """What of a subject is there after `step`."""
         return part_of(subject, self.seen(step, seed), self.task, self.teacher)
@@ -118,7 +122,7 @@ class _Students:
 
     def _trials(self, step: int, seed: int) -> Trials:
         task = _task_of(self.task, self.seen(step, seed))
-        return Trials(task, self.source, self.engine, self.events, self.folder / TRIALS, STAGE)
+        return Trials(task, self.source, self.engine, self.events, self.folder / TRIALS / STAGE, STAGE)
 
     def _trial(self, step: int, subject: Subject, seed: int) -> tuple[str, Subject, int, TrainingSet, str]:
         """A training as `Trials` is told of it."""
@@ -190,6 +194,7 @@ def continual(
     records = tuple(_record(students, *of) for of in product(range(settings.steps), students.subjects))
     if engine.leads:
         _write(students, records, how.threads)
+        students.tidy()
     return records
 
 

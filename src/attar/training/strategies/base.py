@@ -252,3 +252,10 @@ def shard_batch(batch: Tensor, team: Team) -> Part:
     first = team.rank * size + min(team.rank, rest)
     rows = torch.arange(first, first + size + (team.rank < rest)) if team.rank < num_sharing else batch.new_empty(0)
     return Part(batch[rows], rows, len(batch))
+
+
+def keep(kept: list[Tensor], given: Tensor) -> None:
+    """Keep what a part of the network gave in a step; what it gives in inference mode, in which networks are tested, is
+    dropped, as that of thousands of images would stay until the next step."""
+    if not torch.is_inference_mode_enabled():
+        kept.append(given)

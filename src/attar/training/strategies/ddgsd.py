@@ -25,7 +25,7 @@ from attar.config import Config
 from attar.errors import ConfigError
 from attar.models.factory import last_linear
 from attar.training.settings import TrainSettings
-from attar.training.strategies.base import Batch, Strategy, Teaches
+from attar.training.strategies.base import Batch, Strategy, Teaches, keep
 from attar.training.strategies.targets import divergence
 
 
@@ -59,7 +59,7 @@ class DDGSD(Strategy):
         self._features: list[Tensor] = []
         found = _last_linear(model, example())
         self._hook = model.get_submodule(found).register_forward_pre_hook(
-            lambda _, inputs: self._features.append(inputs[0])
+            lambda _, inputs: keep(self._features, inputs[0])
         )
 
     def release(self) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attar.errors import ConfigError
+from attar.training.strategies.base import keep
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 
@@ -46,8 +47,7 @@ class StageMaps:
             hook.remove()
 
     def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if not torch.is_inference_mode_enabled():  # the maps of thousands of test images would stay until a step
-            self._kept.append(output)
+        keep(self._kept, output)
 
 
 def stages(model: nn.Module, strategy: str) -> list[nn.Module]:

@@ -30,7 +30,7 @@ from torch.utils.hooks import RemovableHandle
 
 from attar.config import Config
 from attar.models.factory import last_linear
-from attar.training.strategies.base import Batch, Strategy, Teaches
+from attar.training.strategies.base import Batch, Strategy, Teaches, keep
 from attar.training.strategies.targets import mixed
 
 
@@ -62,7 +62,7 @@ class ZipfLabelSmoothing(Strategy):
             return
         place, self._classifier = found
         self._maps: list[Tensor] = []
-        self._hook = place.register_forward_hook(lambda _module, _inputs, output: self._maps.append(output))
+        self._hook = place.register_forward_hook(lambda _module, _inputs, output: keep(self._maps, output))
 
     def release(self) -> None:
         """Stop listening."""
