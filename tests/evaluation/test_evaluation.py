@@ -285,6 +285,15 @@ def test_images_that_judge_are_enlarged_where_that_is_asked_for(tmp_path: Path) 
         judge(tmp_path, test_resize_px=3)
 
 
+@pytest.mark.parametrize(("strategy", "says"), [("byot", "no stages"), ("dlb+kd", "there it has no teacher")])
+def test_a_strategy_that_cannot_train_what_judges_is_refused_before_any_training(
+    strategy: str, says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        judge(tmp_path, training=TrainSection(strategy=strategy, epochs=1))
+    assert not list(tmp_path.rglob("*.json"))
+
+
 def test_another_class_order_is_refused(tmp_path: Path) -> None:
     source = make_source()
     source.task = replace(TASK, class_names=("dark", "bright", "middling"))

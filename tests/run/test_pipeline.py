@@ -179,6 +179,7 @@ def test_auto_says_why(tmp_path, capsys):
         ({"settings": {"method.expert_epochs": 9}}, ConfigError, "no expert goes that far"),
         ({"settings": {"method.augment": "dsa_x"}}, ConfigError, "augmentation"),
         ({"settings": {"evaluate.models": ["resnet18-smal"]}}, ConfigError, "resnet18-small"),
+        ({"settings": {"evaluate.models": ["convnet-d1-w4"], "train.strategy": "byot"}}, ConfigError, "no stages"),
         ({"ipc": 1000}, DataError, "fewer than ipc=1000"),
         ({"device": "gpu"}, ConfigError, "device"),
     ],
@@ -250,9 +251,11 @@ def test_images_that_leave_the_range_stop_the_run_at_that_step(tmp_path):
 
 def test_no_fewer_images_a_class_than_one_are_advised(tmp_path):
     make_classes(tmp_path / "images", per_class=2)  # one of them is held back
-    with pytest.raises(DataError, match="1 training image, fewer than ipc=2") as told:
+    with pytest.raises(
+        DataError, match=r"1 training image, fewer than ipc=2 \(1 of its images is held back .* judge\)"
+    ) as told:
         attar.plan(tmp_path / "images", "random", 2, recipe="none")
-    assert told.value.fix == "--ipc 1"
+    assert told.value.fix == "--ipc 1, or more images"
 
 
 def test_no_images_to_judge_by_is_told_before_any_work(tmp_path):

@@ -182,6 +182,8 @@ def test_what_is_wrong_is_told_before_anything_is_made(tmp_path: Path, made: Ben
         run(tmp_path / "b", methods=["auto"])
     with pytest.raises(ConfigError, match="convnt"):
         run(tmp_path / "b", model="convnt-d1-w4")
+    with pytest.raises(ConfigError, match="no stages"):
+        run(tmp_path / "b", settings={**SETTINGS, "train.strategy": "byot"})
     with pytest.raises(DataError, match="fewer than ipc=11"):
         run(tmp_path / "b", ipc=[1, 11])
     assert not (tmp_path / "b").exists()

@@ -41,6 +41,7 @@ from attar.runtime.team import Team
 from attar.task import Normalization, Task
 from attar.training.loop import TrainSettings
 from attar.training.soft import Teacher
+from attar.training.strategies import require_suits
 
 RESULT = "continual.json"
 STAGE = "continual"
@@ -145,7 +146,7 @@ class _Opening:
     def students(self, engine: Engine, events: Events) -> _Students:
         """Make all that is trained on; raises what `continual` raises for what does not fit."""
         distilled, source, settings = self.distilled, self.source, self.settings
-        build(settings.model, distilled.task)
+        require_suits(self.training, build(settings.model, distilled.task), distilled.task.shape, len(distilled))
         subjects = _subjects(self, engine, events)
         return _Students(
             distilled.task,

@@ -27,6 +27,7 @@ from attar.runtime.team import Team
 from attar.task import Task
 from attar.training.loop import TrainSettings
 from attar.training.soft import Teacher
+from attar.training.strategies import require_suits
 
 TRIALS = "evaluation"
 WATCHED = 256
@@ -110,7 +111,8 @@ class Opening:
         watch = _watch(distilled, source, settings)
         subjects = _subjects(self, engine, events)
         for model in settings.models:
-            build(model, distilled.task)  # a name or size that does not fit is told now, not between two trainings
+            network = build(model, distilled.task)  # what does not fit is told now, not between two trainings
+            require_suits(self.training, network, distilled.task.shape, len(distilled))
         return Students(
             Trials(distilled.task, source, engine, events, self.folder / TRIALS, watch=watch),
             judging_set(distilled, source, settings.split, settings.test_resize_px),

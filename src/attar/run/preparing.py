@@ -45,6 +45,7 @@ from attar.runtime.precision import AUTO_LEAST_PX, auto_precision
 from attar.squeeze.knowledge import kinds
 from attar.stages.relabel import label_plan
 from attar.task import Task
+from attar.training.strategies import require_suits
 
 
 @dataclass(frozen=True)
@@ -284,6 +285,8 @@ def check_models(settings: Settings, source: Source) -> Settings:
             kind.require_network(model)
         if name in guides:
             settings.method.require_teacher(model, name)
+        if name in settings.evaluate.models:
+            require_suits(settings.train, model, source.task.shape, source.task.num_classes * settings.run.ipc)
     relabelled = settings.relabel
     if relabelled.labels == "epochs":
         label_plan(
@@ -298,12 +301,14 @@ def check_models(settings: Settings, source: Source) -> Settings:
     compared = [name for name in settings.evaluate.complete().baselines if name != "full"]
     if (needs_real or compared) and int(counts[least]) < settings.run.ipc:
         who = settings.run.method if needs_real else f"the baseline `{compared[0]}`"
-        most = "1" if counts[least] == 1 else f"{int(counts[least])} or less"
+        most, others = "1" if counts[least] == 1 else f"{int(counts[least])} or less", ""
+        if num := sum(int((split.labels == least).sum()) for split in (source.validation, source.test)):
+            others = f" ({num} of its images {'are' if num > 1 else 'is'} held back to validate and to judge)"
         raise DataError(
             f"class {source.task.class_names[least]!r} has {int(counts[least])} training "
-            f"image{'s' * (int(counts[least]) != 1)}, fewer than ipc={settings.run.ipc}",
+            f"image{'s' * (int(counts[least]) != 1)}, fewer than ipc={settings.run.ipc}{others}",
             expected=f"at least ipc real images of every class, as {who} needs them",
-            fix=f"--ipc {most}" + ("" if needs_real else ", or --set evaluate.baselines=[full]"),
+            fix=f"--ipc {most}, or more images" + ("" if needs_real else ", or --set evaluate.baselines=[full]"),
         )
     return settings
 

@@ -33,6 +33,7 @@ from attar.evaluation.side_by_side import train
 from attar.evaluation.students import Students, require_judges
 from attar.evaluation.trials import Subject
 from attar.methods import method as method_named
+from attar.models.factory import build
 from attar.options import Compared, Effort, Until
 from attar.registry import found_here_alone
 from attar.report.bench import RESULT, Row, write_bench_report
@@ -53,6 +54,7 @@ from attar.studies.bench_students import FULL, RANDOM, Key, Opening, keys, views
 from attar.task import Task
 from attar.training.section import TrainSection
 from attar.training.soft import Teacher
+from attar.training.strategies import require_suits
 
 INTERRUPTED = 130
 MEASURED, LABELLER = "measured.json", "labels"
@@ -126,6 +128,7 @@ def run_bench(
     model = asked.model
     if model == "auto":
         model = network_of(asked.protocol, task) or _judge(task, runs[0].prepared, effort)
+    require_suits(training, build(model, task), task.shape, task.num_classes * min(asked.ipc))
     with RunFolder(folder).locked() if leads else nullcontext():
         if leads:
             _tell(runs, asked, model, events)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from attar.config import dump
+from attar.errors import ConfigError
 from attar.registry import Registry, classes_in, require_class
+from attar.runtime.seeding import scoped
 from attar.training.settings import TrainSettings
 from attar.training.strategies.base import Batch, Part, Strategy, Teaches, split_batches
 from attar.training.strategies.composed import find
@@ -22,6 +26,7 @@ __all__ = [
     "kinds_of",
     "make_strategy",
     "num_batches",
+    "require_suits",
 ]
 
 
@@ -58,6 +63,23 @@ def identity(settings: TrainSettings) -> dict[str, Any]:
     used = {kind.group() for kind in kinds_of(settings.strategy)}
     groups = {kind.group() for kind in STRATEGIES.all().values() if kind.Settings is not None}
     return {key: value for key, value in dump(settings).items() if key in used or key not in groups}
+
+
+def require_suits(settings: TrainSettings, model: nn.Module, shape: Sequence[int], num_images: int) -> None:
+    """Raise ConfigError where the strategy can't train this network on images (c, h, w), or wants a teacher of its own.
+
+    For what judges sets: there kd has no teacher, and what it lacks is told before the sets are made.
+    """
+    if "kd" in settings.strategy.split("+"):
+        raise ConfigError(
+            "the strategy kd was asked for where a set is judged, and there it has no teacher",
+            expected="another strategy: soft labels of the set are how its teacher teaches",
+            fix="attar train or attar study, which take kd with a teacher",
+        )
+    strategy = make_strategy(settings, num_images)
+    with scoped(0, "train", "strategy"):
+        strategy.prepare(model, lambda: torch.zeros(1, *shape), None)
+    strategy.release()
 
 
 def num_batches(settings: TrainSettings, num_images: int) -> int:
