@@ -235,6 +235,10 @@ def test_strange_files_are_told_and_not_opened(folder: Path) -> None:
 def test_no_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no folder"):
         verify(tmp_path / "none")
+    (tmp_path / "cat.png").touch()
+    with pytest.raises(ArtifactError, match="is no distilled dataset: it has neither"):
+        verify(tmp_path)
+    (tmp_path / "attar.json").touch()
     assert verify(tmp_path).problems
 
 

@@ -25,12 +25,13 @@ from attar.artifacts.agreement import (
 from attar.artifacts.arrays import Array, StoredRows
 from attar.artifacts.card import README, class_names
 from attar.artifacts.checks import image_problems, label_problems, measure, soft_label_problems
+from attar.artifacts.checksums import NAME as SUMS
 from attar.artifacts.checksums import damage, files_of, read_sums
 from attar.artifacts.description import WHITENING, Classes, Description, Scale, locate, read_description
 from attar.artifacts.labelling import stored_plan
 from attar.artifacts.parquet import Bytes8, Integers, quantise, read_shard
 from attar.artifacts.whitening import OTHER_MATRIX, fingerprint, inverse, read_whitening, unwhiten
-from attar.errors import AttarError
+from attar.errors import ArtifactError, AttarError
 from attar.labels.checks import view_problems as stored_view_problems
 from attar.labels.plan import VIEW, LabelPlan
 from attar.labels.shards import VIEWS, OpenShard, QuantizationError, open_shard
@@ -59,10 +60,16 @@ def verify(path: Path | str) -> VerifyReport:
         path: the dataset's folder, or a run folder that holds one as `distilled/`.
 
     Raises:
-        ArtifactError: there is no such folder. All else is told in the report.
+        ArtifactError: there is no such folder, or it holds something else. All else is told in the report.
     """
     folder = locate(path)
     inspection = _Inspection(folder)
+    if not {about.NAME, README, SUMS}.intersection(inspection.names):
+        raise ArtifactError(
+            f"{folder} is no distilled dataset: it has neither {about.NAME} nor {SUMS}",
+            expected="the folder of a distilled dataset, or a run folder that holds one as distilled/",
+            fix="give the folder that `attar distill` wrote",
+        )
     inspection.run()
     files = [folder / name for name in inspection.names if (folder / name).is_file()]
     problems = [_printable(problem) for problem in inspection.problems]

@@ -7,8 +7,9 @@ import inspect
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -58,6 +59,24 @@ class _Command(TyperCommand):
             built = typer.main.get_command(made)
             self.params, self.callback = built.params, built.callback
         return [_plain(param, ctx) for param in super().get_params(ctx)]
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read what was typed; a value that is none is told with what was found."""
+        typed = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            words = error.message.removeprefix("Value error, ").replace("Input should be", "it should be")
+            found = _value_of(getattr(error.param, "opts", ()), typed)
+            error.message = f"{words} (found {found!r})" if found is not None and repr(found) not in words else words
+            raise
+
+
+def _value_of(names: Sequence[str], typed: Sequence[str]) -> str | None:
+    """What was typed last after a flag of one of these names; None where there is none."""
+    after = {word: text for word, text in pairwise(typed) if word in names}
+    joined = {word.partition("=")[0]: word.partition("=")[2] for word in typed if "=" in word}
+    return next((given[name] for given in (joined, after) for name in names if name in given), None)
 
 
 class _Group(TyperGroup):

@@ -50,8 +50,9 @@ def plan(given: dict[str, Any], as_json: bool) -> None:
         memory = f"GPU memory about {binary_size(found.memory_bytes)}, main {memory}"
     typer.echo(f"{memory}, disk about {binary_size(found.disk_bytes)}")
     if found.helpers:
-        who = "a process" if found.helpers == 1 else f"each of {found.helpers} processes"
-        typer.echo(f"up to as much memory again, if it is free, for {who} beside this one (evaluate.processes=1: none)")
+        who = "a process" if found.helpers == 1 else f"{found.helpers} processes"
+        typer.echo(f"{who} beside this one may train students too, with as much memory again where it is free")
+        typer.echo("--set evaluate.processes=1 trains all in one")
     if found.hosts:
         _tell_hosts(found.hosts)
 

@@ -8,8 +8,10 @@ seed, so that they are the same in every run whatever its seed: only `validation
 
 from __future__ import annotations
 
+import difflib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +39,7 @@ from attar.data.pixelfiles import PixelCache
 from attar.data.readers import READERS, addressed, recognised
 from attar.data.readers.base import Reader
 from attar.data.whitening import require_whitenable
-from attar.errors import ConfigError, DataError, unknown
+from attar.errors import ConfigError, DataError, nearest
 from attar.marks import Mark
 from attar.normalizations import parse_normalization
 from attar.options import Reading
@@ -349,8 +351,15 @@ def _find(name: str, settings: SourceSettings, events: Events) -> Found:
             expected="the same images again",
             fix="go on from Python: attar.distill(images, out=...), with what it was called with",
         )
-    known = [*NAMED, *(kind for kind, _ in PLACES)]
-    raise unknown("source", name, known, fix=f"to read a folder of this name, write ./{name}")
+    here: list[str] = []
+    with suppress(OSError):
+        here = difflib.get_close_matches(name, [one.name for one in Path().iterdir()], n=2)
+    known = [*(f"./{one}" for one in here), *NAMED, *(kind for kind, _ in PLACES)]
+    raise ConfigError(
+        f"unknown source {name!r}: no dataset has this name, and there is no such file or folder here",
+        expected=f"did you mean {' or '.join(known[: len(here)])}?" if here else nearest(name, known),
+        fix="check the path, or see `attar list datasets` for names",
+    )
 
 
 def _require_columns(reader: Reader | None, name: str, settings: SourceSettings) -> None:

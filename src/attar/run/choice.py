@@ -150,6 +150,7 @@ def choose_method(task: Task, ipc: int, *, on_cpu: bool, soft: bool = False, min
     Returns its name and why.
     """
     rule = next(rule for rule in RULES if rule.fits(task, ipc, on_cpu=on_cpu, soft=soft, minutes=minutes))
-    size_px = max(task.height_px, task.width_px)
-    facts = f"{size_px} px, {task.num_classes} classes, {ipc} image{'s' * (ipc > 1)} per class"
+    height, width = task.height_px, task.width_px
+    size = str(height) if height == width else f"{width}x{height}"
+    facts = f"{size} px, {task.num_classes} classes, {ipc} image{'s' * (ipc > 1)} per class"
     return rule.method, f"{rule.method} for {facts}: {rule.why}"

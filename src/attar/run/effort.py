@@ -86,8 +86,9 @@ class Goal:
 
 def require_agreeing(asked: Effort) -> None:
     """Raise ConfigError where options contradict each other, or a time is none."""
-    if sum((asked.quick, asked.thorough, asked.time is not None)) > 1:
-        raise ConfigError("--quick, --thorough and --time were given together", expected="one of them")
+    wanted = {"--quick": asked.quick, "--thorough": asked.thorough, "--time": asked.time is not None}
+    if len(given := [name for name, is_given in wanted.items() if is_given]) > 1:
+        raise ConfigError(f"{' and '.join(given)} were given together", expected="one of them")
     if asked.time is not None:
         parse_duration(asked.time)
 

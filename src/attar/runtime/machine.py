@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator
 
-from attar.errors import ConfigError, ResourceError, unknown
+from attar.errors import ConfigError, ResourceError, nearest
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
@@ -22,7 +22,9 @@ def device_name(device: Any) -> str:
     """
     name = str(device)
     if name not in DEVICES and not re.fullmatch(r"cuda:\d{1,3}", name):
-        raise unknown("device", name, [*DEVICES, "cuda:0"])
+        known = [*DEVICES, "cuda:0"]
+        meant = name.lower().replace("gpu", "cuda")
+        raise ConfigError(f"unknown device {name!r}", expected=nearest(meant, known))
     return name
 
 

@@ -226,7 +226,7 @@ def _label_column(table: _Table, file_column: str, wanted: str | None) -> str:
         )
         raise DataError(
             f"{table.path} {what}; columns: {quoted(table.columns, 10)}",
-            expected=f"one of {', '.join(LABEL_COLUMNS)}, or one that is named",
+            expected=f"one of {', '.join(LABEL_COLUMNS)}, or the one that you name",
             fix="name the column of classes with --label-column",
         )
     return found[0]
