@@ -351,6 +351,7 @@ def test_the_cost_is_said_by_stage(rehearsed: Plan) -> None:
     )
     assert "--quick" in cost_sentence(rehearsed, ("recover",))
     assert "--quick" not in cost_sentence(rehearsed, ("relabel",))
+    assert "--quick" not in cost_sentence(rehearsed, ("recover",), cut=True), "it is quick already"
 
 
 def test_a_run_says_what_it_will_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -237,5 +237,5 @@ def _tell_cost(run: pipeline.Run, until: Until, expected: Plan | None) -> None:
     except (AttarError, RuntimeError, MemoryError) as error:  # what is wrong is told by the stage itself
         run.events.say(f"no estimate of what this will take: {error}")
         return
-    run.events.say(cost_sentence(found, left))
+    run.events.say(cost_sentence(found, left, cut=expected is not None))
     run.events.emit("distill", "expected", seconds={one.stage: round(one.total_s, 1) for one in found.estimates})

@@ -254,8 +254,8 @@ def restored(settings: Settings, kept: Mapping[str, Mapping[str, Any]], fixed: C
     return replace(settings, sections=sections)
 
 
-def cost_sentence(found: Plan, stages: Sequence[str]) -> str:
-    """What the stages that are left are expected to take."""
+def cost_sentence(found: Plan, stages: Sequence[str], *, cut: bool = False) -> str:
+    """What the stages that are left are expected to take; `cut`: they were made to fit a time as well as can be."""
     shares: dict[str, float] = {}
     for one in found.estimates:
         shares[one.part] = shares.get(one.part, 0.0) + one.total_s
@@ -264,7 +264,7 @@ def cost_sentence(found: Plan, stages: Sequence[str]) -> str:
     memory, disk = binary_size(found.main_memory_bytes), binary_size(found.disk_bytes)
     total_s = sum(left.values())
     of = f" ({parts})" if ", " in parts else ""
-    advice = "; --quick or --time 30m make it shorter" if total_s > 2 * QUICK_S else ""
+    advice = "; --quick or --time 30m make it shorter" if total_s > 2 * QUICK_S and not cut else ""
     return f"this will take about {roughly(total_s)}{of}, {memory} of memory and {disk} of disk{advice}"
 
 
