@@ -6,12 +6,14 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import attar
 from attar.api import submitting
 from attar.api.submitting import Work
 from attar.errors import ConfigError
+from attar.methods.coreset import Random
 
 INSTALLED = importlib.util.find_spec("submitit") is not None
 needs_submitit = pytest.mark.skipif(not INSTALLED, reason="submitit is not installed: pip install 'attar[submit]'")
@@ -67,6 +69,23 @@ def test_each_stage_is_an_array_that_begins_when_the_one_before_has_ended(jobs: 
     }
     assert (queued.jobs["recover"], queued.last) == (("102_0", "102_1", "102_2"), "105")
     assert not (tmp_path / "run").exists(), "the first task begins it, where the images and the devices are"
+
+
+def test_class_names_alone_have_no_images_to_judge_by(jobs: Jobs, tmp_path: Path) -> None:
+    attar.submit("classes:ant,bee", "sre2l", out=tmp_path / "run", shards=1)
+    assert [tasks[0].until for _, tasks in jobs.arrays] == ["squeeze", "recover", "relabel", "relabel"]
+
+
+def test_what_the_program_handed_over_is_found_in_no_job(jobs: Jobs, tmp_path: Path) -> None:
+    class Mine(Random):
+        name = "mine"
+        source = "this test"
+
+    images = np.arange(4 * 8 * 8 * 3, dtype=np.uint8).reshape(4, 8, 8, 3)
+    for given in ({"source": (images, [0, 1, 0, 1])}, {"source": "digits", "method": Mine}):
+        with pytest.raises(ConfigError, match="is what this program handed over"):
+            attar.submit(**given, out=tmp_path / "run")
+    assert not jobs.arrays
 
 
 def test_a_run_that_ends_earlier_has_fewer_stages_and_options_of_sbatch_pass(jobs: Jobs, tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from attar.api.arguments import takes
 from attar.api.options import RunOptions, SubmitOptions
 from attar.config import parse_bytes, parse_duration
+from attar.data.readers.classes import PREFIX as CLASSES
 from attar.errors import AttarError, ConfigError
 from attar.options import Until
+from attar.registry import found_here_alone
 from attar.text import one_line
 
 if TYPE_CHECKING:
@@ -75,16 +77,17 @@ def submit(asked: SubmitOptions) -> Submitted:
         raise ConfigError("jobs without --out", expected="one run folder that all tasks see", fix="name it with --out")
     if asked.callbacks:
         raise ConfigError("callbacks can't follow jobs on other machines", fix="leave them out")
-    out = Path(asked.out)
-    given = _arguments(asked)
+    _require_found_elsewhere(asked)
+    out = Path(asked.out).absolute()
+    given, until = _arguments(asked), _last_stage(asked)
     logs = out.with_name(f"{out.name}-jobs")
     jobs: dict[str, tuple[str, ...]] = {}
     before: Sequence[Job[list[str]]] = ()
-    for stage in ORDER[: ORDER.index(asked.until) + 1]:
+    for stage in ORDER[: ORDER.index(until) + 1]:
         shards = (f"{number}/{asked.shards}" for number in range(1, asked.shards + 1))
         before = _queue([Work(given, stage, shard) for shard in shards], asked, logs, before)
         jobs[stage] = tuple(str(job.job_id) for job in before)
-    (last,) = _queue([Work(given, asked.until)], asked, logs, before)
+    (last,) = _queue([Work(given, until)], asked, logs, before)
     if asked.cluster == "local" and (error := last.exception()):
         raise AttarError(
             f"the last job failed: {one_line(error).splitlines()[-1]}",
@@ -92,6 +95,27 @@ def submit(asked: SubmitOptions) -> Submitted:
             fix=f"look at {last.paths.stderr}, and submit it again: it goes on",
         )
     return Submitted(out, logs, jobs, str(last.job_id))
+
+
+def _require_found_elsewhere(asked: SubmitOptions) -> None:
+    """Raise ConfigError for what this program handed over: in a job nothing has its name."""
+    for group, name in (
+        ("attar.sources", asked.source),
+        ("attar.methods", asked.method),
+        ("attar.models", asked.model),
+    ):
+        if name and found_here_alone(group, str(name)):
+            raise ConfigError(
+                f"{name} is what this program handed over, and jobs on other machines don't find it",
+                expected="images in a folder that all machines see, methods and networks of an installed package",
+                fix="write the images down, or run attar.distill in this program",
+            )
+
+
+def _last_stage(asked: SubmitOptions) -> Until:
+    """Where the jobs end: class names alone have no images to judge by, which `distill` heeds unless it is told."""
+    by_names = str(asked.source).startswith(CLASSES)
+    return "relabel" if by_names and "until" not in asked.model_fields_set else asked.until
 
 
 def _arguments(asked: SubmitOptions) -> dict[str, Any]:
