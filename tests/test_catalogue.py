@@ -144,6 +144,12 @@ def test_networks_are_listed_by_their_library_with_their_parameters(capsys):
     assert {"name": "resnet18", "summary": "torchvision", "parameters": 11689512} in json.loads(capsys.readouterr().out)
 
 
+def test_the_whole_list_says_that_networks_have_other_sizes_too(capsys):
+    list_("models")
+    said = capsys.readouterr().out
+    assert said.splitlines()[1].startswith("  and any other of convnet-dDEPTH-wWIDTH[-NORM], resnetDEPTH-small[-NORM],")
+
+
 def test_a_long_list_is_paged_on_a_terminal(monkeypatch, capsys):
     paged = []
     monkeypatch.setattr("pydoc.pager", paged.append)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -106,7 +107,11 @@ def list_(
     if not rows:
         typer.echo(f"none of the {what} has {match!r} in its name", err=True)
     width = max((len(name) for name, _ in rows), default=0)
-    lines = _by_family(rows, width) if models else [f"{_bold(name.ljust(width))}  {about}" for name, about in rows]
+    lines = (
+        _by_family(rows, width, whole=not match)
+        if models
+        else [f"{_bold(name.ljust(width))}  {about}" for name, about in rows]
+    )
     if sys.stdout.isatty() and len(lines) >= shutil.get_terminal_size().lines:
         import pydoc
 
@@ -115,9 +120,10 @@ def list_(
         typer.echo("".join(f"{line}\n" for line in lines), nl=False)
 
 
-def _by_family(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
-    """Networks under the name of their library, each with its parameters where a table has them."""
+def _by_family(rows: Sequence[tuple[str, str]], width: int, *, whole: bool) -> list[str]:
+    """Networks under the name of their library, each with its parameters where a table has them, and what else is."""
     from attar import catalogue
+    from attar.models.names import SHAPES
 
     lines: list[str] = []
     for family in dict.fromkeys(about for _, about in rows):
@@ -125,6 +131,9 @@ def _by_family(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
         known = {name: catalogue.num_parameters(name, family) for name in names}
         counted = f", parameters {catalogue.shown_for(family)}" if any(known.values()) else ""
         lines += [""] * bool(lines) + [f"{_bold(family)}: {len(names)}{counted}"]
+        if whole and family == "attar":  # those are examples
+            others = f"and any other of {', '.join(SHAPES)}"
+            lines += textwrap.wrap(others, 78, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
         lines += [f"  {name.ljust(width)}  {f'{size:>13,}' if size else ''}".rstrip() for name, size in known.items()]
     return lines
 

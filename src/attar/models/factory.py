@@ -39,7 +39,7 @@ from attar.models.alexnet import SmallAlexNet
 from attar.models.cifar_resnet import bottleneck_resnet, cifar_resnet, wide_resnet
 from attar.models.convnet import NORMS, ConvNet, Norm
 from attar.models.densenet import densenet
-from attar.models.names import OWN, library_names
+from attar.models.names import OWN, SHAPES, library_names
 from attar.models.resnet import DEPTHS, small_resnet
 from attar.models.vgg import SmallVgg
 from attar.models.vit import require_whole_patches, vit
@@ -228,10 +228,7 @@ def _unknown_model(name: str, families: list[Family]) -> ConfigError:
     return ConfigError(
         f"unknown model {name!r}",
         expected=(f"did you mean {' or '.join(near)}? " if near else "")
-        + "known: convnet-dDEPTH-wWIDTH[-NORM], resnetDEPTH-small[-NORM], vgg11-small[-NORM], "
-        "vgg16-hidden512[-NORM], alexnet-small[-NORM], resnetDEPTH-cifar[-NORM], resnetDEPTH-projected[-NORM], "
-        "resnetDEPTH-bottleneck[-NORM], wrn-DEPTH-FACTOR[-NORM], densenet[-bc]-DEPTH-GROWTH[-NORM], "
-        "[bn]vit-tiny[-pPATCH], [bn]vit-dDEPTH-wWIDTH[-pPATCH], and every model of torchvision and timm",
+        + f"known: {', '.join(SHAPES)}, and every model of torchvision and timm",
         fix="`attar list models` lists all of them",
     )
 

@@ -26,6 +26,21 @@ OWN: dict[str, re.Pattern[str]] = {
     "vit": re.compile(r"(bn)?vit-(?:tiny|d(\d+)-w(\d+))(?:-p(\d+))?"),
 }
 """Patterns of attar's own names, by family."""
+SHAPES = (
+    "convnet-dDEPTH-wWIDTH[-NORM]",
+    "resnetDEPTH-small[-NORM]",
+    "vgg11-small[-NORM]",
+    "vgg16-hidden512[-NORM]",
+    "alexnet-small[-NORM]",
+    "resnetDEPTH-cifar[-NORM]",
+    "resnetDEPTH-projected[-NORM]",
+    "resnetDEPTH-bottleneck[-NORM]",
+    "wrn-DEPTH-FACTOR[-NORM]",
+    "densenet[-bc]-DEPTH-GROWTH[-NORM]",
+    "[bn]vit-tiny[-pPATCH]",
+    "[bn]vit-dDEPTH-wWIDTH[-pPATCH]",
+)
+"""The same for a person."""
 _REGISTERED = re.compile(r"^@register_model(?:\(.*\))?\n(?:@.*(?:\n(?!def|@).*)*\n)*def (\w+)", re.MULTILINE)
 """A builder that its library registers, further decorators between."""
 
