@@ -9,7 +9,7 @@ import pytest
 from attar.methods import methods
 from attar.options import Effort
 from attar.run import preparing
-from attar.run.choice import RULES, choose_method
+from attar.run.choice import MEASURED, RULES, choose_method
 from attar.run.effort import in_minutes
 from attar.task import Normalization, Task
 
@@ -34,7 +34,7 @@ def test_every_rule_is_the_first_somewhere() -> None:
         choose_method(task(px, num, channels), ipc, on_cpu=cpu, soft=soft, minutes=minutes)[1].partition(": ")[2]
         for px, num, channels, ipc, cpu, soft, minutes in places
     }
-    assert found == {rule.why for rule in RULES}
+    assert found == {f"{rule.why} ({MEASURED})" for rule in RULES}
 
 
 @pytest.mark.parametrize(("size_px", "num_classes", "ipc"), [(32, 10, 1), (64, 10, 10), (224, 1000, 50), (8, 10, 10)])
