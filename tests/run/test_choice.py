@@ -43,7 +43,7 @@ def test_the_first_rule_that_fits_is_chosen_and_says_why(size_px: int, num_class
     rule = next(rule for rule in RULES if rule.fits(task(size_px, num_classes), ipc, on_cpu=False))
     assert name == rule.method
     assert why.startswith(f"{name} for {size_px} px, {num_classes} classes, {ipc} image")
-    assert why.endswith(rule.why)
+    assert why.endswith(f"{rule.why} ({MEASURED})")
 
 
 def test_a_processor_optimises_fewer_images_than_a_gpu() -> None:
