@@ -1,6 +1,7 @@
 import pytest
 
 import attar
+from attar.artifacts.claims import claim
 from attar.artifacts.run import RunFolder, require_intact
 from attar.errors import ArtifactError
 from attar.marks import Rules
@@ -29,6 +30,18 @@ def test_the_same_settings_go_on_and_others_are_refused_by_name(tmp_path):
     folder.open(SETTINGS)
     with pytest.raises(ArtifactError, match=r"run\.ipc: was 1, now 2"):
         folder.open({"run": {**SETTINGS["run"], "ipc": 2}})
+
+
+def test_what_is_left_of_work_that_ended_early_is_anyones(tmp_path):
+    for name in (".lock", "events.jsonl", "tensorboard"):
+        (tmp_path / name).touch()
+    claim(tmp_path, "a bench")
+    claim(tmp_path, "a study")
+    (tmp_path / "study.yaml").touch()
+    (tmp_path / "notes.txt").touch()
+    claim(tmp_path, "a study")
+    with pytest.raises(ArtifactError, match="is a study"):
+        claim(tmp_path, "a bench")
 
 
 def test_where_the_work_is_done_may_change(tmp_path):

@@ -138,7 +138,10 @@ def test_out_leaves_the_set_and_its_card_alone_and_the_page_says_where_all_is(ou
 
 def test_what_is_judged_is_not_told_among_other_things(ours: Path, tmp_path: Path) -> None:
     shutil.copytree(ours.with_name("run"), tmp_path / "run")
-    for out, what in ((tmp_path / "run", "the run folder of another set"), (ours, "a distilled dataset")):
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "bench.json").touch()
+    others = ((tmp_path / "run", "a run folder"), (ours, "a distilled dataset"), (tmp_path / "bench", "a bench"))
+    for out, what in others:
         before = sorted(path.name for path in out.iterdir())
         with pytest.raises(ArtifactError, match=what):
             attar.evaluate(ours, "digits", out=out)

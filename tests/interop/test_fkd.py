@@ -28,7 +28,7 @@ from attar.interop.imagefolder import read_imagefolder
 from attar.interop.loaded import Origin
 from attar.interop.opening import import_foreign, open_foreign
 from attar.interop.settings import ForeignSettings
-from attar.interop.unpacking import unpack_labels
+from attar.interop.unpacking import NOTE, unpack_labels
 from attar.labels.plan import VIEW
 from attar.runtime.checkpoint import read_tensors, write_tensors
 from attar.task import Normalization, Task
@@ -365,8 +365,9 @@ def test_a_published_archive_is_unpacked_once(tmp_path: Path, images: Path) -> N
     loaded = opened(images, tmp_path / "FKD_cutmix_fp16.tar.gz")
     plain = opened(images, tmp_path / "FKD")
     assert [path.read_bytes() for path in loaded.fkd.paths] == [path.read_bytes() for path in plain.fkd.paths]
-    (tmp_path / "FKD_cutmix_fp16.tar.gz").write_bytes(b"no archive any more")
-    assert opened(images, tmp_path / "FKD_cutmix_fp16.tar.gz").fkd.num_epochs == EPOCHS
+    before = {path: path.stat().st_mtime_ns for path in loaded.fkd.paths}
+    again = opened(images, tmp_path / "FKD_cutmix_fp16.tar.gz").fkd.paths
+    assert {path: path.stat().st_mtime_ns for path in again} == before
 
 
 def archive(path: Path, name: str, *, size: int = 10, kind: bytes = tarfile.REGTYPE) -> Path:
@@ -375,6 +376,27 @@ def archive(path: Path, name: str, *, size: int = 10, kind: bytes = tarfile.REGT
         member.type, member.size, member.linkname = kind, size if kind == tarfile.REGTYPE else 0, "/etc/passwd"
         tar.addfile(member, io.BytesIO(bytes(size)))
     return path
+
+
+def test_archives_of_other_names_or_bytes_are_unpacked_anew(tmp_path: Path) -> None:
+    def batches(folder: Path) -> list[int]:
+        return [path.stat().st_size for path in sorted(folder.rglob("*.tar"))]
+
+    first = archive(tmp_path / "labels.v1.tar.gz", "epoch_0/batch_0.tar", size=10)
+    second = archive(tmp_path / "labels.v2.tar.gz", "epoch_0/batch_0.tar", size=20)
+    folders = [unpack_labels(path) for path in (first, second)]
+    assert [folder.name for folder in folders] == ["labels.v1-unpacked", "labels.v2-unpacked"]
+    assert [batches(folder) for folder in folders] == [[10], [20]]
+    assert batches(unpack_labels(archive(first, "epoch_0/batch_0.tar", size=30))) == [30]
+    (folders[0] / NOTE).write_bytes(b"{")
+    assert batches(unpack_labels(first)) == [30]
+    first.write_bytes(b"no archive any more")
+    with pytest.raises(ArtifactError, match="cannot be unpacked"):
+        unpack_labels(first)
+    assert batches(folders[0]) == [30], "what was there is there until the new one is whole"
+    (folders[1] / NOTE).unlink()
+    with pytest.raises(ArtifactError, match="does not say which archive"):
+        unpack_labels(second)
 
 
 def test_hostile_archives_leave_nothing(tmp_path: Path) -> None:

@@ -425,7 +425,8 @@ def test_names_in_an_archive_lead_nowhere(tmp_path: Path, name: str) -> None:
         member(tar, "../../evil", b"evil")
     folder = unpack_labels(tmp_path / "labels.tar")
     files = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()]
-    assert sorted(files) == ["labels-unpacked/epoch_0/batch_0.tar", "labels.tar"]
+    inside = ["labels-unpacked/attar-unpacked.json", "labels-unpacked/epoch_0/batch_0.tar"]
+    assert sorted(files) == [*inside, "labels.tar"]
     assert (folder / "epoch_0/batch_0.tar").read_bytes() == b"labels"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from attar.errors import AttarError, ConfigError, DataError
 from attar.interop import EXPORTERS
 from attar.interop.foreign import READERS, recognise, require_recognised
 from attar.interop.loaded import Loaded, Origin
+from attar.interop.parts import numbered
 from attar.interop.settings import ForeignSettings
 from attar.methods.base import Distillate
 from attar.runtime.seeding import generator
@@ -139,6 +141,21 @@ def test_parts_that_hold_both(tmp_path: Path) -> None:
     (tmp_path / "set-00001-of-00002.npz").rename(tmp_path / "elsewhere")
     with pytest.raises(AttarError, match="1 parts of a set; missing are 1"):
         require_recognised(tmp_path)
+
+
+@pytest.mark.parametrize("names", [("set_part1", "set_part2000000"), ("set-00000-of-2000000",)])
+def test_numbers_in_names_take_no_memory(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        (tmp_path / f"{name}.npz").touch()
+    first = 1 if "set_part1" in names else 0
+    others = ", ".join(str(first + number) for number in range(1, 11))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=f"{len(names)} parts of a set; missing are {others}\n"):
+            numbered(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_states_at_several_iterations_are_no_parts(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from bringing import import_tensors
 
 from attar.artifacts.distilled import Distilled
 from attar.artifacts.verify import verify
-from attar.errors import ArtifactError
+from attar.errors import ArtifactError, ResourceError
 from attar.interop.tensors import export_tensors
 from attar.task import Task
 
@@ -116,6 +116,17 @@ def test_code_in_a_file_is_never_run(tmp_path: Path, task: Task, monkeypatch: py
 def test_missing_files_are_told(tmp_path: Path, task: Task) -> None:
     with pytest.raises(ArtifactError, match=r"images_best\.pt and labels_best\.pt or images\.pt and labels\.pt"):
         import_tensors(tmp_path, tmp_path / "out", task=task)
+
+
+def test_the_current_folder_is_not_replaced(tmp_path: Path, floats: Distilled, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(ResourceError, match=r"cannot take the place of \.\n"):
+        export_tensors(floats, Path())
+    export_tensors(floats, tmp_path / "out")
+    with pytest.raises(ResourceError, match=r"cannot take the place of \.\n"):
+        import_tensors(tmp_path / "out", Path())
+    assert not any(Path().iterdir())
 
 
 def test_nothing_is_replaced_unasked(tmp_path: Path, floats: Distilled, exact: Distilled) -> None:

@@ -99,6 +99,17 @@ def read(*folders: Path) -> tuple[Judged, ...]:
     return read_judged(folders, DEFAULTS)
 
 
+@pytest.mark.parametrize("here", ["run", "run/distilled", "set"])
+def test_the_current_folder_may_be_named(tmp_path: Path, here: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = write_run(tmp_path / "other")
+    for name in ("run", "set-evaluation"):
+        write_run(tmp_path / name)
+    (tmp_path / here).mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path / here)
+    expected = "set-evaluation" if here == "set" else "run"
+    assert [judged.name for judged in read(Path(), other)] == [expected, "other"]
+
+
 def test_runs_of_one_task_and_training_stand_in_one_group_few_images_first(tmp_path: Path) -> None:
     many = write_run(tmp_path / "many", ipc=50, mean=60)
     few = write_run(tmp_path / "few", ipc=1, mean=40)

@@ -1,5 +1,6 @@
 import errno
 import resource
+from pathlib import Path
 
 import pytest
 import torch
@@ -39,6 +40,15 @@ def test_a_folder_that_is_a_file_is_told(tmp_path):
     (tmp_path / "out").write_text("not a folder")
     with pytest.raises(ResourceError, match="cannot write"):
         files.write_text(tmp_path / "out" / "value.txt", "x")
+
+
+@pytest.mark.parametrize("path", [".", "..", "in/..", "/"])
+def test_a_folder_without_a_name_of_its_own_is_not_replaced(path, tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    monkeypatch.chdir(tmp_path / "in")
+    with pytest.raises(ResourceError, match="the name of a folder"), files.new_folder(Path(path)):
+        pass
+    assert [entry.name for entry in tmp_path.rglob("*")] == ["in"]
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff", b"\xef\xbb\xbf{}", b"[" * 100_000, b"9" * 10_000])

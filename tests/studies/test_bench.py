@@ -189,10 +189,18 @@ def test_what_is_wrong_is_told_before_anything_is_made(tmp_path: Path, made: Ben
     assert not (tmp_path / "b").exists()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine", "utf-8")
-    with pytest.raises(ArtifactError, match="not empty and no bench"):
+    with pytest.raises(ArtifactError, match="not empty and not a bench"):
         run(tmp_path / "other")
     with pytest.raises(ArtifactError, match="is a run folder"):
         run(made.path / "random-ipc1")
+
+
+@pytest.mark.parametrize(("mark", "what"), [("study.yaml", "a study"), ("judged.json", "an evaluation")])
+def test_a_folder_of_another_kind_is_refused(tmp_path: Path, mark: str, what: str) -> None:
+    for name in (mark, ".lock", "events.jsonl", "report.html"):
+        (tmp_path / name).touch()
+    with pytest.raises(ArtifactError, match=f"is {what}"):
+        run(tmp_path)
 
 
 def test_the_page_tells_the_table_and_escapes_names(made: BenchResult) -> None:

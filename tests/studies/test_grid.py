@@ -104,6 +104,23 @@ def test_sets_are_checked_by_name_before_anything_is_trained(study_file: Callabl
         assert says in str(told.value), says
 
 
+@pytest.mark.parametrize(
+    ("part", "says"),
+    [
+        ({"seeds": 0}, "grid.0.seeds: at least one seed, and none below 0"),
+        ({"seeds": []}, "grid.0.seeds: at least one seed, and none below 0"),
+        ({"seeds": [1, -1]}, "grid.0.seeds: at least one seed, and none below 0"),
+        ({"noise": [0.4, 0.7]}, "grid.0.noise: no 0.7 among the study's: 0.0, 0.4"),
+    ],
+)
+def test_numbers_of_a_part_are_checked_as_the_study_s_are(
+    study_file: Callable[..., Path], part: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ConfigError) as told:
+        cells(study_file(noise=[0, 0.4], grid=[part]))
+    assert says in told.value.found
+
+
 def test_sets_that_do_not_go_together_are_named_both(study_file: Callable[..., Path]) -> None:
     path = study_file(strategies=["ce", "ps-kd"], variants={"plain": {}, "mixed": {"cutmix": 1.0}})
     with pytest.raises(ConfigError, match="ps-kd with mixed: ps-kd remembers predictions"):

@@ -267,8 +267,23 @@ def test_what_cannot_be_trained_is_told_before_anything_is(study_file: Callable[
 def test_a_folder_of_something_else_is_refused(study_file: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
+    (tmp_path / "mine" / ".lock").touch()
     with pytest.raises(ArtifactError, match="not empty and not a study"):
         attar.study(study_file(), out=tmp_path / "mine")
+
+
+@pytest.mark.parametrize(
+    ("mark", "what"),
+    [("bench.json", "a bench"), ("random-ipc10", "a bench"), ("evaluation.json", "an evaluation")],
+)
+def test_a_folder_of_another_kind_is_refused(
+    study_file: Callable[..., Path], tmp_path: Path, mark: str, what: str
+) -> None:
+    (tmp_path / "out").mkdir()
+    for name in (mark, ".lock", "events.jsonl", "report.html"):
+        (tmp_path / "out" / name).touch()
+    with pytest.raises(ArtifactError, match=f"is {what}"):
+        attar.study(study_file(), out=tmp_path / "out")
 
 
 def test_a_distilled_set_is_trained_on_and_its_source_judges(study_file: Callable[..., Path], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from attar.api.arguments import sections, takes
 from attar.api.options import CompareOptions, ContinualOptions, EvaluateOptions, JudgedOptions
 from attar.api.sharing import page_folder
-from attar.artifacts.description import NAME
+from attar.artifacts.claims import require_no_other
 from attar.artifacts.distilled import Distilled, load_distilled
 from attar.artifacts.run import CONFIG
 from attar.config import Config, build, dump
@@ -36,8 +36,6 @@ from attar.runtime.processes import launched
 from attar.runtime.trackers import tracked
 from attar.training.loop import TrainSettings
 from attar.training.section import TrainSection
-
-STUDY = "study.yaml"
 
 if TYPE_CHECKING:
     from attar.interop.opening import Opened
@@ -213,7 +211,8 @@ def _open(asked: JudgedOptions, kinds: Mapping[str, type[Config]]) -> _Judged:
                 expected=f"that source, for what is kept in {home}",
                 fix=f"leave --out away: what is found goes to {folder}",
             )
-    _require_own(folder, home)
+    if folder.resolve() != home.resolve():
+        require_no_other(folder, "an evaluation")
     events = Events(folder / "events.jsonl", quiet=quiet)
     if other:
         events.say(f"another source than the set was made from: {'; '.join(other)}")
@@ -239,20 +238,6 @@ def _foreign(asked: JudgedOptions, reading: Mapping[str, Any]) -> Opened | None:
 
 def _made_with(distilled: Distilled, section: str) -> dict[str, Any]:
     return dict(distilled.info.get("settings", {}).get(section, {}))
-
-
-def _require_own(folder: Path, home: Path) -> Path:
-    """The folder, if what is judged may be told there; raises ArtifactError where something else is kept in it."""
-    if folder.resolve() == home.resolve():
-        return folder
-    for name, what in ((CONFIG, "the run folder of another set"), (NAME, "a distilled dataset"), (STUDY, "a study")):
-        if (folder / name).exists():
-            raise ArtifactError(
-                f"{folder} is {what}",
-                expected="a folder of its own, or none: by default it is that of the run, or one beside the set",
-                fix="choose another --out",
-            )
-    return folder
 
 
 def _judged_in(distilled: Distilled) -> Path:

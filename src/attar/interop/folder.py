@@ -23,7 +23,7 @@ from attar.errors import ArtifactError
 from attar.interop.images import MOST_PIXELS
 from attar.interop.settings import ForeignSettings
 from attar.plain import listed_problems
-from attar.runtime.files import new_folder, write_bytes, write_json
+from attar.runtime.files import new_folder, require_name, write_bytes, write_json
 from attar.task import Task
 
 NOTE = "attar-export.json"
@@ -161,7 +161,11 @@ def _damaged(folder: Path, found: str) -> ArtifactError:
 
 
 def require_new(out: Path, *, overwrite: bool) -> None:
-    """Raise ArtifactError where an export or import would replace what is there, unless asked to."""
+    """Raise ArtifactError where an export or import would replace what is there, unless asked to.
+
+    Raises ResourceError where no folder can be made; see `attar.runtime.files.require_name`.
+    """
+    require_name(out)
     if not overwrite and out.is_dir() and any(out.iterdir()):
         raise ArtifactError(
             f"{out} is already there and not empty",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 
 from attar.errors import DataError
@@ -34,11 +35,11 @@ def numbered(folder: Path) -> list[Path]:
 
 def _whole(parts: Mapping[int, Path], total: int, folder: Path) -> list[Path]:
     first = min(0 if 0 in parts else 1, min(parts))
-    missing = sorted(set(range(first, max(parts, default=0) + 1)) - set(parts))
-    missing += [number for number in range(first, first + total) if number > max(parts)]
-    if missing:
+    end = max(max(parts) + 1, first + total)
+    if len(parts) < end - first:
+        missing = islice((number for number in range(first, end) if number not in parts), 10)  # there may be millions
         raise DataError(
-            f"{folder} holds {len(parts)} parts of a set; missing are {', '.join(map(str, missing[:10]))}",
+            f"{folder} holds {len(parts)} parts of a set; missing are {', '.join(map(str, missing))}",
             expected="parts numbered from 0 or 1 on, without gaps",
             fix="fetch them too; or give one part, to judge it alone",
         )

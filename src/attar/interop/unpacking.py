@@ -19,12 +19,15 @@ from typing import Any
 
 from attar.errors import ArtifactError, AttarError, ResourceError
 from attar.runtime.archives import require_end
-from attar.runtime.files import new_folder, write_bytes
+from attar.runtime.files import new_folder, read_json, write_bytes, write_json
 
+NOTE = "attar-unpacked.json"
+"""In the folder: name, size and time of the archive that was unpacked."""
 _MOST_BATCH_BYTES = 1 << 28
 MOST_UNFOLDED = 50
 """Logits in half precision shrink little; what unfolds to more than this times the archive is no archive of labels."""
 _BATCH = re.compile(r"(?:.*/)?epoch_(\d{1,6})/batch_(\d{1,6})\.tar")
+_ENDING = re.compile(r"\.(tar(\.(gz|bz2|xz))?|tgz|tbz2?|txz)$", re.IGNORECASE)
 _COMPRESSED: Mapping[bytes, Callable[..., Any]] = MappingProxyType(
     {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 )
@@ -32,20 +35,25 @@ _COMPRESSED: Mapping[bytes, Callable[..., Any]] = MappingProxyType(
 
 
 def unpack_labels(archive: Path) -> Path:
-    """Unpack `epoch_E/batch_B.tar` into a folder beside the archive, once; return that folder.
+    """Unpack `epoch_E/batch_B.tar` into a folder beside the archive; return that folder.
 
-    Raises ArtifactError where it is no such archive, or a hostile one; ResourceError where the disk is too small.
+    It is unpacked again where the folder is of an archive of another name, size or time. Raises ArtifactError where it
+    is no such archive, or a hostile one, or the folder is not one that was unpacked here; ResourceError where the disk
+    is too small.
     """
-    folder = archive.with_name(f"{archive.name.split('.')[0]}-unpacked")
-    if folder.is_dir():
-        return folder
+    folder = archive.with_name(f"{_ENDING.sub('', archive.name)}-unpacked")
     try:
+        status = archive.stat()
+        said = {"archive": archive.name, "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+        if _says(folder, said):
+            return folder
         with archive.open("rb") as file:
             unfold = _COMPRESSED.get(file.read(2), open)
-        with unfold(archive, "rb") as stream, new_folder(folder) as building:
-            bounded: Any = _Bounded(stream, MOST_UNFOLDED * archive.stat().st_size)
+        with unfold(archive, "rb") as stream, new_folder(folder, replacing=NOTE) as building:
+            bounded: Any = _Bounded(stream, MOST_UNFOLDED * status.st_size)
             with tarfile.open(fileobj=bounded, mode="r:") as tar:
                 _unpack(tar, building, archive)
+            write_json(building / NOTE, said)
     except AttarError:
         raise
     except Exception as error:  # damaged archives raise nearly anything
@@ -55,6 +63,20 @@ def unpack_labels(archive: Path) -> Path:
             fix="fetch it again",
         ) from error
     return folder
+
+
+def _says(folder: Path, said: Mapping[str, Any]) -> bool:
+    """Whether the folder is of the archive that this is said of; raises ArtifactError where it says of none."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / NOTE).is_file():
+        raise ArtifactError(
+            f"{folder} does not say which archive it was unpacked from",
+            expected=f"no such folder, or one with {NOTE}, which is written when attar unpacks",
+            fix="move it away, or give it as the labels in place of the archive",
+        )
+    try:
+        return bool(read_json(folder / NOTE) == said)
+    except ArtifactError:  # missing or damaged
+        return False
 
 
 class _Bounded:

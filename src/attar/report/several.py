@@ -173,7 +173,9 @@ def rows(group: Group) -> tuple[Row, ...]:
 
 def _evaluated(path: Path) -> Path:
     """The folder that holds the evaluation of a run or a distilled dataset."""
-    for folder in (path, path.parent if path.name == "distilled" else path, path.with_name(f"{path.name}-evaluation")):
+    named = path.resolve() if path.name in ("", "..") else path
+    beside = named.parent / f"{named.name}-evaluation"
+    for folder in (path, named.parent if named.name == "distilled" else path, beside):
         if (folder / EVALUATION).is_file():
             return folder
     raise ArtifactError(

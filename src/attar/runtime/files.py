@@ -114,14 +114,25 @@ def locked_file(
         yield
 
 
+def require_name(path: Path) -> None:
+    """Raise ResourceError for `.`, `..` and `/`: a new folder is renamed to its path, and someone is in these."""
+    if path.name in ("", ".."):
+        raise ResourceError(
+            f"a new folder cannot take the place of {path}",
+            expected="the name of a folder",
+            fix=f"choose one in it, such as {path / 'new'}, or another",
+        )
+
+
 @contextmanager
 def new_folder(path: Path, *, replacing: str | None = None) -> Iterator[Path]:
     """Yield an empty sibling folder that is renamed to `path` when the block ends well: whole or absent.
 
-    A non-empty `path` is refused (ResourceError), unless it holds a file named `replacing`: its old content is
-    then there until the new one is complete. What a killed process left half-made is cleared by the next call; while
-    one is at it, another is an ArtifactError.
+    Refused (ResourceError) are a `path` without a name, see `require_name`, and a non-empty one, unless it holds a file
+    named `replacing`: its old content is then there until the new one is complete. What a killed process left half-made
+    is cleared by the next call; while one is at it, another is an ArtifactError.
     """
+    require_name(path)
     lock = path.with_name(f".{path.name}.lock.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

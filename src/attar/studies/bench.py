@@ -23,6 +23,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from attar.artifacts.claims import claim
 from attar.artifacts.run import MANIFEST, RunFolder
 from attar.config import dump
 from attar.data.named.memory import PREFIX as MEMORY
@@ -49,7 +50,6 @@ from attar.runtime.engine import Engine, hardware
 from attar.runtime.events import Events, is_followed
 from attar.runtime.files import read_json, write_json, write_text
 from attar.runtime.processes import launched
-from attar.runtime.trackers import TRACKERS
 from attar.studies.bench_students import FULL, RANDOM, Key, Opening, keys, views_of
 from attar.task import Task
 from attar.training.section import TrainSection
@@ -119,7 +119,7 @@ def run_bench(
 
     Raises ConfigError and DataError before any long work, ArtifactError where the folder holds something else.
     """
-    _claim(folder)
+    claim(folder, "a bench")
     leads, events = launched().rank == 0, Events(folder / "events.jsonl", quiet=quiet or launched().rank > 0)
     runs = _prepared(asked, given, effort, folder)
     source = runs[0].prepared.source
@@ -344,15 +344,6 @@ def _write(result: BenchResult, source: Source, asked: Compared, machine: Mappin
     table.writeheader()
     table.writerows(rows)
     write_text(result.path / "bench.csv", text.getvalue())
-
-
-def _claim(folder: Path) -> None:
-    """Raise ArtifactError where the folder holds something else."""
-    ours = (RESULT, ".lock", "events.jsonl", f"{RANDOM}-ipc1", *TRACKERS)
-    if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).exists() for name in ours):
-        raise ArtifactError(f"{folder} is not empty and no bench", fix="choose another --out")
-    if (folder / "config.yaml").exists():
-        raise ArtifactError(f"{folder} is a run folder of `attar distill`", fix="choose another --out")
 
 
 def require_methods(names: Sequence[str]) -> None:

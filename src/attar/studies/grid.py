@@ -85,7 +85,7 @@ def _cells(study: StudySettings, part: PartSettings, problems: list[str]) -> Ite
         part.models or study.models,
         part.strategies or tuple(study.strategies),
         part.variants or tuple(study.variants),
-        study.noise if part.noise is None else part.noise,
+        part.noise or study.noise,
     )
     seeds = seeds_of(study.seeds if part.seeds is None else part.seeds)
     for model, strategy, variant, noise in product(*axes):
@@ -131,10 +131,15 @@ def _axes(where: str, values: Mapping[str, Any], axes: Sequence[str] = tuple(OWN
 
 
 def _problems_of_parts(study: StudySettings) -> list[str]:
-    """Names in the grid that the study does not have."""
-    known = {"models": study.models, "strategies": tuple(study.strategies), "variants": tuple(study.variants)}
+    """What parts of the grid name that the study does not have."""
+    known: dict[str, tuple[Any, ...]] = {
+        "models": study.models,
+        "strategies": tuple(study.strategies),
+        "variants": tuple(study.variants),
+        "noise": study.noise,
+    }
     return [
-        f"grid.{number}.{field}: no {name!r} among the study's: {', '.join(names)}"
+        f"grid.{number}.{field}: no {name!r} among the study's: {', '.join(map(str, names))}"
         for number, part in enumerate(study.grid)
         for field, names in known.items()
         for name in getattr(part, field) or ()

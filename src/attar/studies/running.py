@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from attar.artifacts.claims import STUDY, claim
 from attar.artifacts.run import RunFolder
-from attar.errors import ArtifactError, DivergedError
+from attar.errors import DivergedError
 from attar.evaluation.side_by_side import how_shared, train
 from attar.report.formats import count, duration
 from attar.report.study import write_study_report
@@ -24,14 +25,11 @@ from attar.runtime.events import Events
 from attar.runtime.files import write_text
 from attar.runtime.machine import require_threads
 from attar.runtime.processes import launched
-from attar.runtime.trackers import TRACKERS
 from attar.studies.missing import Missing
 from attar.studies.result import StudyResult, gather, held_equal, write
 from attar.studies.settings import StudySettings
 from attar.studies.trainings import Clock, Study
 from attar.text import yaml_text
-
-SETTINGS = "study.yaml"
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ def run_study(settings: StudySettings, folder: Path, machine: Machine, *, quiet:
     have ended, where some trainings left the finite numbers.
     """
     require_threads(machine.processes or 1, "--processes")
-    _claim(folder)
+    claim(folder, "a study")
     with (
         sharing_engine(machine.device, machine.precision, _threads(machine), machine.peer_timeout, folder) as engine,
         RunFolder(folder).locked() if engine.leads else nullcontext(),
@@ -91,7 +89,7 @@ def _run(settings: StudySettings, folder: Path, machine: Machine, engine: Engine
         missing.forget()
     engine.barrier()  # all have looked before any trains
     if engine.leads:
-        write_text(folder / SETTINGS, yaml_text(_plain(settings)))
+        write_text(folder / STUDY, yaml_text(_plain(settings)))
         events.say(f"{plan}. {plan.held_equal}")
     diverged = _train(missing, machine.processes)
     engine.barrier()
@@ -155,18 +153,6 @@ def _threads(machine: Machine) -> int | None:
     """
     alone_on_cpu = launched().num == 1 and device_named(machine.device).type == "cpu"
     return machine.workers or (1 if alone_on_cpu else None)
-
-
-def _claim(folder: Path) -> None:
-    """Raise ArtifactError where the folder holds something else."""
-    if (
-        folder.is_dir()
-        and any(folder.iterdir())
-        and not any((folder / name).exists() for name in (SETTINGS, ".lock", *TRACKERS))
-    ):
-        raise ArtifactError(f"{folder} is not empty and not a study", fix="choose another --out")
-    if (folder / "config.yaml").exists():
-        raise ArtifactError(f"{folder} is a run folder of `attar distill`", fix="choose another --out")
 
 
 def _plain(settings: StudySettings) -> dict[str, Any]:

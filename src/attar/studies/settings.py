@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from attar.config import Config, not_valid, place, validated
 from attar.data.sources import SourceSettings
@@ -31,6 +31,15 @@ from attar.training.section import TrainSection
 FIX = "`attar show study` lists every field with type, default and meaning"
 Equal = Literal["images_seen", "epochs"]
 Sets = dict[str, dict[str, Any]]
+
+
+def _some(seeds: int | tuple[int, ...]) -> int | tuple[int, ...]:
+    if seeds_of(seeds) == () or min(seeds_of(seeds)) < 0:
+        raise ValueError("at least one seed, and none below 0")
+    return seeds
+
+
+Seeds = Annotated[int | tuple[int, ...], AfterValidator(_some)]
 
 
 class DataSettings(SourceSettings):
@@ -56,7 +65,7 @@ class PartSettings(Config):
     """Some of its variants, by name."""
     noise: tuple[float, ...] | None = None
     """Some of its parts of wrong labels."""
-    seeds: int | tuple[int, ...] | None = None
+    seeds: Seeds | None = None
     """How many seeds, or which."""
 
 
@@ -82,7 +91,7 @@ class StudySettings(Config):
     0.5}}."""
     noise: tuple[float, ...] = Field(default=(0.0,), min_length=1)
     """Parts of the training labels that are made wrong, 0..1. What judges stays clean."""
-    seeds: int | tuple[int, ...] = 3
+    seeds: Seeds = 3
     """How many trainings of each, with seeds 0, 1, ...; or which seeds."""
     equal: Equal = "images_seen"
     """What is held equal. images_seen: `train.epochs` is for a strategy that shows each image once an epoch; one that
@@ -121,13 +130,6 @@ class StudySettings(Config):
         if not all(0 <= part < 1 for part in noise):
             raise ValueError("parts of wrong labels lie from 0 to below 1")
         return tuple(dict.fromkeys(noise))
-
-    @field_validator("seeds")
-    @classmethod
-    def _some(cls, seeds: int | tuple[int, ...]) -> int | tuple[int, ...]:
-        if seeds_of(seeds) == () or min(seeds_of(seeds)) < 0:
-            raise ValueError("at least one seed, and none below 0")
-        return seeds
 
     @field_validator("models")
     @classmethod
