@@ -360,3 +360,13 @@ def test_a_column_is_refused_where_there_are_none(make_folder: Make) -> None:
         open_source("digits", SourceSettings(label_column="coarse"))
     with pytest.raises(ConfigError, match="has no columns"):
         open_at(make_folder({"": 2}), label_column="coarse")
+
+
+def test_a_misspelt_folder_is_told_the_nearest_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mixed", ".mixd", "cifar"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(ConfigError, match=r"there is no such file or folder here\nexpected: did you mean \./mixed\?"):
+        open_source("mixd")
+    with pytest.raises(ConfigError, match=r"did you mean cifar10 or cifar100 or \./cifar\?"):
+        open_source("cifar1")

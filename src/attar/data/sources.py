@@ -351,13 +351,15 @@ def _find(name: str, settings: SourceSettings, events: Events) -> Found:
             expected="the same images again",
             fix="go on from Python: attar.distill(images, out=...), with what it was called with",
         )
-    here: list[str] = []
+    entries: list[str] = []
     with suppress(OSError):
-        here = difflib.get_close_matches(name, [one.name for one in Path().iterdir()], n=2)
-    known = [*(f"./{one}" for one in here), *NAMED, *(kind for kind, _ in PLACES)]
+        entries = [one.name for one in Path().iterdir() if not one.name.startswith(".")]
+    here = [f"./{one}" for one in difflib.get_close_matches(name, entries, n=2)]
+    near = [*difflib.get_close_matches(name, list(NAMED), n=2), *here]
+    known = [*NAMED, *(kind for kind, _ in PLACES)]
     raise ConfigError(
         f"unknown source {name!r}: no dataset has this name, and there is no such file or folder here",
-        expected=f"did you mean {' or '.join(known[: len(here)])}?" if here else nearest(name, known),
+        expected=f"did you mean {' or '.join(near)}?" if here else nearest(name, known),
         fix="check the path, or see `attar list datasets` for names",
     )
 
