@@ -180,6 +180,7 @@ def test_auto_says_why(tmp_path, capsys):
         ({"settings": {"method.augment": "dsa_x"}}, ConfigError, "augmentation"),
         ({"settings": {"evaluate.models": ["resnet18-smal"]}}, ConfigError, "resnet18-small"),
         ({"settings": {"evaluate.models": ["convnet-d1-w4"], "train.strategy": "byot"}}, ConfigError, "no stages"),
+        ({"settings": {"evaluate.baselines": ["easy"]}}, ConfigError, "easy is chosen by a teacher"),
         ({"ipc": 1000}, DataError, "fewer than ipc=1000"),
         ({"device": "gpu"}, ConfigError, "device"),
     ],

@@ -123,7 +123,7 @@ class Subjects:
 
     def _chosen_instead(self, name: str, subject: Subject) -> Subject:
         teacher = self._teacher_of(subject.labels)
-        if not isinstance(coreset_named(name, self._distilled.task), ByFeatures) and self._guide() is None:
+        if chosen_by_teacher(name) and self._guide() is None:
             raise ConfigError(
                 f"{name} chooses by what a teacher says of each image, and there is none",
                 expected="a distilled dataset in a run with a teacher, or with its teacher",
@@ -169,6 +169,11 @@ class Subjects:
         if not hasattr(self._teacher, "features"):
             return "pixels"
         return [sha256(path) for path in getattr(self._teacher, "paths", ())]
+
+
+def chosen_by_teacher(name: str) -> bool:
+    """Whether the coreset chooses by what a teacher says of each image, not by features, which may be pixels."""
+    return not issubclass(method_named(name), ByFeatures)
 
 
 def coreset_named(name: str, task: Any) -> ClassByClass[Any, Any]:

@@ -225,6 +225,11 @@ class Selector(ABC, Generic[SettingsT, KnowledgeT]):
         return True
 
     @classmethod
+    def gives_soft_labels(cls, settings: SettingsT) -> bool:
+        """Whether its images come with soft labels of their own."""
+        return False
+
+    @classmethod
     def works_without_images(cls, settings: SettingsT) -> bool:
         """Whether the knowledge is all that these settings need: `init` and `gradient` then look at no real image."""
         return False

@@ -267,6 +267,11 @@ class TrajectoryMatching(Optimised[TrajectorySettingsT, Trajectories]):
         if self.settings.lossless:
             clamp_pixels(synthetic.variables["images"], self.task.normalization)
 
+    @classmethod
+    def gives_soft_labels(cls, settings: TrajectorySettings) -> bool:
+        """Where they are the experts' or learnt."""
+        return settings.labels != "hard"
+
     def finish(self, synthetic: Synthetic, knowledge: Trajectories) -> Distillate:
         """Images, learnt step size, and the labels of the chosen mode."""
         images = synthetic.variables["images"].detach()

@@ -12,6 +12,7 @@ from attar.config import merge, place
 from attar.data.sources import Source, open_source
 from attar.errors import ConfigError, DataError
 from attar.evaluation.students import require_judges, require_resize
+from attar.evaluation.subjects import chosen_by_teacher
 from attar.methods import methods
 from attar.models.factory import build as build_model
 from attar.options import Effort, Until
@@ -299,6 +300,14 @@ def check_models(settings: Settings, source: Source) -> Settings:
     least = int(counts.argmin())
     needs_real = settings.method.starts_from_real(settings.sections["method"])
     compared = [name for name in settings.evaluate.complete().baselines if name != "full"]
+    soft = settings.relabel.labels != "method" or settings.method.gives_soft_labels(settings.sections["method"])
+    if not soft and (by_teacher := [name for name in compared if name != "random" and chosen_by_teacher(name)]):
+        raise ConfigError(
+            f"the baseline {by_teacher[0]} is chosen by a teacher, and there is none: the labels of "
+            f"{settings.run.method} are classes",
+            expected="baselines that are chosen by pixels: random, herding, kcenter, kmeans; or soft labels",
+            fix=f"leave {by_teacher[0]} out of evaluate.baselines, or --set relabel.labels=epochs",
+        )
     if (needs_real or compared) and int(counts[least]) < settings.run.ipc:
         who = settings.run.method if needs_real else f"the baseline `{compared[0]}`"
         most, others = "1" if counts[least] == 1 else f"{int(counts[least])} or less", ""
