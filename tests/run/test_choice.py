@@ -29,7 +29,7 @@ def test_rules_name_methods_and_one_fits_all(on_cpu: bool) -> None:
 
 def test_every_rule_is_the_first_somewhere() -> None:
     either = (False, True)
-    places = product((8, 32, 64, 224), (10, 1000), (1, 3), (1, 10, 50), either, either, either)
+    places = product((8, 32, 64, 224), (10, 100, 1000), (1, 3), (1, 10, 50), either, either, either)
     found = {
         choose_method(task(px, num, channels), ipc, on_cpu=cpu, soft=soft, minutes=minutes)[1].partition(": ")[2]
         for px, num, channels, ipc, cpu, soft, minutes in places
@@ -72,6 +72,8 @@ def test_a_processor_matches_mean_features_or_with_soft_labels_those_of_each_ima
         assert choose_method(task(size_px), ipc, on_cpu=False, soft=True)[0] == "tesla"
     assert choose_method(task(32), 51, on_cpu=True)[0] == "easy", "more than 500 images"
     assert choose_method(task(32), 51, on_cpu=True, soft=True)[0] == "easy"
+    assert choose_method(task(32, 100), 2, on_cpu=True, soft=True)[0] == "cim", "few images of many classes"
+    assert choose_method(task(32, 100), 3, on_cpu=True, soft=True)[0] == "easy", "no longer ahead of random ones"
     assert choose_method(task(32, channels=1), 51, on_cpu=True)[0] == "kmeans", "easy grey images are all alike"
     assert choose_method(task(64), 11, on_cpu=True)[0] == "cim", "more than 100 larger ones"
     assert choose_method(task(65), 1, on_cpu=True)[0] == "pca", "larger still"

@@ -70,9 +70,21 @@ RULES = (
         "with soft labels four easy real images in each, changed until each has the features of its whole, were ahead "
         "on a CPU of random images, of the easiest ones and of trajectory matching",
         min_px=24,
+        max_classes=20,
         max_images=0,
         max_px_cpu=64,
         max_images_cpu=500,
+        soft_only=True,
+        colour_only=True,
+    ),
+    Rule(
+        "cim",
+        "with soft labels and one or two images of each of many classes, four easy real images in each, changed until "
+        "each has the features of its whole, were ahead on a CPU of random images and of the easiest ones",
+        min_px=24,
+        max_images=0,
+        max_px_cpu=64,
+        max_images_cpu=200,
         soft_only=True,
         colour_only=True,
     ),
