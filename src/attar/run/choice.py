@@ -80,7 +80,7 @@ RULES = (
     Rule(
         "cim",
         "with one or two images of each of many classes four easy real images in each, changed until each has the "
-        "features of its whole, were ahead on a CPU of random images under class labels, and not behind under soft ones",
+        "features of its whole, were ahead on a CPU of random images under class labels, not behind under soft ones",
         min_px=24,
         max_images=0,
         max_px_cpu=64,
