@@ -48,6 +48,8 @@ HOSTILE_YAML = {
     "half a pair": ('a: "\\ud800"', "."),
     "no YAML": ("a: [", "."),
 }
+MOST_S = 20
+"""Far more than the second that a slow processor takes, far less than what grows with the square of these sizes."""
 HOSTILE_JSON = {
     "twice": ('{"a": 1, "a": 2}', "'a' is there twice"),
     "deep": ("[" * 100_000, "deeply"),
@@ -62,21 +64,21 @@ HOSTILE_JSON = {
 
 
 @pytest.mark.parametrize(("text", "said"), HOSTILE_YAML.values(), ids=list(HOSTILE_YAML))
-def test_hostile_yaml_is_one_error_within_a_second(text, said):
+def test_hostile_yaml_is_one_error_and_hangs_nothing(text, said):
     started_s = time.process_time()
     with pytest.raises(TextError, match=said) as caught:
         parse_yaml(text)
-    assert time.process_time() - started_s < 1
+    assert time.process_time() - started_s < MOST_S
     assert len(str(caught.value)) < 500
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("text", "said"), HOSTILE_JSON.values(), ids=list(HOSTILE_JSON))
-def test_hostile_json_is_one_error_within_a_second(text, said):
+def test_hostile_json_is_one_error_and_hangs_nothing(text, said):
     started_s = time.process_time()
     with pytest.raises(TextError, match=said):
         parse_json(text)
-    assert time.process_time() - started_s < 1
+    assert time.process_time() - started_s < MOST_S
 
 
 def test_numbers_to_the_base_of_60_are_texts():
