@@ -97,8 +97,8 @@ def command(name: str, folder: Path, processes: int) -> list[str]:
 
 def finished(folder: Path) -> dict[str, bytes]:
     """Trainings and results; the folder of trainings is not there before the first has ended."""
-    kinds = ("evaluation/*", "trials/*", "trainings/*", "*.json", "*.csv")
-    paths = [path for kind in kinds for path in folder.glob(kind)]
+    kinds = ("evaluation/**/*", "trials/*", "trainings/*", "*.json", "*.csv")
+    paths = [path for kind in kinds for path in folder.glob(kind) if path.is_file()]
     return {path.name: path.read_bytes() for path in paths}
 
 
