@@ -305,8 +305,8 @@ def check_models(settings: Settings, source: Source) -> Settings:
         raise ConfigError(
             f"the baseline {by_teacher[0]} is chosen by a teacher, and there is none: the labels of "
             f"{settings.run.method} are classes",
-            expected="baselines that are chosen by pixels: random, herding, kcenter, kmeans; or soft labels",
-            fix=f"leave {by_teacher[0]} out of evaluate.baselines, or --set relabel.labels=epochs",
+            expected="baselines that are chosen by pixels: random, herding, kcenter, kmeans",
+            fix=f"leave {by_teacher[0]} out of evaluate.baselines; `attar bench` compares with it under every label",
         )
     if (needs_real or compared) and int(counts[least]) < settings.run.ipc:
         who = settings.run.method if needs_real else f"the baseline `{compared[0]}`"
