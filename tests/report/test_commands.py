@@ -77,3 +77,5 @@ def test_another_protocol_is_told_with_what_is_not_its_own() -> None:
     made = {"train": {"epochs": 9, "batch_size": 10}, "evaluate": {"protocol": "rded"}}
     data = ReportData("runs/x", settings=RUN, records=(record,), description={"settings": made})
     assert evaluate_command(data).endswith("--baselines none --protocol rd3 --set train.epochs=4")
+    held_back = replace(data, records=(replace(record, split="validation"),))
+    assert evaluate_command(held_back).endswith("--set train.epochs=4 --set evaluate.split=validation")

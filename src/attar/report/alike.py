@@ -73,10 +73,12 @@ def judged_alike(again: Judging, recorded: Record, like: Record, models: Sequenc
 
 def as_measured(train: Mapping[str, Any], evaluate: Mapping[str, Any], record: Record) -> tuple[str | None, list[str]]:
     """The protocol and the assignments by which a set made with these settings is judged as `record` was."""
+    judged = list(_judging(evaluate, record, record))
     if record.followed and record.followed.name != evaluate.get("protocol"):
-        return record.followed.name, [t for t in record.followed.changed if t.startswith(("train.", "evaluate."))]
+        changed = [text for text in record.followed.changed if text.startswith(("train.", "evaluate."))]
+        return record.followed.name, list(dict.fromkeys([*changed, *judged]))
     known = {key: value for key, value in record.protocol.items() if key in train}  # one of before had fewer
-    return None, [*_training(train, record, replace(record, protocol=known)), *_judging(evaluate, record, record)]
+    return None, [*_training(train, record, replace(record, protocol=known)), *judged]
 
 
 def python_call(name: str, path: str, assigned: Sequence[str] = (), **more: Any) -> str:
