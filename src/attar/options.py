@@ -51,6 +51,8 @@ LabelKind = Literal["stored", "hard"]
 NoiseKind = Literal["symmetric", "pairflip"]
 Redo = Literal["recover", "relabel"]
 Until = Literal["squeeze", "recover", "relabel", "evaluate"]
+MACHINE, IMAGES, PROGRESS = "Machine", "Reading images", "Progress"
+"""Panels of a command's help, beside that of its own options."""
 
 
 class HasPath(Protocol):
@@ -91,6 +93,7 @@ class Seeded(Config):
 class _Accelerated(Config):
     """What the networks are computed on."""
 
+    panel: ClassVar[str] = MACHINE
     section: ClassVar[str] = "run"
 
     device: Annotated[Device, Mark.HOW] = "auto"
@@ -105,6 +108,7 @@ class _Accelerated(Config):
 class Threads(Config):
     """How much of the CPU is used."""
 
+    panel: ClassVar[str] = MACHINE
     section: ClassVar[str] = "run"
 
     workers: Annotated[int | None, Mark.HOW, Flag(default="all; in a study one")] = Field(default=None, ge=1)
@@ -116,6 +120,7 @@ class Threads(Config):
 class AtATime(Config):
     """How many networks train at a time."""
 
+    panel: ClassVar[str] = MACHINE
     section: ClassVar[str] = "evaluate"
 
     processes: Annotated[int | None, Mark.HOW, Flag(default="what cores and memory bear")] = Field(
@@ -130,9 +135,10 @@ class AtATime(Config):
 class Peers(Config):
     """How long other processes may be silent."""
 
+    panel: ClassVar[str] = MACHINE
     section: ClassVar[str] = "run"
 
-    peer_timeout: Annotated[str, Mark.HOW] = "10m"
+    peer_timeout: Annotated[str, Mark.HOW, Flag(metavar="TIME")] = "10m"
     """How long another process that shares the work may be silent, such as 90s or 10m, before this one takes it
     for stopped or cut off, names it and ends. One that is busy is not silent."""
 
@@ -150,6 +156,7 @@ class Machine(Threads, _Accelerated, Peers):
 class Reading(Config):
     """How real images are found and read."""
 
+    panel: ClassVar[str] = IMAGES
     section: ClassVar[str] = "source"
 
     data_dir: Annotated[PathLike | None, Mark.HOW] = None
@@ -160,7 +167,7 @@ class Reading(Config):
     resolution: int | None = Field(default=None, ge=4, le=4096)
     """Height and width in pixels to which the central square of each image is scaled. Without it images stay as they
     are, and must all have one size; photographs by name (imagenet-1k) are brought to 224, its subsets to 128."""
-    label_column: str | None = None
+    label_column: Annotated[str | None, Flag(metavar="NAME")] = None
     """The column of classes, such as coarse_label, in parquet, a CSV or a dataset of the hub; in WebDataset shards, a
     file of each sample or a key in its .json. Without it: label, labels or fine_label, or the only one there is."""
     skip_corrupt: Annotated[bool, Mark.HOW] = False
@@ -209,7 +216,7 @@ class Budget(Config):
 
     section: ClassVar[str] = "relabel"
 
-    label_budget: str | None = None
+    label_budget: Annotated[str | None, Flag(metavar="SIZE")] = None
     """Most bytes that the soft labels of all epochs may take together, such as 50MB; it decides codec and keep, in
     place of those that are set, and how many epochs are stored."""
 
@@ -232,7 +239,7 @@ class Effort(Config):
     where neither recipe nor method is named."""
     thorough: bool = False
     """Use the method's full settings, however long they take."""
-    time: str | None = None
+    time: Annotated[str | None, Flag(metavar="TIME")] = None
     """Cut experts, iterations and students' epochs to fit a time such as 30m or 2h; settings given by hand stay."""
 
 
@@ -354,7 +361,9 @@ class Assigned(Config):
 class Followed(Config):
     """Who follows what happens."""
 
-    loggers: Annotated[Several[Literal["tensorboard", "wandb"]], Flag("--logger", repeated=True)] = ()
+    panel: ClassVar[str] = PROGRESS
+
+    loggers: Annotated[Several[Literal["tensorboard", "wandb"]], Flag("--logger", metavar="NAME", repeated=True)] = ()
     """Also log to tensorboard or wandb, each of which needs its package; they write into the output folder."""
     callbacks: Annotated[Any, Flag(program=True)] = ()
     """Functions that are called with each `attar.Event`: stage, name, item, step and values such as the loss. An error
@@ -372,11 +381,13 @@ class Followed(Config):
 class Sharded(Config):
     """Which part of the work is done here, where it is shared by processes that never meet."""
 
+    panel: ClassVar[str] = MACHINE
+
     shard: Annotated[str | None, Flag(metavar="K/N", default="all of it")] = None
     """Make only every N-th item, from the K-th on, such as 3/64, in a run folder that N such commands share, at once or
     one after another; auto: by the numbers of a Slurm job array. The shard that finds all items of a stage there puts
     them together, to the bytes of a run without shards. Where others' items are missing, a shard ends and says so."""
-    shard_wait: Annotated[str | None, Flag(default="not at all")] = None
+    shard_wait: Annotated[str | None, Flag(metavar="TIME", default="not at all")] = None
     """How long a shard waits for items of others after the last one came, such as 30m, before it ends."""
 
     @field_validator("shard")
@@ -398,6 +409,8 @@ class Sharded(Config):
 
 class Quiet(Config):
     """What is said on the way."""
+
+    panel: ClassVar[str] = PROGRESS
 
     quiet: Annotated[bool, Flag(short="-q")] = True
     """Show no progress."""
@@ -444,6 +457,12 @@ def given(options: Config) -> dict[str, dict[str, Any]]:
 def section_of(kind: type[Config], field: str) -> str | None:
     """The section of the settings that a command's option belongs to; None for one that is the command's own."""
     found: str | None = vars(_owner(kind, field)).get("section")
+    return found
+
+
+def panel_of(kind: type[Config], field: str) -> str | None:
+    """The panel of a command's help that an option belongs to; None for that of the command's own."""
+    found: str | None = vars(_owner(kind, field)).get("panel")
     return found
 
 

@@ -55,9 +55,9 @@ def typed(monkeypatch, capfd):
     A process takes 3 s to import torch. What is the process's own, `--debug` and Ctrl-C among it, has one below.
     """
 
-    def run(*words: str) -> tuple[int, str, str]:
+    def run(*words: str, columns: int = 100) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["attar", *words])
-        monkeypatch.setenv("COLUMNS", "100")
+        monkeypatch.setenv("COLUMNS", str(columns))
         try:
             cli.run()
         except SystemExit as leaving:
@@ -89,6 +89,23 @@ def test_help_names_an_extra_in_its_brackets(typed):
     code, out, _ = typed("submit", "--help")
     assert code == 0
     assert "pip install 'attar[submit]'" in out
+
+
+@pytest.mark.parametrize("name", ["distill", "submit", "train", "study", "bench", "evaluate", "continual", "import"])
+def test_help_leaves_its_sentences_room_on_a_narrow_terminal(typed, name):
+    _, out, _ = typed(name, "--help", columns=80)
+    begin = [re.match(r"│ {12,}", line) for line in out.splitlines()]
+    assert max(found.end() for found in begin if found) < 50
+    assert "Machine" in out or "Reading images" in out
+    code, _, err = typed(name, "--no-such")
+    assert (code, "No such option: --no-such" in " ".join(err.split())) == (2, True), "help has changed the command"
+
+
+def test_help_names_the_choices_that_no_sentence_names(typed):
+    _, out, _ = typed("bench", "--help")
+    assert "One of test, validation." in out
+    _, out, _ = typed("train", "--help")
+    assert "One of" not in out, "symmetric and pairflip are explained"
 
 
 def test_help_does_not_import_torch():

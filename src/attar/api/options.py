@@ -5,7 +5,7 @@ What several commands or sections share is stated in `attar.options`. Needs no t
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -91,20 +91,22 @@ class DistillOptions(Sharded, RunOptions):
 class Queued(Config):
     """How jobs are queued, and what each of them has."""
 
+    panel: ClassVar[str] = "Jobs"
+
     shards: int = Field(default=8, ge=1, le=10_000)
     """Tasks that share the items of a stage, each in a process of its own."""
     cluster: Literal["slurm", "local"] = "slurm"
     """slurm; or local, to try it: all tasks at once on this machine, and the command waits for them."""
-    job_time: str = "4h"
+    job_time: Annotated[str, Flag(metavar="TIME")] = "4h"
     """How long a task may run, such as 90m or 12h; one that needs longer, or is preempted, is queued again and goes on
     from its checkpoint."""
     cpus: int = Field(default=1, ge=1)
     """CPU cores of a task; they are its `workers` unless those are given."""
     gpus: int = Field(default=0, ge=0, le=1)
     """GPUs of a task, of which a shard uses one."""
-    memory: Annotated[str | None, Flag(default="the cluster's")] = None
+    memory: Annotated[str | None, Flag(metavar="SIZE", default="the cluster's")] = None
     """Main memory of a task, such as 16GB."""
-    partition: Annotated[str | None, Flag(default="the cluster's")] = None
+    partition: Annotated[str | None, Flag(metavar="NAME", default="the cluster's")] = None
     """Slurm's partition."""
     at_once: Annotated[int | None, Flag(default="all")] = Field(default=None, ge=1)
     """Tasks that may run at one time."""
@@ -165,7 +167,7 @@ class TrainOptions(Followed, Quiet, Machine, Reading, Seeded, Assigned, LabelNoi
     """A source of real images, a distilled dataset, or a run folder that holds one."""
     model: Annotated[ModelLike, Flag(completes="models")] = Field(default="auto", kw_only=False)
     """A name from `attar list models`; auto: a ConvNet for the resolution."""
-    source: Annotated[MaybeSource, Flag(completes="datasets")] = None
+    source: Annotated[MaybeSource, Flag(metavar="SOURCE", completes="datasets")] = None
     """For distilled data, the real images whose validation split judges the network."""
     out: Annotated[PathLike | None, Flag(default="one under runs/")] = None
     """Folder to write to: model.safetensors and events.jsonl; an interrupted training in it resumes, and one that
@@ -181,7 +183,7 @@ class JudgedOptions(Quiet, Machine, Reading, Seeded, Assigned):
     """A distilled dataset, or a run folder that holds one, whose settings are then the defaults; or what another
     program left: a folder of images, .pt tensors, shards (`attar show foreign`). From Python also what `distill`
     returned, or (images, labels) as arrays or tensors, which are kept in a file under `runs/`."""
-    source: Annotated[SourceLike, Flag("--source", completes="datasets")] = Field(kw_only=False)
+    source: Annotated[SourceLike, Flag("--source", metavar="SOURCE", completes="datasets")] = Field(kw_only=False)
     """The real images that the set was made from; their test split judges it."""
     out: Annotated[PathLike | None, Flag(default=HOME)] = None
     """Folder to write to: records, and report.html."""
@@ -256,9 +258,9 @@ class ExportOptions(Config):
 
     distilled: PathLike = Field(kw_only=False)
     """A distilled dataset, or a run folder that holds one."""
-    out: Annotated[PathLike, Flag("--out")] = Field(kw_only=False)
+    out: Annotated[PathLike, Flag("--out", metavar="PATH")] = Field(kw_only=False)
     """Folder to write to: images and a loader; it must be new or empty, unless `overwrite` replaces an export in it."""
-    to: str = Field(default="imagefolder", kw_only=False)
+    to: Annotated[str, Flag(metavar="FORMAT")] = Field(default="imagefolder", kw_only=False)
     """The format: imagefolder, tensors, medmnist or webdataset."""
     overwrite: bool = False
     """Replace an export that is there."""
@@ -284,11 +286,11 @@ class ImportOptions(Quiet, Reading, Assigned):
 
     path: PathLike = Field(kw_only=False)
     """A folder of images, .pt tensors or shards; or one such file."""
-    out: Annotated[PathLike, Flag("--out")] = Field(kw_only=False)
+    out: Annotated[PathLike, Flag("--out", metavar="PATH")] = Field(kw_only=False)
     """Folder to write to: the distilled dataset; it must be new or empty, unless `overwrite` replaces one in it."""
-    kind: Annotated[str, Flag("--from")] = Field(default="auto", kw_only=False)
+    kind: Annotated[str, Flag("--from", metavar="FORMAT")] = Field(default="auto", kw_only=False)
     """The format of these files: auto, imagefolder, tensors or webdataset."""
-    source: Annotated[MaybeSource, Flag(completes="datasets")] = None
+    source: Annotated[MaybeSource, Flag(metavar="SOURCE", completes="datasets")] = None
     """The real images that the set was made from: they give class names, and normalisation where need be."""
     overwrite: bool = False
     """Replace a distilled dataset that is there."""

@@ -8,6 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -60,6 +61,13 @@ class _Command(TyperCommand):
             self.params, self.callback = built.params, built.callback
         return [_plain(param, ctx) for param in super().get_params(ctx)]
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help, most of its width for the sentences."""
+        shown = copy(self)
+        params = [_slim(copy(param), ctx) for param in self.get_params(ctx)]
+        shown.get_params = lambda ctx: params  # type: ignore[method-assign]
+        TyperCommand.format_help(shown, ctx, formatter)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read what was typed; a value that is none is told with what was found."""
         typed = list(args)
@@ -93,6 +101,15 @@ def _plain(param: Any, ctx: Any) -> Any:
             param.metavar = ""
         elif " range" in (param.display_type(ctx) or ""):
             param.metavar = param.display_type(ctx).replace(" range", "")
+    return param
+
+
+def _slim(param: Any, ctx: Any) -> Any:
+    """The same parameter in few columns: texts have no type, an option's names stand in one, bounds are told later."""
+    if not isinstance(param, TyperArgument):
+        param.opts, param.secondary_opts, param.max = [", ".join([*param.opts, *param.secondary_opts])], [], None
+    elif "str" in (param.display_type(ctx) or ""):
+        param.display_type_rich = lambda ctx: None  # type: ignore[method-assign]
     return param
 
 

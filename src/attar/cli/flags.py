@@ -14,7 +14,7 @@ from rich.markup import escape
 from attar.cli.completion import completer
 from attar.config import Config, value_text
 from attar.marks import flag
-from attar.options import arranged
+from attar.options import PROGRESS, PathLike, arranged, panel_of
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from attar.cli.app import Body, Options
 
 JSON = "Print the result as JSON on stdout; progress goes to stderr."
+WIDE = 12
+"""Characters of choices that may stand beside a flag."""
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
@@ -39,8 +41,10 @@ def with_flags(body: Body, options: Options) -> Callable[..., None]:
         body(given, json_)
 
     parameters = [inspect.Parameter("context", KEYWORD, annotation=typer.Context)]
-    parameters += [_parameter(name, info) for name, info in fields.items()]
-    as_json = Annotated[bool, typer.Option("--json", help=JSON)]
+    kinds = _kinds(options)
+    panels = {name: panel_of(kind, name) for kind in kinds for name in kind.model_fields}
+    parameters += [_parameter(name, info, panels[name]) for name, info in fields.items()]
+    as_json = Annotated[bool, typer.Option("--json", help=JSON, rich_help_panel=PROGRESS)]
     parameters.append(inspect.Parameter("json_", KEYWORD, default=False, annotation=as_json))
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__doc__, call.__name__ = body.__doc__, body.__name__
@@ -59,26 +63,30 @@ def typed(context: typer.Context) -> dict[str, Any]:
 
 def fields_of(options: Options) -> Mapping[str, FieldInfo]:
     """The fields that a command has arguments or flags for, arguments first."""
+    fields = {
+        name: info
+        for name, info in arranged(*_kinds(options)).items()
+        if name not in options.without and not flag(info).program
+    }
+    return dict(sorted(fields.items(), key=lambda field: (not _is_argument(field[1]), not field[1].is_required())))
+
+
+def _kinds(options: Options) -> list[type[Config]]:
     import attar.api.options
     import attar.cli.extras
 
-    kinds: list[type[Config]] = [
-        getattr(attar.api.options, name, None) or getattr(attar.cli.extras, name) for name in options.kinds
-    ]
-    fields = {
-        name: info for name, info in arranged(*kinds).items() if name not in options.without and not flag(info).program
-    }
-    return dict(sorted(fields.items(), key=lambda field: (not _is_argument(field[1]), not field[1].is_required())))
+    return [getattr(attar.api.options, name, None) or getattr(attar.cli.extras, name) for name in options.kinds]
 
 
 def _is_argument(info: FieldInfo) -> bool:
     return info.is_required() and not flag(info).name
 
 
-def _parameter(name: str, info: FieldInfo) -> inspect.Parameter:
+def _parameter(name: str, info: FieldInfo, panel: str | None) -> inspect.Parameter:
     """One argument or option, as typer takes it."""
     look, kind = flag(info), _type(info)
-    shared: dict[str, Any] = {"help": escape(_first_sentence(info)), "metavar": look.metavar or None, **_bounds(info)}
+    metavar = look.metavar or _metavar(info)
+    shared: dict[str, Any] = {"help": escape(_help(info, metavar)), "metavar": metavar, **_bounds(info)}
     if look.completes:
         shared["autocompletion"] = completer(look.completes)
     if _is_argument(info):
@@ -89,14 +97,35 @@ def _parameter(name: str, info: FieldInfo) -> inspect.Parameter:
     if kind is bool and default is True:
         spelled = f"{spelled}/--no-{spelled.removeprefix('--')}"
     shared["show_default"] = look.default or (default is not None and kind is not bool)
-    option = typer.Option(*[spelled, *filter(None, [look.short])], **shared)
+    option = typer.Option(*[spelled, *filter(None, [look.short])], **shared, rich_help_panel=panel)
     kind = kind | None if default is None and not info.is_required() else kind
     default = inspect.Parameter.empty if info.is_required() else default
     return inspect.Parameter(name, KEYWORD, default=default, annotation=Annotated[kind, option])
 
 
-def _first_sentence(info: FieldInfo) -> str:
-    return re.split(r"(?<=[.)])\s+(?=[A-Z])", " ".join((info.description or "").split()))[0]
+def _metavar(info: FieldInfo) -> str | None:
+    """What stands for the value, short, so that the sentences beside it have room; None where there is no value."""
+    kind = _without_none(info.annotation)
+    if kind is bool:
+        return None
+    if get_origin(kind) is Literal:
+        names = "|".join(get_args(kind))
+        return names if len(names) <= WIDE else "CHOICE"
+    if PathLike in (info.annotation, *get_args(info.annotation)):
+        return "PATH"
+    if get_origin(kind) is tuple:
+        return "N,..." if int in get_args(kind) else "NAMES"
+    return {int: "N", float: "X"}.get(kind) or ("NAME" if flag(info).completes else "TEXT")
+
+
+def _help(info: FieldInfo, metavar: str | None) -> str:
+    """The first sentence about a field, and the choices that neither it nor what stands for the value names."""
+    sentence = re.split(r"(?<=[.)])\s+(?=[A-Z])", " ".join((info.description or "").split()))[0]
+    kind = _without_none(info.annotation)
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    if metavar == "|".join(choices) or all(choice in sentence for choice in choices):
+        return sentence
+    return f"{sentence} One of {', '.join(choices)}."
 
 
 def _default(info: FieldInfo) -> Any:
