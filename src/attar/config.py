@@ -150,7 +150,9 @@ def place(
         elif not owners and rest:
             problems.append(f"{key}: unknown section {head!r}; known: {', '.join(sections)}")
         elif not owners:
-            problems.append(f"{key}: no section has this field{_near(head, _all_fields(sections))}")
+            near = _near(head, _all_fields(sections))
+            told = near if "did you mean" in near else f"; the sections are {', '.join(sections)}"
+            problems.append(f"{key}: no section has this field{told}")
         elif len(owners) > 1:
             problems.append(f"{key}: several sections have it; write {' or '.join(f'{o}.{key}' for o in owners)}")
         else:

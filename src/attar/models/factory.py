@@ -227,8 +227,9 @@ def _unknown_model(name: str, families: list[Family]) -> ConfigError:
     near = [library + colon + one for one in difflib.get_close_matches(own_name, known, n=4, cutoff=0.5)]
     return ConfigError(
         f"unknown model {name!r}",
-        expected=(f"did you mean {' or '.join(near)}? " if near else "")
-        + f"known: {', '.join(SHAPES)}, and every model of torchvision and timm",
+        expected=f"did you mean {' or '.join(near)}?"
+        if near
+        else f"one of {', '.join(SHAPES)}, or any model of torchvision or timm",
         fix="`attar list models` lists all of them",
     )
 
