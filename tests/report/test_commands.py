@@ -51,6 +51,13 @@ def test_images_in_memory_give_calls() -> None:
     assert line.endswith("out='elsewhere', settings=['train.epochs=2'])")
 
 
+def test_scores_are_asked_for_again() -> None:
+    records = (RECORD, replace(RECORD, augmented=False))
+    data = ReportData("runs/x", settings=RUN, records=records, description={"task": {}})
+    assert evaluate_command(data).endswith(" --baselines none --scores")
+    assert ", scores=True)" in evaluate_command(replace(data, settings=MEMORY))
+
+
 def test_the_evaluation_is_told_as_it_was_done() -> None:
     record = replace(
         RECORD,

@@ -46,9 +46,9 @@ def evaluate_command(data: ReportData) -> str:
     named += ["--data-dir", str(lies)] if lies else []
     words = ["attar", "evaluate", *(data.outside.arguments() if data.outside else named)]
     for name, value in asked.flags.items():
-        words += [f"--{name}", ",".join(value) or "none" if isinstance(value, list) else str(value)]
-    if not all(record.augmented for record in measured):
-        words.append("--scores")
+        words.append(f"--{name}")
+        if value is not True:
+            words.append(",".join(value) or "none" if isinstance(value, list) else str(value))
     return shlex.join([*words, *(word for text in asked.assigned for word in ("--set", text))])
 
 
@@ -77,8 +77,9 @@ def _asked(data: ReportData, measured: Sequence[Record]) -> _Asked:
         "baselines": baselines,
         "protocol": protocol,
         "precision": None if precision == usual else precision,
+        "scores": not all(record.augmented for record in measured),
     }
-    both = all(record.augmented for record in measured) and len({pair.labels for pair in pairs(measured)}) > 1
+    both = not flags["scores"] and len({pair.labels for pair in pairs(measured)}) > 1
     labels = ["evaluate.labels=[stored,hard]"] if both else []
     return _Asked(
         {name: value for name, value in flags.items() if value or value == []},
