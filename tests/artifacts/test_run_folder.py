@@ -32,6 +32,26 @@ def test_the_same_settings_go_on_and_others_are_refused_by_name(tmp_path):
         folder.open({"run": {**SETTINGS["run"], "ipc": 2}})
 
 
+@pytest.mark.parametrize("left", [None, "squeeze/expert_0000.safetensors", "events-1-of-2.jsonl"])
+def test_a_run_that_made_nothing_gives_way_to_who_is_alone(tmp_path, left):
+    folder, others = RunFolder(tmp_path / "run", RULES), {"run": {**SETTINGS["run"], "ipc": 2}}
+    folder.open(SETTINGS)
+    with pytest.raises(OSError, match="not there"), folder.stage("squeeze", {"a": 1}).making([]):
+        raise OSError("the weights are not there")
+    if left:
+        (folder.path / left).touch()
+    with pytest.raises(ArtifactError, match="other settings"):
+        folder.open(others)
+    if left:
+        with pytest.raises(ArtifactError, match="other settings"):
+            folder.open(others, alone=True)
+        assert folder.settings() == SETTINGS
+    else:
+        folder.open(others, alone=True)
+        assert folder.settings() == others
+        make_stage(folder, {"a": 2})
+
+
 def test_what_is_left_of_work_that_ended_early_is_anyones(tmp_path):
     for name in (".lock", "events.jsonl", "tensorboard"):
         (tmp_path / name).touch()

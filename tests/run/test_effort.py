@@ -299,6 +299,8 @@ def test_a_run_goes_on_by_what_was_cut(rehearsed: Plan, tmp_path: Path, monkeypa
     by_hand = ["recover.iterations=3", "train.epochs=4"]
     changed = preparing.prepare(given, asked=wanted(time="15m"), out=tmp_path, assignments=by_hand)
     assert (changed.settings.recover.iterations, changed.settings.train.epochs) == (3, 4)
+    (tmp_path / "squeeze").mkdir(exist_ok=True)
+    (tmp_path / "squeeze" / "expert_0000.safetensors").touch()
     with pytest.raises(ArtifactError, match="other settings"):
         pipeline.start(changed, tmp_path, quiet=True).__enter__()
 

@@ -78,18 +78,23 @@ class RunFolder:
         with held(self.path, WORKED_IN):
             yield
 
-    def open(self, settings: Mapping[str, Any], *, fresh: bool = False, redo: str | None = None) -> None:
+    def open(
+        self, settings: Mapping[str, Any], *, fresh: bool = False, redo: str | None = None, alone: bool = False
+    ) -> None:
         """Claim the folder for these settings; `fresh` starts over, `redo` from the stage of that name on.
 
-        Raises ArtifactError where it was made with others (each difference named) that what is kept depends on,
-        or holds files that attar did not make.
+        Who is `alone` in it, no shard of several, starts over as well where nothing has been made there yet.
+        Raises ArtifactError where it was made with others (each difference named) that what is kept depends on, or
+        holds files that attar did not make.
         """
         config = self.path / CONFIG
         if config.exists():
+            if not fresh and alone and self._is_bare():
+                fresh = bool(self.changes(settings))
             if not fresh:
                 self._require_same(settings, redo)
             if fresh or redo:
-                self._clear(STAGES[0] if redo is None else redo)
+                self._clear(STAGES[0] if fresh or redo is None else redo)
         else:
             self.require_free()
         write_text(config, yaml_text(settings))
@@ -118,6 +123,11 @@ class RunFolder:
         """How these settings differ from those that made the folder, but for numbers that grow."""
         grown = self.rules.grown(self.settings(), settings)
         return differences(self.rules.comparable(grown), self.rules.comparable(settings))
+
+    def _is_bare(self) -> bool:
+        """Whether an earlier run ended before it made anything."""
+        made = (path for name in WORKED_IN for path in (self.path / name).rglob("*") if path.name != MANIFEST)
+        return not (any(made) or logs_of_shards(self.path))
 
     def _decided_before(self, change: Change, redo: str) -> bool:
         """Whether a setting decides a stage that comes before the one done again."""

@@ -286,7 +286,7 @@ def start(
     with _engine(settings, shard=shard) as engine, _locked(folder, engine):
         if engine.leads:
             with engine.turn():
-                folder.open(settings.plain(), fresh=fresh, redo=redo)
+                folder.open(settings.plain(), fresh=fresh, redo=redo, alone=shard is None)
         engine.barrier()
         events = Events(shard.folder / shard.log if shard else folder.events_path, quiet=quiet or not engine.leads)
         if engine.leads:
