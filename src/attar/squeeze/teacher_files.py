@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from attar.errors import ArtifactError, ConfigError
 from attar.models.factory import penultimate
+from attar.models.parts import in_parts
 from attar.models.weights import OtherClasses, assemble
 from attar.runtime.checkpoint import read_note, read_tensors, write_tensors
 from attar.runtime.engine import Engine
@@ -119,12 +121,14 @@ class TrainedTeacher:
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """Input (b, d) of the teacher proper's last linear layer for normalised images (b, c, h, w)."""
-        return penultimate(self.model, images.to(self._device))
+        return in_parts(partial(penultimate, self.model), images.to(self._device))
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         """Mean of all networks' logits (b, classes), float32, for normalised images (b, c, h, w)."""
-        images = images.to(self._device)
+        return in_parts(self._mean_logits, images.to(self._device))
+
+    def _mean_logits(self, images: Tensor) -> Tensor:
         total: Tensor = self.models[0](images).float()
         for model in self.models[1:]:
             total = total + model(images).float()

@@ -26,6 +26,7 @@ from attar.config import differences
 from attar.data.loading import TrainingSet
 from attar.errors import ArtifactError, DataError
 from attar.items import Item
+from attar.models.parts import in_parts
 from attar.runtime.checkpoint import prefixed, read_tensors, unprefixed, write_tensors
 from attar.runtime.engine import Engine
 from attar.runtime.events import Events
@@ -199,7 +200,8 @@ def _look_through(
     ):
         for indices, images, _ in Feed(data, engine, replay=False).batches(0, parts):
             with engine.autocast():
-                predicted = model(images.contiguous(memory_format=_memory_format("auto", model, engine))).argmax(1)
+                laid = images.contiguous(memory_format=_memory_format("auto", model, engine))
+                predicted = in_parts(model, laid).argmax(1)
             look(data.labels[indices].to(engine.device), predicted)
             bar.advance()
 
