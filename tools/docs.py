@@ -184,7 +184,8 @@ def cli_page() -> str:
         about = command.help.replace("\\[", "[")
         parts.append(f"\n## attar {name}\n\n{about}\n\n```text\n{usage}\n```\n\n| | |\n|---|---|\n")
         told = (param.get_help_record(context) for param in command.get_params(context) if param.name != "help")
-        parts += [f"| `{_cell_text(names)}` | {_cell_text(meaning)} |\n" for names, meaning in filter(None, told)]
+        rows = [(names.removesuffix(" <str>").removesuffix(" <list[str]>"), text) for names, text in filter(None, told)]
+        parts += [f"| `{_cell_text(names)}` | {_cell_text(text)} |\n" for names, text in rows]
     return "".join(parts)
 
 
