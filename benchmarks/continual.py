@@ -5,10 +5,11 @@
     python benchmarks/continual.py --draw benchmarks/results/continual.json --figure docs/images/continual.svg
 
 The images of each method, and random real ones (GDumb), under the soft labels of one teacher, which is trained once;
-`easy` is what `auto` chooses here, and `cim`, which it takes for fewer images, has 40 of its 200 iterations. Of the paper it has the classes, the steps and the
-protocol: a network from scratch at each step. It has 32 px instead of 64, ten images a class instead of 100, and a
-narrow ConvNet instead of a ResNet-18, as two cores bear no more. Runs are kept in --work, and `attar compare` of those
-in --work/steps-5 draws the curves in one figure; --figure draws them beside the published one, with matplotlib.
+`easy` is what `auto` chooses here, and `cim`, which it takes for fewer images, has 40 of its 200 iterations. Of the
+paper it has the classes, the steps and the protocol: a network from scratch at each step. It has 32 px instead of 64,
+ten images a class instead of 100, and a narrow ConvNet instead of a ResNet-18, as two cores bear no more. Runs are kept
+in --work, and `attar compare` of those in --work/steps-5 draws the curves in one figure; --figure draws
+them beside the published one, with matplotlib.
 """
 
 from __future__ import annotations
