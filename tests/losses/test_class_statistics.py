@@ -119,7 +119,8 @@ def plain_loss(model, x, labels, share, targets):
 @pytest.mark.parametrize("on_cpu", [True, False])
 @pytest.mark.parametrize("share", [0.3, 1.0])
 @pytest.mark.parametrize("name", ["convnet-d2-w8-batch", "bnvit-d1-w8-p4"])
-def test_same_loss_and_gradient_as_plain_formulas_of_a_network(name, share, on_cpu, monkeypatch):
+@pytest.mark.parametrize("at_once", [None, 1, 3, 5])
+def test_same_loss_and_gradient_as_plain_formulas_of_a_network(name, share, on_cpu, at_once, monkeypatch):
     monkeypatch.setattr("attar.losses.moments.on_cpu", lambda _: on_cpu)
     model = build(name, Task(tuple("abcde"), 3, 8, 8, Normalization((0.5,) * 3, (0.25,) * 3))).double().eval()
     targets = [
@@ -128,7 +129,7 @@ def test_same_loss_and_gradient_as_plain_formulas_of_a_network(name, share, on_c
     ]
     found = []
     for loss in (
-        lambda x: Watched(model, targets=targets)(x, LABELS, share)[1],
+        lambda x: Watched(model, targets=targets, at_once=at_once)(x, LABELS, share)[1],
         lambda x: plain_loss(model, x, LABELS, share, targets),
     ):
         x = noise(7, 3, 8, 8).requires_grad_()

@@ -1,6 +1,7 @@
 """Statistics at the inputs of BatchNorms: against hooks and plain formulas."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -84,7 +85,7 @@ def test_loss_is_zero_on_the_batch_that_made_the_statistics(kind, shape):
     watched(x)
     watched(x + 0.1)
     watched(x * 1.1)
-    same, moved, wider = map(float, watched.distances)
+    same, moved, wider = (float(watched.distance(mean[0], var[0])) for mean, var in watched.moments)
     assert same < 1e-12
     assert moved == pytest.approx(0.1 * 5**0.5)
     assert wider > 0.1
@@ -109,10 +110,11 @@ def test_watched_norm_is_the_norm_in_evaluation_mode(options):
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("at_once", [None, 1, 2])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_same_loss_and_gradient_as_hooks_on_the_network(name):
+def test_same_loss_and_gradient_as_hooks_on_the_network(name, at_once):
     model, images = teacher(name)
-    watched = Watched(model, first_weight=10.0)
+    watched = Watched(model, first_weight=10.0, at_once=at_once)
     assert len(watched.norms) == len(batch_norms(model))
     assert not any(isinstance(module, KINDS) for module in watched.model.modules())
     found, expected = [], []
@@ -122,6 +124,30 @@ def test_same_loss_and_gradient_as_hooks_on_the_network(name):
         results += [logits, loss, *torch.autograd.grad(loss + F.cross_entropy(logits, torch.arange(3)), x)]
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-10)
+
+
+def test_looking_in_parts_keeps_the_images_alone_and_the_arithmetic_of_the_whole():
+    model, images = teacher("convnet-d2-w8-batch", torch.float32)
+    found, kept = [], []
+    for at_once in (None, 2):
+        x, held = images.clone().requires_grad_(), {}
+        watched = Watched(model, at_once=at_once)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.autograd.graph.saved_tensors_hooks(partial(keep, held), lambda t: t):
+                logits, loss = watched(x)
+            (gradient,) = torch.autograd.grad(loss + logits.sum(), x)
+        found.append((logits, loss, gradient))
+        own = {value.untyped_storage().data_ptr() for value in watched.model.state_dict().values()}
+        kept.append(sum(size for place, size in held.items() if place not in own))
+    assert images.numel() <= kept[1] < kept[0] / 2
+    for whole, parts in zip(*found, strict=True):
+        assert whole.dtype == parts.dtype
+        torch.testing.assert_close(parts, whole, rtol=0.02, atol=1e-4)
+
+
+def keep(held, tensor):
+    held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes() // 4
+    return tensor
 
 
 def test_watching_leaves_the_network_alone_and_forgets_between_looks():

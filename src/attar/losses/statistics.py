@@ -16,20 +16,21 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from attar.losses.class_statistics import Grouping, LayerStatistics, class_distance
 from attar.losses.moments import NormAndMoments, of_all, precise
+from attar.losses.recomputed import Recomputed
 from attar.losses.winograd import FrozenConv, suits
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.SyncBatchNorm
 
 
 class WatchedNorm(nn.Module):
-    """A frozen BatchNorm that notes, at each forward pass, how far the statistics of its input are from a target.
+    """A frozen BatchNorm that notes the statistics of its input, and says how far such are from a target.
 
     The statistics are of float32 at least, whatever the input is: of float64 where both are.
 
@@ -55,10 +56,9 @@ class WatchedNorm(nn.Module):
         """Whether distances are in the channels' own unit."""
         self.images: Grouping | None = None
         """The images of the next forward pass by class, in the order of their classes, where the classes count."""
-        self.class_share = 0.0
-        """Their part of the distance, 0..1."""
-        self.distances: list[Tensor] = []
-        """R_l of each forward pass since it was last emptied, scalars with their graphs."""
+        self.moments: list[tuple[Tensor, Tensor]] = []
+        """Mean and variance (k, c) of the input of each forward pass since it was last emptied, with their graphs: of
+        the whole (k = 1), or of each class in it."""
 
     @property
     def aim(self) -> LayerStatistics:
@@ -70,20 +70,28 @@ class WatchedNorm(nn.Module):
         sizes = (len(x),) if self.images is None else self.images.rows(len(x))
         out: Tensor
         out, mean, var = NormAndMoments.apply(x, self.mean, self.var, self.weight, self.bias, self.eps, sizes)
-        self.distances.append(self._distance(mean, var))
+        self.moments.append((mean, var))
         return out
 
-    def _distance(self, mean: Tensor, var: Tensor) -> Tensor:
-        """How far the moments (k, c) of the whole input, or of each class in it, are from the aim."""
-        aim, images = self.aim, self.images
+    def distance(self, mean: Tensor, var: Tensor) -> Tensor:
+        """R_l of moments (c,)."""
         if self.standardised:
-            return _apart_standardised(mean[0], var[0], aim, self.eps)
-        if images is None:
-            return _apart(mean[0], var[0], aim)
-        of_class = class_distance(mean, var, images, aim)
-        if self.class_share == 1:
+            return _apart_standardised(mean, var, self.aim, self.eps)
+        return _apart(mean, var, self.aim)
+
+    def class_distance(self, mean: Tensor, var: Tensor, images: Grouping, class_share: float) -> Tensor:
+        """R_l of moments (k, c) of each class of these images, of which the part `class_share` is class-wise."""
+        of_class = class_distance(mean, var, images, self.aim)
+        if class_share == 1:
             return of_class
-        return _apart(*of_all(images.part(mean), mean, var), aim).lerp(of_class, self.class_share)
+        return self.distance(*of_all(images.part(mean), mean, var)).lerp(of_class, class_share)
+
+
+class _Part(NamedTuple):
+    """Images that are looked at together."""
+
+    num: int
+    grouping: Grouping | None = None
 
 
 class Watched:
@@ -95,6 +103,8 @@ class Watched:
         targets: statistics of each BatchNorm's input to hold it against, on the model's device and in the order of
             `attar.models.norms.batch_norms`; None: those that were learnt.
         standardised: take distances in the channels' own unit; they are never class-wise then.
+        at_once: images that are looked at together, in whole classes where these count; None: all. Statistics and
+            gradients are those of all, to rounding.
     """
 
     def __init__(
@@ -104,12 +114,14 @@ class Watched:
         targets: Sequence[LayerStatistics] | None = None,
         *,
         standardised: bool = False,
+        at_once: int | None = None,
     ) -> None:
         frozen = _replaced(copy.deepcopy(model)).eval().requires_grad_(False)
         self.model: nn.Module = frozen.to(memory_format=torch.channels_last)
         self.norms = [module for module in self.model.modules() if isinstance(module, WatchedNorm)]
         self.weights = [first_weight if k == 0 else 1.0 for k in range(len(self.norms))]
         self._scale: float | None = None
+        self._at_once, self._owners = at_once, list[int]()
         for norm, target in zip(self.norms, targets or (), strict=targets is not None):
             norm.target = target
         for norm in self.norms:
@@ -123,15 +135,54 @@ class Watched:
         For that, images come in the order of their classes, the lowest first; else ValueError is raised.
         """
         assert not (class_share and self.norms[0].standardised), "class-wise distances are plain"
+        images = images.contiguous(memory_format=torch.channels_last)
         grouping = Grouping.of(labels) if labels is not None and class_share else None
-        for norm in self.norms:
-            norm.images, norm.class_share = grouping, class_share
-        logits: Tensor = self.model(images.contiguous(memory_format=torch.channels_last))
-        terms = [w * one for w, norm in zip(self.weights, self.norms, strict=True) for one in norm.distances]
-        for norm in self.norms:
-            norm.distances.clear()
+        parts = self._parts(len(images), grouping)
+        sizes = tuple(part.num for part in parts)
+        if len(parts) == 1:
+            logits, *moments = self._look(images, grouping)
+        else:
+            logits, *moments = Recomputed.apply(images, sizes, lambda k, part: self._look(part, parts[k].grouping))
+        terms = []
+        share = moments[0].new_tensor(sizes) / len(images) if moments and len(parts) > 1 else None
+        for k, mean, var in zip(self._owners, moments[::2], moments[1::2], strict=True):
+            norm = self.norms[k]
+            if grouping is not None:
+                distance = norm.class_distance(mean, var, grouping, class_share)
+            elif share is not None:
+                distance = norm.distance(*of_all(share, mean, var))
+            else:
+                distance = norm.distance(mean[0], var[0])
+            terms.append(self.weights[k] * distance)
         logits = logits.to(precise(logits))
         return logits, torch.stack(terms).sum() if terms else logits.new_zeros(())
+
+    def _look(self, images: Tensor, grouping: Grouping | None) -> tuple[Tensor, ...]:
+        """Logits, and mean and variance (k, c) of the input of each norm as often as it is passed."""
+        for norm in self.norms:
+            norm.images = grouping
+        logits = self.model(images)
+        self._owners = [k for k, norm in enumerate(self.norms) for _ in norm.moments]
+        found = [moment for norm in self.norms for both in norm.moments for moment in both]
+        for norm in self.norms:
+            norm.moments.clear()
+        return logits, *found
+
+    def _parts(self, num: int, grouping: Grouping | None) -> list[_Part]:
+        """Parts of `num` images, each of whole classes where these count."""
+        most = self._at_once or num
+        if grouping is None:
+            return [_Part(min(most, num - first)) for first in range(0, num, most)]
+        parts, first = [], 0
+        while first < len(grouping.sizes):
+            last = first + 1
+            while last < len(grouping.sizes) and sum(grouping.sizes[first : last + 1]) <= most:
+                last += 1
+            cut = slice(first, last)
+            some = Grouping(grouping.present[cut], grouping.counts[cut], grouping.sizes[cut])
+            parts.append(_Part(sum(some.sizes), some))
+            first = last
+        return parts
 
     def scale(self) -> float:
         """The weighted sum of ||std_l||_2 + ||var_l||_2 of the targets: the unit in which R is large or small.

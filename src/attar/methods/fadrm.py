@@ -167,7 +167,9 @@ class Fadrm(ByStatistics[FadrmSettings, Teacher]):
 
     def _watch(self, knowledge: Teacher, k: int) -> Watched:
         if k not in self._watched:
-            self._watched[k] = Watched(knowledge.models[k], self.settings.first_weight)
+            self._watched[k] = Watched(
+                knowledge.models[k], self.settings.first_weight, at_once=self.settings.images_at_once
+            )
         return self._watched[k]
 
 

@@ -82,6 +82,10 @@ class MatchingSettings(Config):
     """Mirror half of the crops left to right; false for digits and other images that a mirror makes wrong."""
     roll_px: int = Field(32, ge=0)
     """Shift the crops by up to this many pixels in both directions, wrapping around; at most half the size."""
+    images_at_once: int | None = Field(None, ge=1)
+    """Images of a chunk that a network looks at together; none: all of it. Statistics and gradients are those of the
+    whole chunk, to rounding, in the memory of so many. A step takes about half as long again, as each image is looked
+    at twice. Where classes have statistics of their own (teddy), whole classes at least are looked at together."""
     start: Start = "noise"
     """What the images start from. noise: unit noise, as published; real: random real images of their class; patches:
     the images of rded, stitched from the real crops that the teacher is surest of."""

@@ -139,5 +139,6 @@ class Sre2l(ByStatistics[Sre2lSettings, Teacher]):
         if self._watched is None:
             in_units = self.settings.statistics_unit == "channel"
             model = knowledge.all_classes() if self.settings.rivals == "known" else knowledge.model
-            self._watched = Watched(model, self.settings.first_weight, standardised=in_units)
+            at_once = self.settings.images_at_once
+            self._watched = Watched(model, self.settings.first_weight, standardised=in_units, at_once=at_once)
         return self._watched

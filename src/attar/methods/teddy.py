@@ -131,6 +131,8 @@ class Teddy(ByStatistics[TeddySettings, Pool]):
             while len(self._watched) >= pool.num_in_memory:
                 self._watched.popitem(last=False)
             member = pool.member(k, classes=self.settings.class_share != 0)
-            self._watched[k] = Watched(member.model, self.settings.first_weight, member.statistics)
+            self._watched[k] = Watched(
+                member.model, self.settings.first_weight, member.statistics, at_once=self.settings.images_at_once
+            )
         self._watched.move_to_end(k)
         return self._watched[k]

@@ -51,7 +51,8 @@ from attar.training.soft import Teacher
 
 ORDER: tuple[Until, ...] = ("squeeze", "recover", "relabel", "evaluate")
 MEMORY_ADVICE = {
-    "recover": "lower recover.chunk_size (sre2l) or method.batch_size (tesla, mtt), or take a narrower squeeze.model",
+    "recover": "set method.images_at_once=10 (sre2l, teddy, fadrm), lower recover.chunk_size, or "
+    "method.batch_size (tesla, mtt), or take a narrower squeeze.model",
     "relabel": "lower --ipc or --resolution",
 }
 
