@@ -1,6 +1,6 @@
 """Continual learning at the shape of SRe2L's paper: 200 classes of Tiny-ImageNet that arrive in 5 and in 10 steps.
 
-    python benchmarks/continual.py --work WORK --json benchmarks/results/continual.json
+    python benchmarks/continual.py --work WORK --methods easy rded sre2l --json benchmarks/results/continual.json
     python benchmarks/continual.py --work WORK --source digits --ipc 1 --steps 2 --toy
     python benchmarks/continual.py --draw benchmarks/results/continual.json --figure docs/images/continual.svg
 
@@ -8,8 +8,8 @@ The images of each method, and random real ones (GDumb), under the soft labels o
 `easy` is what `auto` chooses here, and `cim`, which it takes for fewer images, has 40 of its 200 iterations. Of the
 paper it has the classes, the steps and the protocol: a network from scratch at each step. It has 32 px instead of 64,
 ten images a class instead of 100, and a narrow ConvNet instead of a ResNet-18, as two cores bear no more. Runs are kept
-in --work, and `attar compare` of those in --work/steps-5 draws the curves in one figure; --figure draws
-them beside the published one, with matplotlib.
+in --work, and `attar compare` of those in --work/steps-5 draws the curves in one figure; --figure draws them beside
+the published one, with matplotlib.
 """
 
 from __future__ import annotations
