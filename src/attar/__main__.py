@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from typing import Any
 
 INTERRUPTED = 130
@@ -25,6 +26,7 @@ def main() -> None:
 
     if at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.unraisablehook = _again
     try:
         run()
     finally:
@@ -38,6 +40,16 @@ def main() -> None:
 def _leave(*_: Any) -> None:
     os.write(2, f"{GO_ON}\n".encode())
     os._exit(INTERRUPTED)
+
+
+def _again(told: sys.UnraisableHookArgs) -> None:
+    """Interrupt once more, a moment later, where Python lets no interruption pass: in a finaliser, as a generator's."""
+    if told.exc_type is not None and issubclass(told.exc_type, KeyboardInterrupt):
+        timer = threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT))
+        timer.daemon = True
+        timer.start()
+    else:
+        sys.__unraisablehook__(told)
 
 
 def _speak_utf8() -> None:

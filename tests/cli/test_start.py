@@ -70,6 +70,44 @@ def test_who_has_interruptions_ignored_keeps_it_so():
     assert int(done.stdout) == signal.SIG_IGN
 
 
+@pytest.mark.parametrize("place", ["del", "generator"])
+def test_an_interruption_where_python_lets_none_pass_comes_again(tmp_path, place):
+    """A finaliser drops what it is interrupted by, and the work would go on to its end."""
+    (tmp_path / "started.py").write_text(f"""
+import os, signal, sys, time
+from attar import __main__, cli
+
+def interrupted():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.01)
+
+class Kept:
+    __del__ = lambda self: interrupted()
+
+def values():
+    try:
+        yield 1
+    finally:
+        interrupted()
+
+def run():
+    try:
+        if {place!r} == "del":
+            Kept()
+        else:
+            next(values())
+        time.sleep(10)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+cli.run = run
+__main__.main()
+""")
+    path = os.pathsep.join([str(tmp_path), str(Path(attar.__file__).parents[1])])
+    done = begin(entry=[sys.executable, "-m", "started"], PYTHONPATH=path)
+    assert (done.returncode, done.stderr) == (INTERRUPTED, b"")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [["--help"], ["list", "methods"], ["show", "tesla"], ["train", "--help"], ["--version"]]
