@@ -44,8 +44,11 @@ _MOST_LOG_BYTES, _MOST_LINE_BYTES = 1 << 30, 1 << 20
 class Progress(Protocol):
     """One running bar."""
 
-    def advance(self, num: int = 1, /, **metrics: float) -> None:
-        """Move on by `num` units and show the newest metrics."""
+    def advance(self, num: int = 1, /, *, left_s: float | None = None, **metrics: float) -> None:
+        """Move on by `num` units and show the newest metrics.
+
+        `left_s` are the seconds that are left, for whoever knows them better than by the units' mean rate.
+        """
 
 
 @dataclass(frozen=True)
@@ -214,7 +217,7 @@ def _holds_flat(value: Any) -> bool:
 
 
 class _Silent:
-    def advance(self, num: int = 1, /, **metrics: float) -> None:
+    def advance(self, num: int = 1, /, *, left_s: float | None = None, **metrics: float) -> None:
         pass
 
 
@@ -223,12 +226,15 @@ class _Bar:
         self._bars = bars
         self._started_s = time.monotonic()
         self._done = 0
-        self._task = bars.add_task(description, total=total, completed=done, rate="", metrics="")
+        self._task = bars.add_task(description, total=total, completed=done, rate="", metrics="", ends_s=None)
 
-    def advance(self, num: int = 1, /, **metrics: float) -> None:
+    def advance(self, num: int = 1, /, *, left_s: float | None = None, **metrics: float) -> None:
         self._done += num
-        rate = self._done / max(time.monotonic() - self._started_s, 1e-9)
+        now_s = time.monotonic()
+        rate = self._done / max(now_s - self._started_s, 1e-9)
         shown: dict[str, Any] = {"metrics": _metrics(metrics)} if metrics else {}
+        if left_s is not None:
+            shown["ends_s"] = now_s + left_s
         self._bars.update(self._task, advance=num, rate=_rate(rate), **shown)
 
     def remove(self) -> None:
@@ -242,10 +248,13 @@ class _Plain:
         self._description, self._total, self._first, self._done = description, total, done, done
         self._started_s = self._last_s = time.monotonic()
         self._metrics, self._told = "", -1
+        self._ends_s: float | None = None
         self._line()
 
-    def advance(self, num: int = 1, /, **metrics: float) -> None:
+    def advance(self, num: int = 1, /, *, left_s: float | None = None, **metrics: float) -> None:
         self._done += num
+        if left_s is not None:
+            self._ends_s = time.monotonic() + left_s
         self._metrics = _metrics(metrics) or self._metrics
         if time.monotonic() - self._last_s >= _PLAIN_INTERVAL_S:
             self._line()
@@ -258,7 +267,10 @@ class _Plain:
         self._told = self._done
         now_s = self._last_s = time.monotonic()
         rate = (self._done - self._first) / max(now_s - self._started_s, 1e-9)
-        left = f", {(self._total - self._done) / rate:.0f} s left" if 0 < self._done < self._total and rate else ""
+        left_s = (self._total - self._done) / rate if rate else 0.0
+        if self._ends_s is not None:
+            left_s = max(0.0, self._ends_s - now_s)
+        left = f", {left_s:.0f} s left" if 0 < self._done < self._total and left_s else ""
         speed = f" {_rate(rate)}{left}" if self._done > self._first else ""
         print(  # noqa: T201
             f"{self._description} {self._done}/{self._total}{speed} {self._metrics}".rstrip(),
@@ -272,6 +284,16 @@ class _RateColumn(ProgressColumn):
         return Text(task.fields.get("rate", ""), style="progress.data.speed")
 
 
+class _TimeColumn(TimeRemainingColumn):
+    def render(self, task: Task) -> Text:
+        if task.finished or task.fields.get("ends_s") is None:
+            return super().render(task)
+        left_s = max(0, round(task.fields["ends_s"] - time.monotonic()))
+        minutes, seconds = divmod(left_s, 60)
+        hours, minutes = divmod(minutes, 60)
+        return Text(f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes:02}:{seconds:02}", "progress.remaining")
+
+
 def _columns() -> list[ProgressColumn]:
     return [
         SpinnerColumn(finished_text="[green]✓"),
@@ -279,7 +301,7 @@ def _columns() -> list[ProgressColumn]:
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
         _RateColumn(),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        _TimeColumn(compact=True, elapsed_when_finished=True),
         TextColumn("[dim]{task.fields[metrics]}"),
     ]
 

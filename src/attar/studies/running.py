@@ -124,7 +124,7 @@ def _train(missing: Missing, processes: int | None) -> dict[str, DivergedError]:
         reached = study.finished(training)
         if ending.diverged:
             events.say(f"{training.name} has diverged; the others go on")
-        return {"minutes_left": left_s / 60, **({} if reached is None else {"accuracy": reached})}
+        return {**({"left_s": left_s} if left_s else {}), **({} if reached is None else {"accuracy": reached})}
 
     train(missing, missing.again, engine, events, study.folder, stage="study", processes=processes, ended=ended)
     endings = [missing.ended(number).diverged for number in range(len(all_of_them))]
