@@ -291,7 +291,8 @@ class _TimeColumn(TimeRemainingColumn):
         left_s = max(0, round(task.fields["ends_s"] - time.monotonic()))
         minutes, seconds = divmod(left_s, 60)
         hours, minutes = divmod(minutes, 60)
-        return Text(f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes:02}:{seconds:02}", "progress.remaining")
+        shown = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes:02}:{seconds:02}"
+        return Text(shown, style="progress.remaining")
 
 
 def _columns() -> list[ProgressColumn]:
