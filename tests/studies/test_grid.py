@@ -163,6 +163,39 @@ def test_epochs_that_cannot_be_divided_are_told(study_file: Callable[..., Path])
     assert as_published == {"ce": 3, "dlb": 3}
 
 
+def test_epochs_may_be_so_many_times_those_below(study_file: Callable[..., Path]) -> None:
+    path = study_file(
+        strategies={
+            "ce": {},
+            "dlb": {},
+            "published": {"strategy": "dlb", "epochs": "1x"},
+            "twice": {"strategy": "ce", "epochs": "2x"},
+        },
+        variants={"plain": {}, "long": {"epochs": "1.5x"}},
+        train={"epochs": 40, "milestones": [20, 30]},
+    )
+    made = {(one.strategy, one.variant): one.settings for one in cells(path)}
+    assert {key: one.epochs for key, one in made.items()} == {
+        ("ce", "plain"): 40,
+        ("dlb", "plain"): 20,
+        ("published", "plain"): 40,
+        ("twice", "plain"): 80,
+        ("ce", "long"): 60,
+        ("dlb", "long"): 30,
+        ("published", "long"): 60,
+        ("twice", "long"): 120,
+    }
+    for one in made.values():  # the same schedule, longer or shorter
+        parts = [place if place < 1 else place / one.epochs for place in one.milestones]
+        assert parts == pytest.approx([0.5, 0.75])
+    shorter = {(one.strategy, one.variant): one.settings.epochs for one in cells(path, "train.epochs=60")}
+    assert (shorter["twice", "plain"], shorter["published", "long"]) == (120, 90)
+    with pytest.raises(ConfigError, match=r"strategies.twice.epochs: .*found 11.5"):
+        cells(path, "train.epochs=46", "strategies.twice.epochs=0.25x")
+    with pytest.raises(ConfigError, match=r"strategies.twice.epochs: .*found x2"):
+        cells(path, "strategies.twice.epochs=x2")
+
+
 def test_a_strategy_that_names_its_epochs_keeps_them_and_a_variant_s_are_shared(
     study_file: Callable[..., Path],
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -15,6 +16,8 @@ from attar.training.strategies import make_strategy
 
 OWN = {"strategy": "strategies", "label_noise": "noise"}
 """Train settings that are axes of the grid, and the fields that they are there."""
+
+_TIMES = re.compile(r"(\d+(?:\.\d+)?)x")
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def at_equal_images(settings: TrainSettings) -> TrainSettings:
                 f"train.{name} {getattr(settings, name)} is for an image shown once an epoch, and {settings.strategy} "
                 f"shows it {times} times: it must divide by {times}, or equal: epochs"
             )
-    parts = tuple(place if place < 1 else place / settings.epochs for place in settings.milestones)
+    parts = _as_parts(settings.milestones, settings.epochs)
     fewer = {"epochs": settings.epochs // times, "warmup_epochs": settings.warmup_epochs // times, "milestones": parts}
     return type(settings).model_validate({**settings.model_dump(), **fewer})
 
@@ -100,7 +103,7 @@ def _settings(
     study: StudySettings, strategy: str, variant: str, noise: float
 ) -> tuple[TrainSettings | None, list[str]]:
     own = _merged({"strategy": strategy}, study.strategies[strategy])
-    values = _merged(_given(study.train), study.variants[variant], own, {"label_noise": noise})
+    values = _over(_over(_given(study.train), study.variants[variant]), own) | {"label_noise": noise}
     settings, problems = validated(TrainSection, values, "")
     if settings is None or study.equal == "epochs" or "epochs" in own:
         return settings, problems
@@ -117,7 +120,7 @@ def _problems_of_sets(study: StudySettings) -> list[str]:
     for where, sets in (("strategies", study.strategies), ("variants", study.variants)):
         for name, values in sets.items():
             own = _merged({"strategy": name} if where == "strategies" else {}, values)
-            _, found = validated(TrainSection, _merged(common, own), f"{where}.{name}")
+            _, found = validated(TrainSection, _over(common, own), f"{where}.{name}")
             problems += found
             problems += _axes(f"{where}.{name}", values, () if where == "strategies" else ("strategy",))
     if study.baseline not in study.strategies:
@@ -155,6 +158,22 @@ def _place(study: StudySettings, cell: Cell) -> tuple[int, float, int, int]:
 
 def _given(config: Config) -> dict[str, Any]:
     return config.model_dump(exclude_unset=True)
+
+
+def _over(below: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A set's own train settings over those below; `epochs: 2x` is the same schedule over twice the epochs there."""
+    values, times = _merged(below, own), _TIMES.fullmatch(str(own.get("epochs")))
+    if times:
+        epochs = below.get("epochs", TrainSection().epochs)
+        values["epochs"] = float(times[1]) * epochs
+        if "milestones" in below and "milestones" not in own:
+            values["milestones"] = _as_parts(below["milestones"], epochs)
+    return values
+
+
+def _as_parts(milestones: Iterable[float], epochs: int) -> tuple[float, ...]:
+    """Places in a training of so many epochs, as parts of it."""
+    return tuple(place if place < 1 else place / epochs for place in milestones)
 
 
 def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:

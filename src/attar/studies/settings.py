@@ -85,7 +85,7 @@ class StudySettings(Config):
     """Networks, names from `attar list models`; auto: a ConvNet for the resolution."""
     strategies: Sets = Field(min_length=1)
     """Names from `attar list strategies`, in a list; or names of your own with train settings, such as
-    {dlb-soft: {strategy: dlb, dlb: {tau: 5}}}."""
+    {dlb-soft: {strategy: dlb, dlb: {tau: 5}}}. Here and in variants, `epochs: 2x` is twice the epochs of `train`."""
     variants: Sets = Field(default={"plain": {}}, min_length=1)
     """Names of your own with train settings, each combined with every strategy, such as {plain: {}, cutmix: {cutmix:
     0.5}}."""
