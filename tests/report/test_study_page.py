@@ -15,9 +15,11 @@ from attar.results.significance import to_baseline
 EVIL = "<script>alert(1)</script>"
 
 
-def record(name: str, *values: float, variant: str = "plain", noise: float = 0.0, model: str = "net") -> Record:
+def record(
+    name: str, *values: float, variant: str = "plain", noise: float = 0.0, model: str = "net", seen: int = 1200
+) -> Record:
     of: dict[str, Any] = {"num_images": 100, "size_bytes": 1, "split": "test", "num_judges": 100}
-    of |= {"cell": Cell(name, variant, noise, images_seen=1200, showings=1)}
+    of |= {"cell": Cell(name, variant, noise, images_seen=seen, showings=1)}
     protocol = {"epochs": 12, "optimizer": "sgd"}
     return Record.of("accuracy", "in words", model, values, seeds=range(len(values)), protocol=protocol, **of)
 
@@ -71,6 +73,14 @@ def test_differences_lie_on_one_axis_about_zero(records: list[Record]) -> None:
     assert 0 <= row.low < row.mean < row.high <= 100
     assert first.zero < row.mean
     assert (row.points, row.verdict) == ("+4.2", "better")
+
+
+def test_a_row_that_has_seen_other_images_than_the_baseline_says_so_beside_its_name(records: list[Record]) -> None:
+    longer = [record("dlb-long", 57.0, 58.0, seen=3000), record("dlb-half", 47.0, 48.0, seen=600)]
+    (forest, _) = forests(to_baseline([*records, *longer], "ce"))
+    told = {row.name: row.seen for group in forest.groups for row in group.rows}
+    assert (told["dlb"], told["dlb-long"], told["dlb-half"]) == ("", "2.5× the images seen", "0.5× the images seen")
+    assert "2.5× the images seen" in page([*records, *longer])
 
 
 def test_wrong_labels_are_drawn_where_there_are_several_parts(records: list[Record]) -> None:

@@ -40,6 +40,8 @@ class Row:
     """A line of the figure of differences; places are percents of its axis."""
 
     name: str
+    seen: str
+    """How many times the images that the baseline's training sees, where they are not as many."""
     points: str
     interval: str
     verdict: str
@@ -197,6 +199,7 @@ def _group(members: Sequence[Contrast], axis: Axis) -> Group:
     rows = tuple(
         Row(
             name=cell_of(contrast.record).strategy,
+            seen=_times(cell_of(contrast.record).images_seen, cell_of(contrast.baseline).images_seen),
             points=signed(contrast.points),
             interval=contrast.interval,
             verdict=contrast.verdict,
@@ -207,6 +210,10 @@ def _group(members: Sequence[Contrast], axis: Axis) -> Group:
         for contrast in members
     )
     return Group(f"{own.variant}{wrong}", f"{cell_of(first.baseline).strategy} {unbroken(first.baseline.score)}", rows)
+
+
+def _times(seen: int, of_baseline: int) -> str:
+    return "" if seen == of_baseline else f"{seen / of_baseline:.2g}\u00d7 the images seen"
 
 
 def _line(record: Record, contrast: Contrast | None, baseline: str) -> Line:

@@ -186,7 +186,7 @@ class Record:
         if self.split is None or self.num_judges is None:
             return ""
         enlarged = f" enlarged to {self.resize_px} px" if self.resize_px else ""
-        return f"{self.split} split, {self.num_judges} images{enlarged}, after the last epoch"
+        return f"{self.split} split, {self.num_judges:,} images{enlarged}, after the last epoch"
 
     @property
     def spread(self) -> str:
