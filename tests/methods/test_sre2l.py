@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import attar
 from attar.augment.views import Views
 from attar.errors import ConfigError, DivergedError
 from attar.methods.matching import AUTO_ALPHA, alpha_of, smallest_crop
+from attar.methods.base import Synthetic, whole_pixels
 from attar.methods.sre2l import Sre2l, Sre2lSettings
 from attar.models.factory import build
 from attar.runtime.engine import Engine
@@ -272,3 +274,29 @@ def test_stopped_in_any_chunk_goes_on_to_the_same_bytes(
     for path in unbroken.rglob("*"):
         if path.is_file():
             assert (broken / path.relative_to(unbroken)).read_bytes() == path.read_bytes()
+
+
+def test_contrast_is_what_the_first_statistics_remember() -> None:
+    """Images that are paler or stronger than those which the teacher was trained on end with the same variance."""
+    model, pixels = build("convnet-d2-w8-batch", TASK), torch.rand(64, 1, 8, 8, generator=generator(0))
+    real = TASK.normalization.normalize(pixels)
+    model.train()
+    for _ in range(80):
+        model(real)
+    teacher = SimpleNamespace(model=model.eval())
+    pale = TASK.normalization.normalize(0.4 + 0.3 * (pixels[:30] - 0.5))
+    for at_once in (None, 7):
+        kept, set_right = (
+            Sre2l(Sre2lSettings(contrast=contrast, images_at_once=at_once), TASK, 10)
+            for contrast in ("kept", "statistics")
+        )
+        state = Synthetic(torch.arange(30) % 3, {"images": pale.clone()})
+        seen = kept._watch(teacher).first_variance
+        assert seen(pale) == pytest.approx(0.09, rel=0.1)
+        assert torch.equal(kept.finish(state, teacher).images, whole_pixels(pale, TASK.normalization))
+        made = set_right.finish(state, teacher)
+        assert seen(made.images) == pytest.approx(1, abs=0.02)
+        assert made.exact_8bit
+        pixels_made = TASK.normalization.pixels(made.images)
+        assert 0 <= pixels_made.min() < pixels_made.max() <= 1
+        torch.testing.assert_close(pixels_made.mul(255), pixels_made.mul(255).round(), atol=1e-3, rtol=0)

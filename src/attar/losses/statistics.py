@@ -157,6 +157,16 @@ class Watched:
         logits = logits.to(precise(logits))
         return logits, torch.stack(terms).sum() if terms else logits.new_zeros(())
 
+    @torch.no_grad()
+    def first_variance(self, images: Tensor) -> float:
+        """The variance of the first layer's input over that which it is held against, channels summed: 1 is as large."""
+        parts = self._parts(len(images), None)
+        seen = [self._look(some, None)[1:3] for some in images.split([part.num for part in parts])]
+        means, variances = (torch.cat(both) for both in zip(*seen, strict=True))
+        share = variances.new_tensor([part.num for part in parts]) / len(images)
+        _, variance = of_all(share, means, variances)
+        return float(variance.sum() / self.norms[0].aim.var.sum())
+
     def _look(self, images: Tensor, grouping: Grouping | None) -> tuple[Tensor, ...]:
         """Logits, and mean and variance (k, c) of the input of each norm as often as it is passed."""
         for norm in self.norms:
