@@ -13,8 +13,8 @@ from PIL import Image
 import attar
 from attar.augment.views import Views
 from attar.errors import ConfigError, DivergedError
-from attar.methods.matching import AUTO_ALPHA, alpha_of, smallest_crop
 from attar.methods.base import Synthetic, whole_pixels
+from attar.methods.matching import AUTO_ALPHA, alpha_of, smallest_crop
 from attar.methods.sre2l import Sre2l, Sre2lSettings
 from attar.models.factory import build
 from attar.runtime.engine import Engine

@@ -159,7 +159,7 @@ class Watched:
 
     @torch.no_grad()
     def first_variance(self, images: Tensor) -> float:
-        """The variance of the first layer's input over that which it is held against, channels summed: 1 is as large."""
+        """The variance of the first layer's input over that which it is held against, channels summed: 1: as large."""
         parts = self._parts(len(images), None)
         seen = [self._look(some, None)[1:3] for some in images.split([part.num for part in parts])]
         means, variances = (torch.cat(both) for both in zip(*seen, strict=True))
