@@ -107,6 +107,11 @@ def test_splits_class_names_and_a_name_of_ones_own(pixels: Any, labels: Any) -> 
     assert named.task.class_names == ("a", "b")
 
 
+def test_class_names_that_are_the_same_are_refused_before_any_work(pixels: Any, labels: Any) -> None:
+    with pytest.raises(DataError, match="several classes are called 'cat'"):
+        attar.open((pixels, labels), class_names=("cat", "cat"))
+
+
 def test_grey_images_stay_grey(pixels: Any, labels: Any) -> None:
     grey = pixels[..., 0]
     for data in (grey, grey[..., None], torch.from_numpy(grey)[:, None]):

@@ -209,10 +209,21 @@ def test_a_size_that_differs_where_headers_were_not_probed_is_named(
     with pytest.raises(DataError, match=f"9x8 px; {odd} is the first that differs"):
         open_at(root, validation_fraction=0)
     odd.write_bytes(make_image(1))
-    (root / "test" / "ant" / "0000.png").write_bytes(make_image(1, size=(16, 16)))
+    (root / "test" / "bee" / "0001.png").write_bytes(make_image(1, size=(16, 16)))
     source = open_at(root)
     with pytest.raises(DataError, match="different sizes"):
         _ = source.test
+
+
+def test_test_images_of_another_size_are_told_before_any_work(
+    make_folder: Make, make_image: Callable[..., bytes]
+) -> None:
+    root = make_folder({"train": 4, "test": 2})
+    odd = root / "test" / "bee" / "0001.png"
+    odd.write_bytes(make_image(1, size=(16, 9)))
+    with pytest.raises(DataError, match=f"9x16 px; {odd} is the first that differs"):
+        open_at(root)
+    assert open_at(root, resolution=8).num_test == 4
 
 
 def test_a_corrupt_image_is_named_or_skipped_and_listed(make_folder: Make) -> None:

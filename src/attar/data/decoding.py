@@ -8,6 +8,7 @@ import statistics
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -32,6 +33,7 @@ _CHUNK = 128
 _WORKERS = min(8, os.cpu_count() or 1)
 _BAR_FROM = 2000
 _PROBED = 500
+"""Images of a split whose headers are read before any is decoded, at most."""
 SAMPLED = 256
 """Images of which the bytes are hashed where reading all of a split would take long."""
 _COMMON_RESOLUTIONS = (8, 16, 28, 32, 64, 96, 128, 160, 224, 256, 384, 512)
@@ -78,11 +80,11 @@ def choose_form(examples: Examples, indices: Tensor, resolution: int | None) -> 
 
     Raises DataError where sizes differ and no resolution is given.
     """
-    read, stride = examples.open(), -(-len(indices) // _PROBED)
+    read = examples.open()
     sizes: Counter[tuple[int, int]] = Counter()
     problem: DataError | None = None
     deep = False
-    for index in indices[::stride].tolist():
+    for index in _probed(indices):
         try:
             data = read(index)
             sizes[size_of(data)] += 1
@@ -98,6 +100,17 @@ def choose_form(examples: Examples, indices: Tensor, resolution: int | None) -> 
         raise _mixed(sizes)
     ((height, width),) = sizes
     return Form(height, width, None, None, span)
+
+
+def require_size(examples: Examples, indices: Tensor, form: Form) -> None:
+    """Raise DataError where one of the images that are probed has another size than the form; damaged ones pass."""
+    read, wanted = examples.open(), (form.height_px, form.width_px)
+    for index in _probed(indices):
+        found = wanted
+        with suppress(Exception):  # as in _Reader.one, which tells of it
+            found = size_of(read(index))
+        if found != wanted:
+            raise _mixed(Counter([wanted, found]), examples.name(index))
 
 
 def decode(
@@ -303,6 +316,11 @@ class _Lazy:
     def __call__(self, place: int) -> Tensor:
         pixels, _ = self.reader.one(int(self.kept[place]))
         return torch.from_numpy(self.reader.stack([pixels])[0])
+
+
+def _probed(indices: Tensor) -> list[int]:
+    every: list[int] = indices[:: max(1, -(-len(indices) // _PROBED))].tolist()
+    return every
 
 
 def _in_threads(work: Callable[[Tensor], Chunk], items: Sequence[Tensor]) -> Iterator[Chunk]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -91,7 +92,7 @@ def unlabelled() -> Tensor:
 
 
 def check(found: Found, where: str) -> None:
-    """Raise DataError unless there is a training split, and every split that is given has every class."""
+    """Raise DataError unless there is a training split, class names differ, and every given split has every class."""
     if "train" not in found.splits or not len(found.splits["train"]):
         others = ", ".join(found.splits) or "nothing"
         raise DataError(f"{where} has no training images; found: {others}", expected="a split named train")
@@ -100,6 +101,12 @@ def check(found: Found, where: str) -> None:
             f"{where}: class {quoted(odd)} has a name that is no UTF-8",
             expected="names of classes, or of their folders, that can be written as text",
             fix="rename it",
+        )
+    if twice := [name for name, count in Counter(found.class_names).items() if count > 1]:
+        raise DataError(
+            f"{where}: several classes are called {quoted(twice)}",
+            expected="class names that differ from each other",
+            fix="rename them",
         )
     if len(found.class_names) < 2:
         raise DataError(f"{where} has one class only: {', '.join(found.class_names)}", expected="two classes or more")

@@ -21,7 +21,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from attar.data.decoding import Decoded, Form, choose_form, decode
+from attar.data.decoding import Decoded, Form, choose_form, decode, require_size
 from attar.data.examples import Examples, Found, check, quoted
 from attar.data.kinds import described
 from attar.data.loading import (
@@ -213,6 +213,8 @@ def open_source(
     normalization = _stated(settings.normalization, channels) or train.normalization
     task = Task(found.class_names, channels, form.height_px, form.width_px, normalization)
     test = parts["test"]
+    if resolution is None:  # long before it is decoded
+        require_size(test.examples, test.indices, form)
     _tell_unjudged(test, task, name, events)
 
     def open_test() -> tuple[Split, Content]:
