@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import attar
@@ -173,6 +174,14 @@ def test_a_method_of_ours_is_made_apart_so_that_its_memory_is_its_own(made: Benc
     assert random.memory_bytes > 50 << 20
     assert random.seconds is not None
     assert first.memory_bytes is None  # this process has made it, and holds much else
+
+
+def test_images_that_a_program_named_itself_are_made_into_sets_here(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    mine = attar.open((rng.integers(0, 256, (40, 8, 8), dtype=np.uint8), np.arange(40) % 2), name="mine-in-a-bench")
+    options: dict[str, Any] = {"labels": ["hard"], "seeds": 1, "model": "convnet-d1-w4", "full_epochs": 0}
+    found = attar.bench(mine, methods=["random"], out=tmp_path / "b", quick=True, settings=SETTINGS, **options)
+    assert [row.method for row in found.rows] == ["random"]
 
 
 def test_what_is_wrong_is_told_before_anything_is_made(tmp_path: Path, made: BenchResult) -> None:

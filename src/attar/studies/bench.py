@@ -26,7 +26,6 @@ from typing import Any
 from attar.artifacts.claims import claim
 from attar.artifacts.run import MANIFEST, RunFolder
 from attar.config import dump
-from attar.data.named.memory import PREFIX as MEMORY
 from attar.data.sources import Source
 from attar.errors import ArtifactError, ConfigError, DataError, DivergedError, ResourceError
 from attar.evaluation.following import followed, network_of
@@ -200,7 +199,8 @@ def _make(one: _Run, folder: Path, *, quiet: bool) -> None:
 def _starts_anew(one: _Run, engine: Engine) -> bool:
     """Whether another process can make the set: there is one only, and names that this program gave are not needed."""
     run = one.prepared.settings.run
-    handed = run.source.startswith(MEMORY) or found_here_alone("attar.methods", run.method)
+    named = (("attar.sources", str(run.source)), ("attar.methods", run.method))
+    handed = any(found_here_alone(*one) for one in named)
     return engine.processes.num == 1 and engine.device.type == "cpu" and not handed and not is_followed()
 
 
